@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+// Threads without isolation: thirty files in three seconds instead of fifteen. A test therefore leaves no global state.
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "threads",
+    isolate: false,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+});
