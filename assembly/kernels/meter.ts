@@ -1,0 +1,1 @@
+export const dummy: i32 = 1;
