@@ -1,0 +1,168 @@
+// The controller's HTTP API, version 1: the schemas that the server validates and documents with and the CLI reads by.
+import Type, { type Static, type TSchema } from "typebox";
+import { Progress, Result, operationStates } from "./commands.ts";
+import { Series } from "./messages.ts";
+import { CommandId, Count, Digest, HostId, Line, Name, UnixMs } from "./schema.ts";
+
+const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+/** RFC 9457, with our stable code. Every answer of 400 and above has this body, as application/problem+json. */
+export const Problem = Type.Object({
+  type: Type.String(),
+  title: Type.String(),
+  status: Type.Integer(),
+  code: Type.String(),
+  detail: Type.String(),
+  hint: Type.Optional(Type.String()),
+  details: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+});
+export type Problem = Static<typeof Problem>;
+
+export const HostView = Type.Object({
+  id: HostId,
+  name: Name,
+  hostname: Type.String(),
+  connection: Type.Union([Type.Literal("online"), Type.Literal("offline")]),
+  /** When the connection last changed. */
+  since: UnixMs,
+  lastSeenAt: UnixMs,
+  joinedAt: UnixMs,
+  agentVersion: Type.String(),
+  bootId: Type.String(),
+  /** Controller's clock minus the host's, at the last heartbeat. */
+  clockOffsetMs: Nullable(Type.Number()),
+  telemetry: Type.Object({ series: Count, samples: Count, gaps: Count, lastAt: Nullable(UnixMs) }),
+});
+export type HostView = Static<typeof HostView>;
+
+export const HostList = Type.Object({ hosts: Type.Array(HostView) });
+
+/** The newest value of every series, in the unit its name ends with. */
+export const TelemetryView = Type.Object({
+  at: UnixMs,
+  series: Type.Array(
+    Type.Object({ name: Type.String(), labels: Type.Record(Type.String(), Type.String()), type: Series.properties.type, value: Type.Number() }),
+  ),
+});
+export type TelemetryView = Static<typeof TelemetryView>;
+
+/** Events of `GET /v1/hosts/{host}/telemetry/live` (SSE): one `dictionary` first and after each change, then `sample`s. */
+export const LiveDictionary = Type.Object({ series: Type.Array(Series) });
+export type LiveDictionary = Static<typeof LiveDictionary>;
+export const LiveSample = Type.Object({ at: UnixMs, values: Type.Array(Type.Number()) });
+export type LiveSample = Static<typeof LiveSample>;
+
+export const State = Type.Union(operationStates.map((state) => Type.Literal(state)) as unknown as [Type.TLiteral<(typeof operationStates)[number]>]);
+
+export const CommandView = Type.Object({
+  id: CommandId,
+  host: HostId,
+  hostName: Name,
+  kind: Type.String(),
+  mode: Type.String(),
+  state: State,
+  /** Why it is in a state that is not its last, in words. */
+  reason: Nullable(Line),
+  createdAt: UnixMs,
+  updatedAt: UnixMs,
+  cancelRequestedAt: Nullable(UnixMs),
+  /** Times the executor started working on it. */
+  runs: Count,
+  arguments: Type.Record(Type.String(), Type.Unknown()),
+  progress: Nullable(Progress),
+  /** Set in every terminal state; a refusal is a result of outcome failed with the refusal's error. */
+  result: Nullable(Result),
+  history: Type.Array(Type.Object({ state: State, at: UnixMs })),
+});
+export type CommandView = Static<typeof CommandView>;
+
+export const CommandList = Type.Object({ commands: Type.Array(CommandView) });
+
+/** Body of `POST /v1/commands`: the exact text of the document, so that signatures over its bytes hold. */
+export const CommandRequest = Type.Object(
+  { document: Type.String({ minLength: 2, maxLength: 256 * 1024 }), signatures: Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 16 }) },
+  { additionalProperties: false },
+);
+export type CommandRequest = Static<typeof CommandRequest>;
+
+export const ImageView = Type.Object({
+  root: Digest,
+  name: Name,
+  sizeBytes: Count,
+  sectorBytes: Nullable(Count),
+  groups: Count,
+  zeroGroups: Count,
+  storedBytes: Count,
+  importedFrom: Type.String(),
+  addedAt: UnixMs,
+});
+export type ImageView = Static<typeof ImageView>;
+
+export const ImageList = Type.Object({ images: Type.Array(ImageView) });
+
+export const JoinTokenRequest = Type.Object(
+  {
+    ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 30 * 86_400, default: 3600 })),
+    uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: 1 })),
+  },
+  { additionalProperties: false },
+);
+export type JoinTokenRequest = Static<typeof JoinTokenRequest>;
+
+export const JoinTokenView = Type.Object({ id: Type.String(), token: Type.String(), expiresAt: UnixMs, uses: Count });
+export type JoinTokenView = Static<typeof JoinTokenView>;
+
+/** One event of `GET /v1/events` (SSE); the SSE id is `index`, which grows by one. */
+export const ApiEvent = Type.Object({
+  index: Count,
+  at: UnixMs,
+  topic: Type.Union([Type.Literal("host"), Type.Literal("command"), Type.Literal("image")]),
+  id: Type.String(),
+  /** host: online, offline, joined. command: the state it went to, or progress. image: added. */
+  event: Type.String(),
+});
+export type ApiEvent = Static<typeof ApiEvent>;
+
+export const StatusView = Type.Object({
+  version: Type.String(),
+  epoch: Count,
+  at: UnixMs,
+  hosts: Type.Object({ known: Count, online: Count }),
+});
+export type StatusView = Static<typeof StatusView>;
+
+/** The file that a controller writes at its first start (mode 0600) and the CLI reads: how to reach and trust it. */
+export const ClientFile = Type.Object({
+  url: Type.String({ pattern: "^https://" }),
+  token: Type.String({ minLength: 20 }),
+  /** The controller's CA certificate, PEM. */
+  ca: Type.String({ pattern: "^-----BEGIN CERTIFICATE-----" }),
+});
+export type ClientFile = Static<typeof ClientFile>;
+
+/**
+ * The routes. A bearer token is needed for all but /v1/ca, /v1/link and /openapi.json.
+ *
+ * GET  /v1/status                              StatusView
+ * GET  /v1/ca                                  the CA certificate, PEM
+ * GET  /v1/hosts                               HostList
+ * GET  /v1/hosts/{host}                        HostView ({host}: id, unique id prefix of 6 or more, or name)
+ * GET  /v1/hosts/{host}/telemetry              TelemetryView
+ * GET  /v1/hosts/{host}/telemetry/live         SSE: LiveDictionary, LiveSample
+ * POST /v1/commands           CommandRequest   201 CommandView; 200 when the same command is known already
+ * GET  /v1/commands?host=&state=&limit=        CommandList, newest first
+ * GET  /v1/commands/{id}                       CommandView
+ * POST /v1/commands/{id}/cancel                202 CommandView
+ * GET  /v1/images                              ImageList
+ * GET  /v1/images/{root}                       ImageView ({root}: root, unique prefix of 8 or more, or name)
+ * PUT  /v1/images/{root}/manifest  octets      204; the upload starts
+ * PUT  /v1/images/{root}/frames    octets      201 ImageView, after every group was decoded and verified
+ * GET  /v1/images/{root}/manifest              octets
+ * GET  /v1/images/{root}/frames                octets, single ranges
+ * POST /v1/join-tokens        JoinTokenRequest 201 JoinTokenView
+ * GET  /v1/events?since=INDEX                  SSE of ApiEvent
+ * GET  /v1/link                                WebSocket of agents, subprotocol bedplate.v1
+ * GET  /metrics                                Prometheus text
+ * GET  /openapi.json                           OpenAPI 3.1
+ */
+export const apiVersion = "v1";

@@ -1,0 +1,268 @@
+// Commands: the document that is asked for (and, later, signed), its kinds, and what each returns.
+import Type, { type Static } from "typebox";
+import { textOf, utf8 } from "./bytes.ts";
+import { Disk, DiskSelector, Fingerprint, GuardFinding, checkDiskSelector } from "./disks.ts";
+import { BedplateError } from "./errors.ts";
+import { limits } from "./limits.ts";
+import { CommandId, Count, Digest, HostId, Name, Report, UnixMs, checker } from "./schema.ts";
+
+/** What a crash means for a kind: see the delivery contract in README.md. */
+export type Effect = "read" | "idempotent" | "resumable" | "once";
+
+const Image = Type.Object(
+  {
+    /** The image's BLAKE3 root: what `b3sum` prints for the raw image. */
+    root: Digest,
+    sizeBytes: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    name: Type.Optional(Name),
+  },
+  { additionalProperties: false },
+);
+
+const Nothing = Type.Object({}, { additionalProperties: false });
+
+const DeployPlan = Type.Object(
+  {
+    image: Image,
+    disk: DiskSelector,
+  },
+  { additionalProperties: false },
+);
+const DeployApply = Type.Object(
+  {
+    image: Image,
+    disk: DiskSelector,
+    /** As the plan returned it; apply refuses when the host finds another. */
+    fingerprint: Fingerprint,
+  },
+  { additionalProperties: false },
+);
+
+/**
+ * Every kind of command: where it runs, what a crash means, and the schema of its arguments.
+ * A kind that destroys has a `plan` beside its `apply`: the plan is a read and returns what apply must quote.
+ */
+export const commandKinds = {
+  "agent.ping": { runs: "agent", effect: "read", apply: Nothing },
+  "host.inventory": { runs: "executor", effect: "read", apply: Nothing },
+  "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
+  "image.verify": { runs: "executor", effect: "read", apply: DeployPlan },
+} as const satisfies Record<string, { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }>;
+
+export type CommandKind = keyof typeof commandKinds;
+export type ImageReference = Static<typeof Image>;
+export type DeployPlanArguments = Static<typeof DeployPlan>;
+export type DeployArguments = Static<typeof DeployApply>;
+
+export function isCommandKind(kind: string): kind is CommandKind {
+  return Object.hasOwn(commandKinds, kind);
+}
+
+/** The document's envelope; `arguments` are checked by the kind's own schema. */
+const Envelope = Type.Object(
+  {
+    bedplate: Type.Literal("command/1"),
+    id: CommandId,
+    host: HostId,
+    kind: Type.String({ maxLength: 64 }),
+    mode: Type.Union([Type.Literal("apply"), Type.Literal("plan")]),
+    arguments: Type.Record(Type.String(), Type.Unknown()),
+    limits: Type.Object(
+      {
+        /** Not started after this moment. */
+        notAfter: Type.Optional(UnixMs),
+        /** Seconds that the operation may run, by the host's monotonic clock. */
+        runForSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 30 * 86_400 })),
+        /** Seconds without progress after which it ends as timed out. */
+        stallAfterSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
+      },
+      { additionalProperties: false },
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export type CommandLimits = Static<typeof Envelope>["limits"];
+
+interface CommandBase {
+  readonly id: string;
+  readonly host: string;
+  readonly limits: CommandLimits;
+}
+
+export type Command =
+  | (CommandBase & { readonly kind: "agent.ping"; readonly mode: "apply"; readonly arguments: Record<string, never> })
+  | (CommandBase & { readonly kind: "host.inventory"; readonly mode: "apply"; readonly arguments: Record<string, never> })
+  | (CommandBase & { readonly kind: "image.deploy"; readonly mode: "plan"; readonly arguments: DeployPlanArguments })
+  | (CommandBase & { readonly kind: "image.deploy"; readonly mode: "apply"; readonly arguments: DeployArguments })
+  | (CommandBase & { readonly kind: "image.verify"; readonly mode: "apply"; readonly arguments: DeployPlanArguments });
+
+/** The command of one kind, for its handler. */
+export type CommandOf<K extends CommandKind> = Extract<Command, { kind: K }>;
+
+const checkEnvelope = checker(Envelope, "command.bad-arguments", "command");
+const checkArguments = Object.fromEntries(
+  Object.entries(commandKinds).map(([kind, { apply, ...rest }]) => [
+    kind,
+    {
+      apply: checker(apply, "command.bad-arguments", `arguments of ${kind}`),
+      plan: "plan" in rest ? checker(rest.plan, "command.bad-arguments", `arguments of ${kind}`) : undefined,
+    },
+  ]),
+);
+
+/** The exact bytes that are hashed, signed, stored and sent for a command. */
+export function encodeCommand(command: Command): Uint8Array {
+  return utf8(JSON.stringify({ bedplate: "command/1", ...command }, undefined, 2));
+}
+
+/**
+ * Reads a command document, the very bytes received.
+ * @throws `command.bad-arguments`, `command.unknown-kind`, `frame.too-large`
+ */
+export function decodeCommand(bytes: Uint8Array): Command {
+  if (bytes.length > limits.commandBytesMax) {
+    throw new BedplateError("frame.too-large", `The command has ${bytes.length} bytes; at most ${limits.commandBytesMax} are taken.`);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(textOf(bytes));
+  } catch (cause) {
+    throw new BedplateError("command.bad-arguments", "The command is not a JSON document.", { cause });
+  }
+  const { bedplate: _, ...command } = checkEnvelope(value);
+  if (!isCommandKind(command.kind)) {
+    throw new BedplateError("command.unknown-kind", `The command kind "${command.kind}" is not known here.`, {
+      hint: `Known kinds: ${Object.keys(commandKinds).join(", ")}.`,
+    });
+  }
+  const check = checkArguments[command.kind]![command.mode];
+  if (check === undefined) {
+    throw new BedplateError("command.bad-arguments", `${command.kind} destroys nothing and has no plan.`, { hint: 'Send it with "mode": "apply".' });
+  }
+  check(command.arguments);
+  if ("disk" in command.arguments) checkDiskSelector(command.arguments["disk"]);
+  return command as Command;
+}
+
+/** What a crash means for this command: planning is always a read. */
+export function effectOf(command: Pick<Command, "kind" | "mode">): Effect {
+  return command.mode === "plan" ? "read" : commandKinds[command.kind].effect;
+}
+
+/** States of an operation, in the order they can follow. The last five are terminal. */
+export const operationStates = [
+  "waiting",
+  "offered",
+  "received",
+  "accepted",
+  "running",
+  "refused",
+  "succeeded",
+  "failed",
+  "cancelled",
+  "timed-out",
+  "indeterminate",
+] as const;
+export type OperationState = (typeof operationStates)[number];
+
+export const Outcome = Type.Union([
+  Type.Literal("succeeded"),
+  Type.Literal("failed"),
+  Type.Literal("cancelled"),
+  Type.Literal("timed-out"),
+  Type.Literal("indeterminate"),
+]);
+export type Outcome = Static<typeof Outcome>;
+
+export function isTerminal(state: OperationState): boolean {
+  switch (state) {
+    case "waiting":
+    case "offered":
+    case "received":
+    case "accepted":
+    case "running":
+      return false;
+    case "refused":
+    case "succeeded":
+    case "failed":
+    case "cancelled":
+    case "timed-out":
+    case "indeterminate":
+      return true;
+  }
+}
+
+/** How an operation ended. `output` is the kind's own, `error` is set unless it succeeded. */
+export const Result = Type.Object({
+  outcome: Outcome,
+  startedAt: UnixMs,
+  endedAt: UnixMs,
+  output: Type.Optional(Type.Unknown()),
+  error: Type.Optional(Report),
+});
+export type Result = Static<typeof Result>;
+
+export const Progress = Type.Object({
+  /** What is being done, one word: fetch, write, verify, seal. */
+  phase: Type.String({ maxLength: 32 }),
+  done: Count,
+  total: Count,
+  unit: Type.Union([Type.Literal("bytes"), Type.Literal("groups"), Type.Literal("items")]),
+  /** Units a second, lately. */
+  rate: Type.Number({ minimum: 0 }),
+  secondsLeft: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+});
+export type Progress = Static<typeof Progress>;
+
+/** Output of agent.ping. */
+export const Ping = Type.Object({ at: UnixMs, uptimeSeconds: Type.Number(), eventLoopDelayP99Ms: Type.Number(), residentBytes: Count });
+export type Ping = Static<typeof Ping>;
+
+/** Output of image.deploy in mode plan: every guard's finding, and what apply must quote. */
+export const DeployPlanOutput = Type.Object({
+  image: Image,
+  disk: Disk,
+  fingerprint: Fingerprint,
+  guards: Type.Array(GuardFinding),
+  /** Whether every guard would let apply pass now. */
+  allowed: Type.Boolean(),
+  bytesToFetchMax: Count,
+  bytesToWriteMax: Count,
+});
+export type DeployPlanOutput = Static<typeof DeployPlanOutput>;
+
+const Seconds = Type.Number({ minimum: 0 });
+
+/** Output of image.deploy. */
+export const DeployOutput = Type.Object({
+  root: Digest,
+  sizeBytes: Count,
+  disk: Type.Object({ path: Type.String(), serial: Type.Union([Type.String(), Type.Null()]), backing: Type.Union([Type.String(), Type.Null()]) }),
+  groups: Count,
+  bytesFetched: Count,
+  bytesWritten: Count,
+  /** Already right on the disk: neither fetched nor written. */
+  bytesSkipped: Count,
+  bytesZeroed: Count,
+  /** Runs of this operation before this one, and what they left. */
+  resumed: Type.Object({ times: Count, groupsKept: Count, groupsRechecked: Count, groupsRewritten: Count }),
+  /** BLAKE3 root computed from what the disk gave back, and whether the page cache was bypassed. */
+  readback: Type.Object({ root: Digest, direct: Type.Boolean() }),
+  seconds: Type.Object({ prepare: Seconds, write: Seconds, readback: Seconds, seal: Seconds, total: Seconds }),
+});
+export type DeployOutput = Static<typeof DeployOutput>;
+
+/** Output of image.verify. `matches` false is an outcome `failed` with code disk.readback-mismatch. */
+export const VerifyOutput = Type.Object({
+  root: Digest,
+  expectedRoot: Digest,
+  matches: Type.Boolean(),
+  direct: Type.Boolean(),
+  groups: Count,
+  /** The first groups that differ, at most 64. */
+  wrongGroups: Type.Array(Count),
+  wrongGroupCount: Count,
+  seconds: Seconds,
+});
+export type VerifyOutput = Static<typeof VerifyOutput>;

@@ -1,0 +1,144 @@
+// Every message of protocol version 1, as schemas. README.md beside this file is the specification in words.
+import Type, { type Static, type TSchema } from "typebox";
+import { BedplateError } from "./errors.ts";
+import { Progress, Result } from "./commands.ts";
+import { limits } from "./limits.ts";
+import { Bytes, CommandId, Count, FixedBytes, HostId, Line, Name, Report, UnixMs, checker } from "./schema.ts";
+
+export const subprotocol = "bedplate.v1";
+export const protocolVersion = 1;
+/** The TLS server name every controller's certificate carries, whatever its address. */
+export const tlsServerName = "controller.bedplate.internal";
+/** The TLS exporter label (RFC 9266) and length that bind a proof to its connection. */
+export const exporter = { label: "EXPORTER-Channel-Binding", bytes: 32 } as const;
+
+const Nonce = FixedBytes(32);
+const Version = Type.String({ maxLength: 64 });
+
+/** A series: an integer as the kernel gives it, times `scale`, is the value in the unit that the name ends with. */
+export const Series = Type.Object({
+  name: Type.String({ pattern: "^[a-zA-Z_][a-zA-Z0-9_]*$", maxLength: 256 }),
+  labels: Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 512 })),
+  type: Type.Union([Type.Literal("counter"), Type.Literal("gauge")]),
+  scale: Type.Number(),
+  /** The integer is two's complement. */
+  signed: Type.Optional(Type.Boolean()),
+  help: Type.Optional(Type.String({ maxLength: 512 })),
+});
+export type Series = Static<typeof Series>;
+
+/** What a durable record can say. Delivered in order, once. */
+export const RecordBody = Type.Union([
+  Type.Object({ type: Type.Literal("received"), command: CommandId }),
+  Type.Object({ type: Type.Literal("accepted"), command: CommandId }),
+  Type.Object({ type: Type.Literal("refused"), command: CommandId, error: Report }),
+  Type.Object({ type: Type.Literal("running"), command: CommandId, run: Count }),
+  Type.Object({ type: Type.Literal("result"), command: CommandId, result: Result }),
+  /** Batches `from` to `to` were dropped while nobody read them. */
+  Type.Object({ type: Type.Literal("gap"), from: Count, to: Count, count: Count }),
+]);
+export type RecordBody = Static<typeof RecordBody>;
+
+/** Where an image's bytes can be had: `manifest` and `frames` under `url`. */
+export const ImageSource = Type.Object({
+  url: Type.String({ pattern: "^https?://", maxLength: 2048 }),
+  /** Short-lived, for this host and image. */
+  bearer: Type.Optional(Type.String({ maxLength: 512 })),
+});
+export type ImageSource = Static<typeof ImageSource>;
+
+const agentMessages = {
+  hello: Type.Object({
+    t: Type.Literal("hello"),
+    versions: Type.Object({ min: Count, max: Count }),
+    agentVersion: Version,
+    linkKey: FixedBytes(32),
+    nonce: Nonce,
+    /** Made with the state directory: tells a restarted agent from a copied one. */
+    instance: Type.String({ maxLength: 64 }),
+    bootId: Type.String({ maxLength: 64 }),
+    hostname: Type.String({ maxLength: 255 }),
+    previousSession: Type.Optional(Type.String({ maxLength: 64 })),
+  }),
+  auth: Type.Object({
+    t: Type.Literal("auth"),
+    /** Ed25519 by the link key over the proof that link-proof.ts describes. */
+    signature: FixedBytes(64),
+    /** First time only. */
+    joinToken: Type.Optional(Type.String({ maxLength: 512 })),
+    name: Type.Optional(Name),
+  }),
+  heartbeat: Type.Object({
+    t: Type.Literal("heartbeat"),
+    at: UnixMs,
+    operations: Type.Array(Type.Object({ id: CommandId, state: Type.String({ maxLength: 32 }) }), { maxItems: 1024 }),
+    outbox: Type.Object({ records: Count, recordBytes: Count, sampleBytes: Count }),
+  }),
+  dictionary: Type.Object({ t: Type.Literal("dictionary"), id: Count, series: Type.Array(Series, { maxItems: limits.seriesMax }) }),
+  batch: Type.Object({
+    t: Type.Literal("batch"),
+    seq: Count,
+    dictionary: Count,
+    at: UnixMs,
+    intervalMs: Count,
+    /** A key frame holds all values; another one only what changed since the batch before. */
+    key: Type.Boolean(),
+    data: Bytes,
+  }),
+  record: Type.Object({ t: Type.Literal("record"), seq: Count, at: UnixMs, body: RecordBody }),
+  progress: Type.Object({ t: Type.Literal("progress"), command: CommandId, progress: Progress }),
+  goaway: Type.Object({ t: Type.Literal("goaway"), reason: Line }),
+} as const;
+
+const controllerMessages = {
+  challenge: Type.Object({ t: Type.Literal("challenge"), nonce: Nonce, version: Count, epoch: Count, at: UnixMs }),
+  welcome: Type.Object({
+    t: Type.Literal("welcome"),
+    session: Type.String({ maxLength: 64 }),
+    host: HostId,
+    name: Name,
+    at: UnixMs,
+    heartbeatMs: Type.Integer({ minimum: 100, maximum: 3_600_000 }),
+    /** After this connection is closed from the controller's side, come back at a random moment within it. */
+    reconnectWindowMs: Count,
+    /** The highest record the controller has stored: what follows is sent again. */
+    records: Count,
+    /** Set when the controller does not know the dictionary of the agent's last key frame. */
+    dictionary: Type.Boolean(),
+  }),
+  heartbeat: Type.Object({ t: Type.Literal("heartbeat"), at: UnixMs }),
+  /** Cumulative: everything up to these is stored. */
+  ack: Type.Object({ t: Type.Literal("ack"), records: Count, samples: Count }),
+  offer: Type.Object({
+    t: Type.Literal("offer"),
+    /** The command document, the caller's very bytes. */
+    document: Bytes,
+    signatures: Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 16 }),
+    generation: Count,
+    epoch: Count,
+    sources: Type.Array(ImageSource, { maxItems: 8 }),
+  }),
+  cancel: Type.Object({ t: Type.Literal("cancel"), command: CommandId }),
+  goaway: Type.Object({ t: Type.Literal("goaway"), reason: Line, reconnectWindowMs: Count }),
+} as const;
+
+type MessageOf<M extends Record<string, TSchema>> = { [K in keyof M]: Static<M[K]> }[keyof M];
+/** What an agent sends. */
+export type AgentMessage = MessageOf<typeof agentMessages>;
+/** What a controller sends. */
+export type ControllerMessage = MessageOf<typeof controllerMessages>;
+
+/** @throws `message.unknown`, `message.invalid` */
+export const checkAgentMessage = messageChecker<AgentMessage>(agentMessages);
+/** @throws `message.unknown`, `message.invalid` */
+export const checkControllerMessage = messageChecker<ControllerMessage>(controllerMessages);
+
+function messageChecker<M>(schemas: Record<string, TSchema>): (value: unknown) => M {
+  const checks = new Map(Object.entries(schemas).map(([type, schema]) => [type, checker(schema, "message.invalid", `message "${type}"`)]));
+  return (value) => {
+    const type = value !== null && typeof value === "object" && "t" in value ? value.t : undefined;
+    const check = typeof type === "string" ? checks.get(type) : undefined;
+    if (check === undefined) throw new BedplateError("message.unknown", `There is no message ${JSON.stringify(type)?.slice(0, 80) ?? "without a type"} in ${subprotocol}.`);
+    return check(value) as M;
+  };
+}
