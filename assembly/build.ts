@@ -20,7 +20,12 @@ interface KernelModule {
 }
 
 const modules: readonly KernelModule[] = [
-  { name: "blake3-relaxed", source: "kernels/blake3.ts", pages: blake3Pages, features: ["simd", "relaxed-simd"] },
+  {
+    name: "blake3-relaxed",
+    source: "kernels/blake3.ts",
+    pages: blake3Pages,
+    features: ["simd", "relaxed-simd"],
+  },
   { name: "blake3-simd", source: "kernels/blake3.ts", pages: blake3Pages, features: ["simd"] },
   { name: "blake3-scalar", source: "kernels/blake3.ts", pages: blake3Pages, features: [] },
   { name: "meter", source: "kernels/meter.ts", pages: meterPages, features: [] },
@@ -75,8 +80,14 @@ async function compile(args: string[]): Promise<void> {
 /** Digest of everything a module depends on except its flags. */
 async function hashInputs(): Promise<string> {
   const hash = createHash("sha256");
-  const sources = (await readdir(`${here}kernels`, { recursive: true })).filter((name) => name.endsWith(".ts")).sort();
-  for (const path of [`${here}memory-map.ts`, ...sources.map((name) => `${here}kernels/${name}`), `${compiler}package.json`]) {
+  const sources = (await readdir(`${here}kernels`, { recursive: true }))
+    .filter((name) => name.endsWith(".ts"))
+    .sort();
+  for (const path of [
+    `${here}memory-map.ts`,
+    ...sources.map((name) => `${here}kernels/${name}`),
+    `${compiler}package.json`,
+  ]) {
     const text = await readFile(path);
     hash.update(`${path.startsWith(here) ? path.slice(here.length) : "asc"}\0${text.length}\0`).update(text);
   }

@@ -89,7 +89,8 @@ function transpose(rows: string[], columns: string[], unique: string): string[] 
   ];
 }
 
-const each = (count: number, line: (index: number) => string) => Array.from({ length: count }, (_, index) => line(index));
+const each = (count: number, line: (index: number) => string) =>
+  Array.from({ length: count }, (_, index) => line(index));
 const quad = (name: string, group: number) => each(4, (index) => `${name}${4 * group + index}`);
 
 /** compress: one block, one lane, in u32 locals. */
@@ -142,7 +143,10 @@ function lanesSource(name: string, dialect: Dialect, prologue: string[]): string
     `let ${each(8, (word) => `o${word}: v128`).join(", ")};`,
     ...transpose(quad("h", 0), quad("o", 0), "a"),
     ...transpose(quad("h", 1), quad("o", 1), "b"),
-    ...each(4, (lane) => `v128.store(out, o${lane}, ${32 * lane}); v128.store(out, o${4 + lane}, ${32 * lane + 16});`),
+    ...each(
+      4,
+      (lane) => `v128.store(out, o${lane}, ${32 * lane}); v128.store(out, o${4 + lane}, ${32 * lane + 16});`,
+    ),
     "}",
   ];
 }
@@ -155,7 +159,9 @@ export function blake3CompressSource(): string {
     "export const initialValues: usize = memory.data<u32>([0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19]);",
     "const masks: usize = memory.data<u8>([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12]);",
     ...compressSource(),
-    ...lanesSource("lanes4Relaxed", relaxed, ["const mask16 = v128.load(masks), mask8 = v128.load(masks, 16);"]),
+    ...lanesSource("lanes4Relaxed", relaxed, [
+      "const mask16 = v128.load(masks), mask8 = v128.load(masks, 16);",
+    ]),
     ...lanesSource("lanes4Shuffled", shuffled, []),
     "",
   ].join("\n");

@@ -47,13 +47,15 @@ export const resetMaskOffset = 40960;
 export const resetMaskBytes = 1024;
 export const inputOffset = 65536;
 export const inputBytes = 262144;
+/** Behind the input: the kernel ends it with a newline of its own. */
+export const inputGuardBytes = 64;
 /** u64 numbers of the last scan. Each takes at least one digit and one separator of the input, so this cannot overflow. */
-export const numbersOffset = 327680;
+export const numbersOffset = 327744;
 export const numbersMax = 131072;
-export const valuesOffset = 1376256;
-export const encodePreviousOffset = 1441792;
-export const deltaPreviousOffset = 1507328;
-export const deltasOffset = 1572864;
-export const encodedOffset = 1638400;
+export const valuesOffset = 1376320;
+export const encodePreviousOffset = 1441856;
+export const deltaPreviousOffset = 1507392;
+export const deltasOffset = 1572928;
+export const encodedOffset = 1638464;
 export const encodedBytes = 98304;
 export const meterPages = 27;

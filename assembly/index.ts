@@ -1,0 +1,23 @@
+// The hot path's public side: hashing and metering in WebAssembly, for agent, controller and cli.
+export {
+  compileKernel,
+  createGroupKernel,
+  type GroupKernel,
+  type GroupOptions,
+  type GroupPass,
+  groupKernelOf,
+  zeroBlockCount,
+} from "./group-kernel.ts";
+export {
+  createFileHasher,
+  type FileDigest,
+  type FileHasher,
+  type HashAlgorithm,
+  hashFile,
+  hashStream,
+} from "./hash-file.ts";
+export type { CompiledKernel, Variant } from "./load.ts";
+export { digestBytes, groupBytes, zeroBlockBytes } from "./memory-map.ts";
+export { createMeter, type Deltas, type Meter, type Scan } from "./meter.ts";
+export { createStreamHasher, mergeGroups, mergeOf, type StreamHasher, streamHasherOf } from "./tree.ts";
+export type { WasmModule } from "./webassembly.ts";
