@@ -103,8 +103,8 @@ const controllerMessages = {
     reconnectWindowMs: Count,
     /** The highest record the controller has stored: what follows is sent again. */
     records: Count,
-    /** Set when the controller does not know the dictionary of the agent's last key frame. */
-    dictionary: Type.Boolean(),
+    /** The highest batch the controller has stored, 0 if none: an agent's numbers go on from it, also after its restart. */
+    samples: Count,
   }),
   heartbeat: Type.Object({ t: Type.Literal("heartbeat"), at: UnixMs }),
   /** Cumulative: everything up to these is stored. */
