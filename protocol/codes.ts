@@ -3,6 +3,7 @@
 /** Codes of errors, refusals and failed operations, with what each means. */
 export const codes = {
   "agent.offline": "The host has no connection to the controller now.",
+  "agent.outbox-full": "Too many records wait on the host; it takes no new command until the controller has them.",
   "api.bad-request": "The request does not match the API's schema.",
   "api.forbidden": "The token's scope does not allow this.",
   "api.not-found": "There is no such thing.",

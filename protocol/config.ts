@@ -27,10 +27,10 @@ export function configReader<T extends TSchema>(schema: T, parse: TomlParser): (
     if (compiled.Check(value)) return value as Static<T>;
     const [first] = compiled.Errors(value);
     const path = (first?.instancePath ?? "").split("/").slice(1);
-    const extra = first?.keyword === "additionalProperties" ? (first.params as { additionalProperties?: readonly string[] }).additionalProperties?.[0] : undefined;
-    const key = [...path, ...(extra === undefined ? [] : [extra])].join(".");
+    const key = path.join(".");
     const line = lineOfKey(text, key.split("."));
-    const problem = extra === undefined ? (first?.message ?? "does not match its schema") : "is not a known key";
+    // A member that the schema forbids is checked against the schema `false`.
+    const problem = first?.keyword === "boolean" ? "is not a known key" : (first?.message ?? "does not match its schema");
     throw new BedplateError("config.invalid", `${file}${line === undefined ? "" : `, line ${line}`}: ${key === "" ? "the file" : `"${key}"`} ${problem}.`, {
       details: { file, key, ...(line === undefined ? {} : { line }) },
     });

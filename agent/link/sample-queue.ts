@@ -1,0 +1,101 @@
+// Batches that wait for the controller: newest win, what is dropped is counted, and every delta keeps its key frame.
+import { assert } from "../../protocol/errors.ts";
+
+export interface Batch {
+  readonly at: number;
+  readonly key: boolean;
+  readonly dictionary: number;
+  readonly data: Uint8Array;
+}
+
+export interface NumberedBatch extends Batch {
+  readonly seq: number;
+}
+
+export interface Gap {
+  readonly from: number;
+  readonly to: number;
+  readonly count: number;
+}
+
+export interface SampleQueue {
+  readonly bytes: number;
+  add(batch: Batch): void;
+  /** A session begins, and the controller has everything up to `stored`: what it lacks is queued again. */
+  resume(stored: number): void;
+  /** The next batch to send, which stays queued until acknowledged; undefined when all are sent. */
+  take(): NumberedBatch | undefined;
+  acknowledge(seq: number): void;
+  /** What was dropped since the last call. */
+  takeGaps(): Gap[];
+}
+
+/** Per batch, for the bookkeeping around its bytes. */
+const overheadBytes = 128;
+
+export function createSampleQueue(bytesMax: number): SampleQueue {
+  let queue: NumberedBatch[] = [];
+  let sent = 0;
+  let bytes = 0;
+  let nextSeq = 1;
+  let numbered = false;
+  let gaps: Gap[] = [];
+
+  const cost = (batch: Batch) => batch.data.length + overheadBytes;
+
+  // Drops from the oldest on, up to and without the next key frame at or after `index`: a delta alone says nothing.
+  const dropBefore = (index: number) => {
+    let end = index;
+    while (end < queue.length && !queue[end]!.key) end++;
+    if (end === 0) return;
+    const dropped = queue.slice(0, end);
+    queue = queue.slice(end);
+    sent = Math.max(0, sent - end);
+    bytes -= dropped.reduce((sum, batch) => sum + cost(batch), 0);
+    const [first, last] = [dropped[0]!.seq, dropped.at(-1)!.seq];
+    const previous = gaps.at(-1);
+    if (previous !== undefined && previous.to + 1 === first) gaps[gaps.length - 1] = { from: previous.from, to: last, count: previous.count + dropped.length };
+    else gaps.push({ from: first, to: last, count: dropped.length });
+  };
+
+  return {
+    get bytes() {
+      return bytes;
+    },
+    add(batch) {
+      queue.push({ ...batch, seq: nextSeq++ });
+      bytes += cost(batch);
+      if (bytes > bytesMax) dropBefore(1);
+    },
+    resume(stored) {
+      if (!numbered) {
+        // The first session of this process: numbers go on from what the controller has of the process before.
+        numbered = true;
+        queue = queue.map((batch) => ({ ...batch, seq: batch.seq + stored }));
+        gaps = gaps.map((gap) => ({ ...gap, from: gap.from + stored, to: gap.to + stored }));
+        nextSeq += stored;
+      } else {
+        this.acknowledge(stored);
+      }
+      sent = 0;
+      if (queue.length > 0 && !queue[0]!.key) dropBefore(0);
+    },
+    take() {
+      const batch = queue[sent];
+      if (batch !== undefined) sent++;
+      return batch;
+    },
+    acknowledge(seq) {
+      let count = 0;
+      while (count < queue.length && queue[count]!.seq <= seq) bytes -= cost(queue[count++]!);
+      queue = queue.slice(count);
+      sent = Math.max(0, sent - count);
+      assert(bytes >= 0, "a queue never holds less than nothing");
+    },
+    takeGaps() {
+      const taken = gaps;
+      gaps = [];
+      return taken;
+    },
+  };
+}
