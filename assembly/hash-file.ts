@@ -60,7 +60,7 @@ export function createFileHasher({ threads }: { threads: number }): FileHasher {
   };
   return {
     async hash(path, options) {
-      options.signal.throwIfAborted();
+      if (options.signal.aborted) throw aborted(options.signal.reason);
       await using handle = await openFile(path);
       const status = await handle.stat();
       if (status.isDirectory()) throw new BedplateError("file.unreadable", `${path} is a directory.`);

@@ -105,8 +105,10 @@ export function chainingValue(input: usize, length: usize, counter: u64, root: b
 
 /** Merges `count` chaining values of equal complete subtrees (the last may be smaller), in place at `values`: to digestOffset. */
 export function merge(values: usize, count: i32, root: bool): void {
-  if (count < 1 || count > groupBytes / digestBytes || values >= <usize>zeroesOffset) unreachable();
+  if (count < 1 || count > groupBytes / digestBytes) unreachable();
   check(values, count * digestBytes);
+  // In place: never over the window of zeroes.
+  if (values + count * digestBytes > <usize>windowsEnd) unreachable();
   mergeLevels(values, count, root ? rootFlag : 0);
   memory.copy(digestOffset, values, digestBytes);
 }
