@@ -2,6 +2,7 @@
 
 /** Codes of errors, refusals and failed operations, with what each means. */
 export const codes = {
+  "agent.already-running": "Another agent uses the same state directory.",
   "agent.offline": "The host has no connection to the controller now.",
   "agent.outbox-full": "Too many records wait on the host; it takes no new command until the controller has them.",
   "api.bad-request": "The request does not match the API's schema.",

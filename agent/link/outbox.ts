@@ -44,6 +44,8 @@ export interface Outbox extends Disposable {
   append(body: RecordBody, at: number): void;
   after(seq: number, count: number): OutboxRecord[];
   acknowledge(seq: number): void;
+  /** A session begins, and the controller has stored records up to `stored`. */
+  resume(stored: number): void;
   prune(endedBefore: number): void;
 }
 
@@ -125,6 +127,21 @@ export function openOutbox(file: string): Outbox {
     acknowledge: (seq) =>
       atomically(() => {
         acknowledge.run(seq);
+      }),
+    resume: (stored) =>
+      atomically(() => {
+        const highest = (db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get()?.["seq"] as number | undefined) ?? 0;
+        if (highest >= stored) {
+          acknowledge.run(stored);
+          return;
+        }
+        // This file is younger than what the controller knows of this host: go on from there, so that nothing is
+        // taken for a repetition. Counted down, since each new number must be free.
+        const waiting = db.prepare("SELECT seq FROM records ORDER BY seq DESC").all();
+        const renumber = db.prepare("UPDATE records SET seq = ? WHERE seq = ?");
+        for (const row of waiting) renumber.run((row["seq"] as number) + stored, row["seq"] as number);
+        db.prepare("DELETE FROM sqlite_sequence WHERE name = 'records'").run();
+        db.prepare("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?)").run(highest + stored);
       }),
     prune: (endedBefore) => void prune.run(endedBefore),
     [Symbol.dispose]: () => db.close(),

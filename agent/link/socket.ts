@@ -1,6 +1,6 @@
 // One WebSocket as a stream of checked messages: dialled with the pinned authority, every frame scanned before it is read.
-import type { TLSSocket } from "node:tls";
-import { WebSocket } from "ws";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
+import { type ClientOptions, WebSocket } from "ws";
 import { type CloseName, closeCodes } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
@@ -25,6 +25,8 @@ export interface LinkSocket {
   /** Resolves when the connection has ended, however. */
   readonly closed: Promise<Closed>;
   close(name: CloseName, reason: string): void;
+  /** Ends the connection at once, without a goodbye. */
+  terminate(): void;
 }
 
 const handshakeMs = 15_000;
@@ -36,7 +38,7 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
   signal.throwIfAborted();
   const url = new URL("/v1/link", controller);
   url.protocol = "wss:";
-  const socket = new WebSocket(url, subprotocol, {
+  const options: ClientOptions & ConnectionOptions = {
     ca,
     servername: tlsServerName,
     minVersion: "TLSv1.3",
@@ -45,7 +47,8 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
     maxPayload: limits.frameBytesMax,
     handshakeTimeout: handshakeMs,
     followRedirects: false,
-  });
+  };
+  const socket = new WebSocket(url, subprotocol, options);
   socket.binaryType = "nodebuffer";
   const inbox = createInbox();
   const closed = Promise.withResolvers<Closed>();
@@ -94,6 +97,7 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
     sendBytes: (frame) => socket.send(frame),
     next: () => inbox.next(),
     closed: closed.promise,
+    terminate: () => socket.terminate(),
     // ws ends the connection itself when the peer does not answer the close within 30 s.
     close: (name, reason) => socket.close(closeCodes[name].code, reason.slice(0, 120)),
   };

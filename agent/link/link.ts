@@ -1,0 +1,85 @@
+// Keeps the one connection to the controller: dials, introduces the host, runs the session, and comes back after its end.
+import { closeCodes } from "../../protocol/codes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import type { Random } from "../host/random.ts";
+import type { StateDirectory } from "../host/state-directory.ts";
+import type { HostKeys } from "../keys.ts";
+import { knownAuthority, pinAuthority } from "./authority.ts";
+import { createBackoff } from "./backoff.ts";
+import { introduce } from "./handshake.ts";
+import { type LinkParts, runSession } from "./session.ts";
+import { openSocket } from "./socket.ts";
+
+export interface LinkOptions {
+  readonly controller: URL;
+  readonly joinToken: string | undefined;
+  readonly name: string | undefined;
+  readonly hostname: string;
+  readonly bootId: string;
+  readonly keys: HostKeys;
+  readonly state: StateDirectory;
+  readonly random: Random;
+  readonly parts: LinkParts;
+  /** Told at each change; `ca` is the pinned authority. */
+  onState(state: { readonly connected: boolean; readonly ca?: string; readonly name?: string }): void;
+}
+
+const enrolledFile = "enrolled.json";
+
+/** Runs until aborted. Connection troubles are logged once each time they change, never thrown. */
+export async function runLink(options: LinkOptions, signal: AbortSignal): Promise<void> {
+  const { parts, random } = options;
+  const backoff = createBackoff();
+  let previousSession: string | undefined;
+  let lastTrouble = "";
+
+  while (!signal.aborted) {
+    let waitMs: number | undefined;
+    try {
+      const ca = knownAuthority(options.state) ?? (await firstAuthority(options, signal));
+      const socket = await openSocket(options.controller, ca, signal);
+      const enrolled = options.state.read(enrolledFile) !== undefined;
+      const nonce = random.bytes(32);
+      const welcome = await introduce(socket, { ...options, nonce, previousSession, joinToken: enrolled ? undefined : options.joinToken }).catch((error: unknown) => {
+        socket.terminate();
+        throw error;
+      });
+      if (!enrolled) {
+        options.state.write(enrolledFile, Buffer.from(JSON.stringify({ host: welcome.host, name: welcome.name, controller: options.controller.href })));
+      }
+      previousSession = welcome.session;
+      lastTrouble = "";
+      parts.log.info({ controller: options.controller.host, host: welcome.host, name: welcome.name, session: welcome.session }, "connected to the controller");
+      options.onState({ connected: true, ca, name: welcome.name });
+      const closed = await runSession(socket, welcome, parts, signal);
+      options.onState({ connected: false });
+      if (signal.aborted) break;
+      parts.log.warn({ code: closed.code, reason: closed.reason, livedMs: Math.round(closed.livedMs) }, "the connection to the controller ended");
+      backoff.sessionEnded(closed.livedMs);
+      const wanted = Object.values(closeCodes).find(({ code }) => code === closed.code);
+      // The server's side ended it: everyone else was sent away too, so come back spread over its window.
+      if (wanted?.retry === "window") waitMs = random.fraction() * closed.reconnectWindowMs;
+      if (closed.code === closeCodes.replaced.code) waitMs = closeMs;
+    } catch (error) {
+      if (signal.aborted) break;
+      const trouble = error instanceof BedplateError ? error.code : "internal";
+      const facts = { controller: options.controller.host, code: trouble, err: error };
+      if (trouble === lastTrouble) parts.log.debug(facts, "the controller is still out of reach");
+      else parts.log.warn(facts, `${(error as Error).message} Trying again for as long as it takes.`);
+      lastTrouble = trouble;
+    }
+    await parts.clock.sleep(waitMs ?? backoff.next(random.fraction()), signal).catch(() => undefined);
+  }
+}
+
+/** After another agent with this host's key took over: rare and slow, so that two copies never fight. */
+const closeMs = 60_000;
+
+async function firstAuthority(options: LinkOptions, signal: AbortSignal): Promise<string> {
+  if (options.joinToken === undefined) {
+    throw new BedplateError("enrol.token-invalid", "This host has not joined a controller and has no join token.", {
+      hint: "Make one with `bedplate join-token create`, then start with `bedplate agent --join TOKEN` or set joinToken in agent.toml.",
+    });
+  }
+  return pinAuthority(options.controller, options.joinToken, options.state, signal);
+}
