@@ -22,13 +22,29 @@ const AgentFile = Type.Object(
     /** Needed once, to join. */
     joinToken: Type.Optional(Type.String()),
     joinTokenFile: Type.Optional(Path),
-    telemetry: Type.Optional(Type.Object({ intervalMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 60_000 })) }, closed)),
-    metrics: Type.Optional(Type.Object({ listen: Type.Optional(Type.String({ pattern: "^(off|(127\\.0\\.0\\.1|\\[::1\\]):\\d{1,5})$" })) }, closed)),
+    telemetry: Type.Optional(
+      Type.Object({ intervalMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 60_000 })) }, closed),
+    ),
+    metrics: Type.Optional(
+      Type.Object(
+        { listen: Type.Optional(Type.String({ pattern: "^(off|(127\\.0\\.0\\.1|\\[::1\\]):\\d{1,5})$" })) },
+        closed,
+      ),
+    ),
     /** Ignored where the executor runs as root: its paths are fixed there. */
     executor: Type.Optional(
-      Type.Object({ policy: Type.Optional(Path), stateDirectory: Type.Optional(Path), runDirectory: Type.Optional(Path) }, closed),
+      Type.Object(
+        {
+          policy: Type.Optional(Path),
+          stateDirectory: Type.Optional(Path),
+          runDirectory: Type.Optional(Path),
+        },
+        closed,
+      ),
     ),
-    log: Type.Optional(Type.Object({ level: Type.Optional(Type.Enum(["debug", "info", "warn", "error"])) }, closed)),
+    log: Type.Optional(
+      Type.Object({ level: Type.Optional(Type.Enum(["debug", "info", "warn", "error"])) }, closed),
+    ),
   },
   closed,
 );
@@ -59,12 +75,19 @@ export function defaultConfigFile(): string {
 export function loadAgentConfig(file: string, overrides: AgentOverrides = {}): AgentConfig {
   const config: Static<typeof AgentFile> = readFile(readText(file), file);
   if (config.joinToken !== undefined && config.joinTokenFile !== undefined) {
-    throw new BedplateError("config.invalid", `${file}: give "joinToken" or "joinTokenFile", not both.`, { details: { file, key: "joinToken" } });
+    throw new BedplateError("config.invalid", `${file}: give "joinToken" or "joinTokenFile", not both.`, {
+      details: { file, key: "joinToken" },
+    });
   }
-  const joinToken = overrides.joinToken ?? config.joinToken ?? (config.joinTokenFile === undefined ? undefined : readText(config.joinTokenFile).trim());
+  const joinToken =
+    overrides.joinToken ??
+    config.joinToken ??
+    (config.joinTokenFile === undefined ? undefined : readText(config.joinTokenFile).trim());
   if (joinToken !== undefined) parseJoinToken(joinToken);
   const root = process.geteuid?.() === 0;
-  const base = root ? "/var/lib/bedplate" : `${process.env["XDG_STATE_HOME"] ?? `${homedir()}/.local/state`}/bedplate`;
+  const base = root
+    ? "/var/lib/bedplate"
+    : `${process.env.XDG_STATE_HOME ?? `${homedir()}/.local/state`}/bedplate`;
   const stateDirectory = config.stateDirectory ?? `${base}/agent`;
   return {
     controller: new URL(config.controller),
@@ -72,7 +95,8 @@ export function loadAgentConfig(file: string, overrides: AgentOverrides = {}): A
     name: config.name,
     joinToken,
     telemetryIntervalMs: config.telemetry?.intervalMs ?? 1000,
-    metricsListen: config.metrics?.listen === "off" ? undefined : (config.metrics?.listen ?? "127.0.0.1:9464"),
+    metricsListen:
+      config.metrics?.listen === "off" ? undefined : (config.metrics?.listen ?? "127.0.0.1:9464"),
     executor: root
       ? rootPaths
       : {

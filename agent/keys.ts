@@ -1,5 +1,12 @@
 // The host's identity: its link key, made at the first start, and the id of this state directory.
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomUUID,
+  sign,
+} from "node:crypto";
 import { BedplateError } from "../protocol/errors.ts";
 import { hostIdOf } from "../protocol/link-proof.ts";
 import type { StateDirectory } from "./host/state-directory.ts";

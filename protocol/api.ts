@@ -1,6 +1,6 @@
 // The controller's HTTP API, version 1: the schemas that the server validates and documents with and the CLI reads by.
 import Type, { type Static, type TSchema } from "typebox";
-import { Progress, Result, operationStates } from "./commands.ts";
+import { operationStates, Progress, Result } from "./commands.ts";
 import { Series } from "./messages.ts";
 import { CommandId, Count, Digest, HostId, Line, Name, UnixMs } from "./schema.ts";
 
@@ -41,7 +41,12 @@ export const HostList = Type.Object({ hosts: Type.Array(HostView) });
 export const TelemetryView = Type.Object({
   at: UnixMs,
   series: Type.Array(
-    Type.Object({ name: Type.String(), labels: Type.Record(Type.String(), Type.String()), type: Series.properties.type, value: Type.Number() }),
+    Type.Object({
+      name: Type.String(),
+      labels: Type.Record(Type.String(), Type.String()),
+      type: Series.properties.type,
+      value: Type.Number(),
+    }),
   ),
 });
 export type TelemetryView = Static<typeof TelemetryView>;
@@ -52,7 +57,11 @@ export type LiveDictionary = Static<typeof LiveDictionary>;
 export const LiveSample = Type.Object({ at: UnixMs, values: Type.Array(Type.Number()) });
 export type LiveSample = Static<typeof LiveSample>;
 
-export const State = Type.Union(operationStates.map((state) => Type.Literal(state)) as unknown as [Type.TLiteral<(typeof operationStates)[number]>]);
+export const State = Type.Union(
+  operationStates.map((state) => Type.Literal(state)) as unknown as [
+    Type.TLiteral<(typeof operationStates)[number]>,
+  ],
+);
 
 export const CommandView = Type.Object({
   id: CommandId,
@@ -80,7 +89,10 @@ export const CommandList = Type.Object({ commands: Type.Array(CommandView) });
 
 /** Body of `POST /v1/commands`: the exact text of the document, so that signatures over its bytes hold. */
 export const CommandRequest = Type.Object(
-  { document: Type.String({ minLength: 2, maxLength: 256 * 1024 }), signatures: Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 16 }) },
+  {
+    document: Type.String({ minLength: 2, maxLength: 256 * 1024 }),
+    signatures: Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 16 }),
+  },
   { additionalProperties: false },
 );
 export type CommandRequest = Static<typeof CommandRequest>;
@@ -109,7 +121,12 @@ export const JoinTokenRequest = Type.Object(
 );
 export type JoinTokenRequest = Static<typeof JoinTokenRequest>;
 
-export const JoinTokenView = Type.Object({ id: Type.String(), token: Type.String(), expiresAt: UnixMs, uses: Count });
+export const JoinTokenView = Type.Object({
+  id: Type.String(),
+  token: Type.String(),
+  expiresAt: UnixMs,
+  uses: Count,
+});
 export type JoinTokenView = Static<typeof JoinTokenView>;
 
 /** One event of `GET /v1/events` (SSE); the SSE id is `index`, which grows by one. */

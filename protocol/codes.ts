@@ -4,7 +4,8 @@
 export const codes = {
   "agent.already-running": "Another agent uses the same state directory.",
   "agent.offline": "The host has no connection to the controller now.",
-  "agent.outbox-full": "Too many records wait on the host; it takes no new command until the controller has them.",
+  "agent.outbox-full":
+    "Too many records wait on the host; it takes no new command until the controller has them.",
   "api.bad-request": "The request does not match the API's schema.",
   "api.forbidden": "The token's scope does not allow this.",
   "api.gone": "The events asked for are no longer kept; list again and follow from now.",
@@ -16,8 +17,10 @@ export const codes = {
   "command.cancelled": "The operation was cancelled before its point of no return.",
   "command.expired": "The command's time limit to start had passed.",
   "command.id-conflict": "A command with this id and other content exists.",
-  "command.indeterminate": "The operation was cut off and must not be run again by itself; what happened is not known.",
-  "command.not-cancellable": "It is too late to cancel: the operation has ended or passed its point of no return.",
+  "command.indeterminate":
+    "The operation was cut off and must not be run again by itself; what happened is not known.",
+  "command.not-cancellable":
+    "It is too late to cancel: the operation has ended or passed its point of no return.",
   "command.stalled": "The operation made no progress for as long as its limit allows.",
   "command.timed-out": "The operation ran longer than its limit allows.",
   "command.unknown-kind": "This version does not know the command kind.",
@@ -70,7 +73,7 @@ export const codes = {
   "image.unknown": "There is no such image.",
   "image.unsafe": "The image refers to other files or is encrypted, and is refused unopened.",
   "image.unsupported": "The image's format is not known or not taken.",
-  "internal": "A fault in Bedplate itself; the log has more.",
+  internal: "A fault in Bedplate itself; the log has more.",
   "kernel.bad-range": "A kernel was asked to read or write outside its memory window.",
   "kernel.trap": "A WebAssembly kernel trapped.",
   "link.auth-failed": "The host's signature does not hold.",
@@ -79,6 +82,7 @@ export const codes = {
   "message.invalid": "A message does not match its schema.",
   "message.unexpected": "A message came at a moment where the protocol does not allow it.",
   "message.unknown": "A message of unknown type.",
+  "metrics.unavailable": "The metrics page cannot be served at its address.",
   "plan.changed": "The disk, the image or the host is not what the plan was made for.",
   "plan.required": "A destructive command must quote the plan it applies.",
   "policy.denied": "The host's policy does not allow this command.",
@@ -88,7 +92,7 @@ export const codes = {
   "state.in-use": "Another process uses the state directory.",
   "state.newer": "A newer version wrote the state directory.",
   "state.unsafe": "A state directory or key file could be read or changed by others.",
-  "usage": "The command line cannot be understood.",
+  usage: "The command line cannot be understood.",
   "worker.died": "A worker thread died.",
 } as const;
 
@@ -101,11 +105,23 @@ export function isCode(value: string): value is Code {
 /** WebSocket close codes. `retry`: what the agent does then. */
 export const closeCodes = {
   bye: { code: 4000, retry: "no", meaning: "The peer stops for good." },
-  drain: { code: 4001, retry: "window", meaning: "The controller restarts; come back within the announced window." },
+  drain: {
+    code: 4001,
+    retry: "window",
+    meaning: "The controller restarts; come back within the announced window.",
+  },
   replaced: { code: 4002, retry: "no", meaning: "A newer connection of the same agent took over." },
   protocol: { code: 4400, retry: "backoff", meaning: "A malformed, unknown or unexpected message." },
-  unknownHost: { code: 4401, retry: "backoff", meaning: "The host's key is not known, or its signature does not hold." },
-  revoked: { code: 4403, retry: "backoff", meaning: "The host's key is revoked, or its join token does not hold." },
+  unknownHost: {
+    code: 4401,
+    retry: "backoff",
+    meaning: "The host's key is not known, or its signature does not hold.",
+  },
+  revoked: {
+    code: 4403,
+    retry: "backoff",
+    meaning: "The host's key is revoked, or its join token does not hold.",
+  },
   authTimeout: { code: 4408, retry: "backoff", meaning: "No proof of identity in time." },
   version: { code: 4409, retry: "backoff", meaning: "No common protocol version." },
   tooLarge: { code: 4413, retry: "backoff", meaning: "A message larger than its limit." },

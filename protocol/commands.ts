@@ -1,10 +1,10 @@
 // Commands: the document that is asked for (and, later, signed), its kinds, and what each returns.
 import Type, { type Static } from "typebox";
 import { textOf, utf8 } from "./bytes.ts";
-import { Disk, DiskSelector, Fingerprint, GuardFinding, checkDiskSelector } from "./disks.ts";
+import { checkDiskSelector, Disk, DiskSelector, Fingerprint, GuardFinding } from "./disks.ts";
 import { BedplateError } from "./errors.ts";
 import { limits } from "./limits.ts";
-import { CommandId, Count, Digest, HostId, Name, Report, UnixMs, checker } from "./schema.ts";
+import { CommandId, Count, checker, Digest, HostId, Name, Report, UnixMs } from "./schema.ts";
 
 /** What a crash means for a kind: see the delivery contract in README.md. */
 export type Effect = "read" | "idempotent" | "resumable" | "once";
@@ -47,7 +47,10 @@ export const commandKinds = {
   "host.inventory": { runs: "executor", effect: "read", apply: Nothing },
   "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
   "image.verify": { runs: "executor", effect: "read", apply: DeployPlan },
-} as const satisfies Record<string, { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }>;
+} as const satisfies Record<
+  string,
+  { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }
+>;
 
 export type CommandKind = keyof typeof commandKinds;
 export type ImageReference = Static<typeof Image>;
@@ -91,11 +94,31 @@ interface CommandBase {
 }
 
 export type Command =
-  | (CommandBase & { readonly kind: "agent.ping"; readonly mode: "apply"; readonly arguments: Record<string, never> })
-  | (CommandBase & { readonly kind: "host.inventory"; readonly mode: "apply"; readonly arguments: Record<string, never> })
-  | (CommandBase & { readonly kind: "image.deploy"; readonly mode: "plan"; readonly arguments: DeployPlanArguments })
-  | (CommandBase & { readonly kind: "image.deploy"; readonly mode: "apply"; readonly arguments: DeployArguments })
-  | (CommandBase & { readonly kind: "image.verify"; readonly mode: "apply"; readonly arguments: DeployPlanArguments });
+  | (CommandBase & {
+      readonly kind: "agent.ping";
+      readonly mode: "apply";
+      readonly arguments: Record<string, never>;
+    })
+  | (CommandBase & {
+      readonly kind: "host.inventory";
+      readonly mode: "apply";
+      readonly arguments: Record<string, never>;
+    })
+  | (CommandBase & {
+      readonly kind: "image.deploy";
+      readonly mode: "plan";
+      readonly arguments: DeployPlanArguments;
+    })
+  | (CommandBase & {
+      readonly kind: "image.deploy";
+      readonly mode: "apply";
+      readonly arguments: DeployArguments;
+    })
+  | (CommandBase & {
+      readonly kind: "image.verify";
+      readonly mode: "apply";
+      readonly arguments: DeployPlanArguments;
+    });
 
 /** The command of one kind, for its handler. */
 export type CommandOf<K extends CommandKind> = Extract<Command, { kind: K }>;
@@ -122,7 +145,10 @@ export function encodeCommand(command: Command): Uint8Array {
  */
 export function decodeCommand(bytes: Uint8Array): Command {
   if (bytes.length > limits.commandBytesMax) {
-    throw new BedplateError("frame.too-large", `The command has ${bytes.length} bytes; at most ${limits.commandBytesMax} are taken.`);
+    throw new BedplateError(
+      "frame.too-large",
+      `The command has ${bytes.length} bytes; at most ${limits.commandBytesMax} are taken.`,
+    );
   }
   let value: unknown;
   try {
@@ -138,10 +164,12 @@ export function decodeCommand(bytes: Uint8Array): Command {
   }
   const check = checkArguments[command.kind]![command.mode];
   if (check === undefined) {
-    throw new BedplateError("command.bad-arguments", `${command.kind} destroys nothing and has no plan.`, { hint: 'Send it with "mode": "apply".' });
+    throw new BedplateError("command.bad-arguments", `${command.kind} destroys nothing and has no plan.`, {
+      hint: 'Send it with "mode": "apply".',
+    });
   }
   check(command.arguments);
-  if ("disk" in command.arguments) checkDiskSelector(command.arguments["disk"]);
+  if ("disk" in command.arguments) checkDiskSelector(command.arguments.disk);
   return command as Command;
 }
 
@@ -216,7 +244,12 @@ export const Progress = Type.Object({
 export type Progress = Static<typeof Progress>;
 
 /** Output of agent.ping. */
-export const Ping = Type.Object({ at: UnixMs, uptimeSeconds: Type.Number(), eventLoopDelayP99Ms: Type.Number(), residentBytes: Count });
+export const Ping = Type.Object({
+  at: UnixMs,
+  uptimeSeconds: Type.Number(),
+  eventLoopDelayP99Ms: Type.Number(),
+  residentBytes: Count,
+});
 export type Ping = Static<typeof Ping>;
 
 /** Output of image.deploy in mode plan: every guard's finding, and what apply must quote. */
@@ -238,7 +271,11 @@ const Seconds = Type.Number({ minimum: 0 });
 export const DeployOutput = Type.Object({
   root: Digest,
   sizeBytes: Count,
-  disk: Type.Object({ path: Type.String(), serial: Type.Union([Type.String(), Type.Null()]), backing: Type.Union([Type.String(), Type.Null()]) }),
+  disk: Type.Object({
+    path: Type.String(),
+    serial: Type.Union([Type.String(), Type.Null()]),
+    backing: Type.Union([Type.String(), Type.Null()]),
+  }),
   groups: Count,
   bytesFetched: Count,
   bytesWritten: Count,
@@ -249,7 +286,13 @@ export const DeployOutput = Type.Object({
   resumed: Type.Object({ times: Count, groupsKept: Count, groupsRechecked: Count, groupsRewritten: Count }),
   /** BLAKE3 root computed from what the disk gave back, and whether the page cache was bypassed. */
   readback: Type.Object({ root: Digest, direct: Type.Boolean() }),
-  seconds: Type.Object({ prepare: Seconds, write: Seconds, readback: Seconds, seal: Seconds, total: Seconds }),
+  seconds: Type.Object({
+    prepare: Seconds,
+    write: Seconds,
+    readback: Seconds,
+    seal: Seconds,
+    total: Seconds,
+  }),
 });
 export type DeployOutput = Static<typeof DeployOutput>;
 

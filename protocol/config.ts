@@ -10,7 +10,10 @@ export type TomlParser = (text: string) => unknown;
  * A reader of one kind of configuration file. The schema should forbid unknown members, so that a misspelt key is told.
  * @throws `config.invalid` with file, line and key
  */
-export function configReader<T extends TSchema>(schema: T, parse: TomlParser): (text: string, file: string) => Static<T> {
+export function configReader<T extends TSchema>(
+  schema: T,
+  parse: TomlParser,
+): (text: string, file: string) => Static<T> {
   const compiled = Compile(schema);
   return (text, file) => {
     let value: unknown;
@@ -19,10 +22,14 @@ export function configReader<T extends TSchema>(schema: T, parse: TomlParser): (
     } catch (cause) {
       const line = cause instanceof Error && "line" in cause ? Number(cause.line) : undefined;
       const reason = cause instanceof Error ? cause.message.split("\n")[0]! : String(cause);
-      throw new BedplateError("config.invalid", `${file}${line === undefined ? "" : `, line ${line}`}: ${reason}`, {
-        details: { file, ...(line === undefined ? {} : { line }) },
-        cause,
-      });
+      throw new BedplateError(
+        "config.invalid",
+        `${file}${line === undefined ? "" : `, line ${line}`}: ${reason}`,
+        {
+          details: { file, ...(line === undefined ? {} : { line }) },
+          cause,
+        },
+      );
     }
     if (compiled.Check(value)) return value as Static<T>;
     const [first] = compiled.Errors(value);
@@ -30,10 +37,15 @@ export function configReader<T extends TSchema>(schema: T, parse: TomlParser): (
     const key = path.join(".");
     const line = lineOfKey(text, key.split("."));
     // A member that the schema forbids is checked against the schema `false`.
-    const problem = first?.keyword === "boolean" ? "is not a known key" : (first?.message ?? "does not match its schema");
-    throw new BedplateError("config.invalid", `${file}${line === undefined ? "" : `, line ${line}`}: ${key === "" ? "the file" : `"${key}"`} ${problem}.`, {
-      details: { file, key, ...(line === undefined ? {} : { line }) },
-    });
+    const problem =
+      first?.keyword === "boolean" ? "is not a known key" : (first?.message ?? "does not match its schema");
+    throw new BedplateError(
+      "config.invalid",
+      `${file}${line === undefined ? "" : `, line ${line}`}: ${key === "" ? "the file" : `"${key}"`} ${problem}.`,
+      {
+        details: { file, key, ...(line === undefined ? {} : { line }) },
+      },
+    );
   };
 }
 
@@ -50,14 +62,17 @@ export function lineOfKey(text: string, path: readonly string[]): number | undef
       table = opened[2]!.split(".").map(unquoted);
       const here = table.join(".") === wanted.slice(0, table.length).join(".");
       if (here && opened[1] !== undefined) elements++;
-      if (here && (opened[1] === undefined || element === undefined || elements === Number(element))) header = index + 1;
+      if (here && (opened[1] === undefined || element === undefined || elements === Number(element)))
+        header = index + 1;
       continue;
     }
     const assigned = /^\s*([A-Za-z0-9_.\-"']+)\s*=/.exec(line);
     if (assigned === null) continue;
     const key = [...table, ...assigned[1]!.split(".").map(unquoted)];
-    const inElement = element === undefined || table.length === 0 || elements === -1 || elements === Number(element);
-    if (inElement && wanted.length > 0 && key.join(".") === wanted.slice(0, key.length).join(".")) return index + 1;
+    const inElement =
+      element === undefined || table.length === 0 || elements === -1 || elements === Number(element);
+    if (inElement && wanted.length > 0 && key.join(".") === wanted.slice(0, key.length).join("."))
+      return index + 1;
   }
   return header;
 }

@@ -1,7 +1,7 @@
 // How disks are named on the wire: by stable identity only, never by a name that the next boot may give to another.
 import Type, { type Static } from "typebox";
 import { BedplateError } from "./errors.ts";
-import { checker, Count, Line, Name } from "./schema.ts";
+import { Count, checker, Line, Name } from "./schema.ts";
 
 /** Which one disk is meant. All given members must hold; at least one of the identities must be given. */
 export const DiskSelector = Type.Object(
@@ -16,7 +16,15 @@ export const DiskSelector = Type.Object(
     file: Type.Optional(Name),
     /** Constraints, not identities. */
     sizeBytes: Type.Optional(Count),
-    type: Type.Optional(Type.Union([Type.Literal("ssd"), Type.Literal("hdd"), Type.Literal("nvme"), Type.Literal("loop"), Type.Literal("file")])),
+    type: Type.Optional(
+      Type.Union([
+        Type.Literal("ssd"),
+        Type.Literal("hdd"),
+        Type.Literal("nvme"),
+        Type.Literal("loop"),
+        Type.Literal("file"),
+      ]),
+    ),
   },
   { additionalProperties: false },
 );
@@ -31,9 +39,13 @@ const check = checker(DiskSelector, "command.bad-arguments", "disk selector");
 export function checkDiskSelector(value: unknown): DiskSelector {
   const selector = check(value);
   if (identities.some((key) => selector[key] !== undefined)) return selector;
-  throw new BedplateError("command.bad-arguments", `A disk is selected by ${identities.join(", ")}; size and type alone never select one.`, {
-    hint: "Run `bedplate host show HOST` for the serials of its disks.",
-  });
+  throw new BedplateError(
+    "command.bad-arguments",
+    `A disk is selected by ${identities.join(", ")}; size and type alone never select one.`,
+    {
+      hint: "Run `bedplate host show HOST` for the serials of its disks.",
+    },
+  );
 }
 
 /**
@@ -57,7 +69,9 @@ export function parseDiskSelector(text: string): DiskSelector {
 }
 
 export function formatDiskSelector(selector: DiskSelector): string {
-  return Object.entries(selector).map(([key, value]) => `${key}=${value}`).join(",");
+  return Object.entries(selector)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
 }
 
 /** What must be the same when a plan is applied as when it was made. */
@@ -92,7 +106,13 @@ export type GuardFinding = Static<typeof GuardFinding>;
 export const Disk = Type.Object({
   /** Of this moment only: `/dev/sda`, or the path of a file-backed disk. */
   path: Type.String(),
-  type: Type.Union([Type.Literal("ssd"), Type.Literal("hdd"), Type.Literal("nvme"), Type.Literal("loop"), Type.Literal("file")]),
+  type: Type.Union([
+    Type.Literal("ssd"),
+    Type.Literal("hdd"),
+    Type.Literal("nvme"),
+    Type.Literal("loop"),
+    Type.Literal("file"),
+  ]),
   sizeBytes: Count,
   logicalSectorBytes: Count,
   physicalSectorBytes: Count,
@@ -111,7 +131,9 @@ export const Disk = Type.Object({
   backing: Type.Union([Type.String(), Type.Null()]),
   /** File-backed: its name in the policy. */
   fileDisk: Type.Union([Type.String(), Type.Null()]),
-  partitions: Type.Array(Type.Object({ path: Type.String(), number: Count, startBytes: Count, sizeBytes: Count })),
+  partitions: Type.Array(
+    Type.Object({ path: Type.String(), number: Count, startBytes: Count, sizeBytes: Count }),
+  ),
   mounts: Type.Array(Type.String()),
   swap: Type.Boolean(),
   holders: Type.Array(Type.String()),

@@ -5,7 +5,12 @@ import { limits } from "./limits.ts";
 
 // No records, no extensions; integers keep 64 bits: a number where it is safe, a bigint beyond.
 // ("auto" is documented by msgpackr and missing from its typings.)
-const packr = new Packr({ useRecords: false, moreTypes: false, variableMapSize: true, int64AsType: "auto" as "number" });
+const packr = new Packr({
+  useRecords: false,
+  moreTypes: false,
+  variableMapSize: true,
+  int64AsType: "auto" as "number",
+});
 
 /** Encodes a message. Integers of any size up to 64 bits are written as integers, never as floats. */
 export function encodeFrame(message: unknown): Uint8Array {
@@ -18,7 +23,10 @@ export function encodeFrame(message: unknown): Uint8Array {
  */
 export function decodeFrame(bytes: Uint8Array, bytesMax: number = limits.frameBytesMax): unknown {
   if (bytes.length > bytesMax) {
-    throw new BedplateError("frame.too-large", `The frame has ${bytes.length} bytes; at most ${bytesMax} are taken here.`);
+    throw new BedplateError(
+      "frame.too-large",
+      `The frame has ${bytes.length} bytes; at most ${bytesMax} are taken here.`,
+    );
   }
   scanFrame(bytes);
   return packr.unpack(bytes);
@@ -49,18 +57,18 @@ function scanValue(bytes: Uint8Array, at: number, depth: number): number {
       return skip(bytes, at + 5, lengthAt(bytes, at + 1, 4));
     case 0xcc:
     case 0xd0:
-      return skip(bytes, at + 1, 1);
+      return scalar(bytes, at + 1, 1);
     case 0xcd:
     case 0xd1:
-      return skip(bytes, at + 1, 2);
+      return scalar(bytes, at + 1, 2);
     case 0xca:
     case 0xce:
     case 0xd2:
-      return skip(bytes, at + 1, 4);
+      return scalar(bytes, at + 1, 4);
     case 0xcb:
     case 0xcf:
     case 0xd3:
-      return skip(bytes, at + 1, 8);
+      return scalar(bytes, at + 1, 8);
     case 0xdc:
       return scanArray(bytes, at + 3, lengthAt(bytes, at + 1, 2), depth);
     case 0xdd:
@@ -91,13 +99,19 @@ function scanMap(bytes: Uint8Array, start: number, count: number, depth: number)
     const type = byteAt(bytes, at);
     const isString = (type >= 0xa0 && type <= 0xbf) || (type >= 0xd9 && type <= 0xdb);
     const end = scanValue(bytes, at, depth + 1);
-    if (!isString) throw new BedplateError("frame.bad-key", `The map at offset ${start} has a key that is not a string.`);
+    if (!isString)
+      throw new BedplateError("frame.bad-key", `The map at offset ${start} has a key that is not a string.`);
     const header = type <= 0xbf ? 1 : type === 0xd9 ? 2 : type === 0xda ? 3 : 5;
     // Compared as bytes: what two decoders might read differently is still two keys here.
-    const key = String.fromCharCode(...bytes.subarray(at + header, Math.min(end, at + header + keyBytesMax + 1)));
-    if (key.length > keyBytesMax) throw new BedplateError("frame.bad-key", `A key at offset ${at} is longer than ${keyBytesMax} bytes.`);
-    if (key === "__proto__") throw new BedplateError("frame.bad-key", `The key "__proto__" at offset ${at} is not allowed.`);
-    if (keys.has(key)) throw new BedplateError("frame.bad-key", `The map at offset ${start} has the key "${key}" twice.`);
+    const key = String.fromCharCode(
+      ...bytes.subarray(at + header, Math.min(end, at + header + keyBytesMax + 1)),
+    );
+    if (key.length > keyBytesMax)
+      throw new BedplateError("frame.bad-key", `A key at offset ${at} is longer than ${keyBytesMax} bytes.`);
+    if (key === "__proto__")
+      throw new BedplateError("frame.bad-key", `The key "__proto__" at offset ${at} is not allowed.`);
+    if (keys.has(key))
+      throw new BedplateError("frame.bad-key", `The map at offset ${start} has the key "${key}" twice.`);
     keys.add(key);
     at = scanValue(bytes, end, depth + 1);
   }
@@ -111,15 +125,26 @@ function enter(bytes: Uint8Array, start: number, values: number, depth: number):
     throw new BedplateError("frame.too-deep", `The frame nests deeper than ${limits.frameDepthMax}.`);
   }
   if (values > bytes.length - start) {
-    throw new BedplateError("frame.too-large", `The frame claims ${values} values with ${Math.max(0, bytes.length - start)} bytes left.`);
+    throw new BedplateError(
+      "frame.too-large",
+      `The frame claims ${values} values with ${Math.max(0, bytes.length - start)} bytes left.`,
+    );
   }
 }
 
 function skip(bytes: Uint8Array, start: number, length: number): number {
   if (start + length > bytes.length) {
-    throw new BedplateError("frame.too-large", `The frame claims ${length} bytes with ${Math.max(0, bytes.length - start)} left.`);
+    throw new BedplateError(
+      "frame.too-large",
+      `The frame claims ${length} bytes with ${Math.max(0, bytes.length - start)} left.`,
+    );
   }
   return start + length;
+}
+
+function scalar(bytes: Uint8Array, start: number, width: number): number {
+  if (start + width > bytes.length) malformed("the frame ends within a number", start);
+  return start + width;
 }
 
 function byteAt(bytes: Uint8Array, at: number): number {
@@ -139,11 +164,14 @@ function malformed(what: string, at: number): never {
 // The packer writes a number beyond 32 bits as a float; as a bigint it stays an integer. Copies only what it must.
 function withWideIntegers(value: unknown): unknown {
   if (typeof value === "number") {
-    return Number.isSafeInteger(value) && (value > 0xffff_ffff || value < -0x8000_0000) ? BigInt(value) : value;
+    return Number.isSafeInteger(value) && (value > 0xffff_ffff || value < -0x8000_0000)
+      ? BigInt(value)
+      : value;
   }
   if (value === null || typeof value !== "object" || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return value.map(withWideIntegers);
   const copy: Record<string, unknown> = {};
-  for (const [key, member] of Object.entries(value)) if (member !== undefined) copy[key] = withWideIntegers(member);
+  for (const [key, member] of Object.entries(value))
+    if (member !== undefined) copy[key] = withWideIntegers(member);
   return copy;
 }

@@ -1,6 +1,7 @@
 // UUID version 7 (RFC 9562): sortable by the time of minting.
-import { assert } from "./errors.ts";
+
 import { hex } from "./bytes.ts";
+import { assert } from "./errors.ts";
 
 /** A new id from the time in milliseconds and 10 random bytes. */
 export function uuidV7(unixMs: number, random: Uint8Array): string {
@@ -11,5 +12,7 @@ export function uuidV7(unixMs: number, random: Uint8Array): string {
   bytes[6] = 0x70 | (bytes[6]! & 0x0f);
   bytes[8] = 0x80 | (bytes[8]! & 0x3f);
   const text = hex(bytes);
-  return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join("-");
+  return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join(
+    "-",
+  );
 }

@@ -14,7 +14,9 @@ export function formatJoinToken(token: JoinToken): string {
 
 /** @throws `enrol.token-invalid` */
 export function parseJoinToken(text: string): JoinToken {
-  const match = /^bedplate-join\.([A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{32,128})\.([0-9a-f]{64})$/.exec(text.trim());
+  const match = /^bedplate-join\.([A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{32,128})\.([0-9a-f]{64})$/.exec(
+    text.trim(),
+  );
   if (match === null) {
     throw new BedplateError("enrol.token-invalid", "This is not a join token.", {
       hint: "Make one with `bedplate join-token create` and give it whole: bedplate-join.ID.SECRET.PIN.",

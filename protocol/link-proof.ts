@@ -2,7 +2,14 @@
 import { concatBytes, hex, sshString, utf8 } from "./bytes.ts";
 
 /** Each use of a key has its own SSHSIG namespace, so that no signature can serve for another. */
-export type Namespace = "bedplate-link" | "bedplate-plan" | "bedplate-certificate" | "bedplate-audit" | "bedplate-usage" | "bedplate-command" | "bedplate-image";
+export type Namespace =
+  | "bedplate-link"
+  | "bedplate-plan"
+  | "bedplate-certificate"
+  | "bedplate-audit"
+  | "bedplate-usage"
+  | "bedplate-command"
+  | "bedplate-image";
 
 export interface LinkProof {
   readonly agentNonce: Uint8Array;
@@ -16,17 +23,30 @@ export interface LinkProof {
 /** The bytes that the link key signs: nonces, exporter and SHA-256 of the hello, as SSHSIG signed data of `bedplate-link`. */
 export async function linkProofBytes(proof: LinkProof): Promise<Uint8Array> {
   const helloDigest = new Uint8Array(await crypto.subtle.digest("SHA-256", proof.hello));
-  return signedData("bedplate-link", concatBytes(proof.agentNonce, proof.controllerNonce, proof.exported, helloDigest));
+  return signedData(
+    "bedplate-link",
+    concatBytes(proof.agentNonce, proof.controllerNonce, proof.exported, helloDigest),
+  );
 }
 
 /** The blob that an SSHSIG signature covers (OpenSSH PROTOCOL.sshsig, section 3), with SHA-512. */
 export async function signedData(namespace: Namespace, message: Uint8Array): Promise<Uint8Array> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-512", message));
-  return concatBytes(utf8("SSHSIG"), sshString(utf8(namespace)), sshString(utf8("")), sshString(utf8("sha512")), sshString(digest));
+  return concatBytes(
+    utf8("SSHSIG"),
+    sshString(utf8(namespace)),
+    sshString(utf8("")),
+    sshString(utf8("sha512")),
+    sshString(digest),
+  );
 }
 
 /** Whether `signature` is the Ed25519 signature of `data` by the raw 32-byte public key. */
-export async function verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, data: Uint8Array): Promise<boolean> {
+export async function verifyEd25519(
+  publicKey: Uint8Array,
+  signature: Uint8Array,
+  data: Uint8Array,
+): Promise<boolean> {
   if (publicKey.length !== 32 || signature.length !== 64) return false;
   const key = await crypto.subtle.importKey("raw", publicKey, "Ed25519", false, ["verify"]);
   return crypto.subtle.verify("Ed25519", key, signature, data);

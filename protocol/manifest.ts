@@ -1,10 +1,10 @@
 // An image's manifest: its size, the digest of every 1 MiB group, and how the groups are stored for transfer.
 import Type from "typebox";
 import { hex } from "./bytes.ts";
-import { BedplateError, assert } from "./errors.ts";
+import { assert, BedplateError } from "./errors.ts";
 import { decodeFrame, encodeFrame } from "./frames.ts";
 import { limits } from "./limits.ts";
-import { Bytes, FixedBytes, Name, checker } from "./schema.ts";
+import { Bytes, checker, FixedBytes, Name } from "./schema.ts";
 
 export const groupBytes = 1 << 20;
 export const digestBytes = 32;
@@ -58,7 +58,9 @@ export function groupDigest(manifest: Manifest, group: number): Uint8Array {
 export function encodeManifest(manifest: Manifest): Uint8Array {
   const frames = new Uint8Array(manifest.frameBytes.length * 4);
   const view = new DataView(frames.buffer);
-  manifest.frameBytes.forEach((length, i) => view.setUint32(4 * i, length, true));
+  manifest.frameBytes.forEach((length, i) => {
+    view.setUint32(4 * i, length, true);
+  });
   const { frameBytes: _, ...rest } = manifest;
   const bytes = encodeFrame({ bedplate: "manifest/1", groupBytes, ...rest, frames });
   assert(bytes.length <= limits.manifestBytesMax, "a manifest within its bound");
@@ -75,19 +77,37 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   try {
     value = decodeFrame(bytes, limits.manifestBytesMax);
   } catch (cause) {
-    throw new BedplateError("image.bad-manifest", "The manifest is not a plain MessagePack document.", { cause });
+    throw new BedplateError("image.bad-manifest", "The manifest is not a plain MessagePack document.", {
+      cause,
+    });
   }
   const wire = check(value);
   const count = groupCount(wire.sizeBytes);
   if (wire.groups.length !== count * digestBytes || wire.frames.length !== count * 4) {
-    throw new BedplateError("image.bad-manifest", `The manifest of ${wire.sizeBytes} bytes must describe ${count} groups.`, {
-      details: { root: hex(wire.root), groups: wire.groups.length / digestBytes, frames: wire.frames.length / 4 },
-    });
+    throw new BedplateError(
+      "image.bad-manifest",
+      `The manifest of ${wire.sizeBytes} bytes must describe ${count} groups.`,
+      {
+        details: {
+          root: hex(wire.root),
+          groups: wire.groups.length / digestBytes,
+          frames: wire.frames.length / 4,
+        },
+      },
+    );
   }
   const frames = new DataView(wire.frames.buffer, wire.frames.byteOffset, wire.frames.length);
   const frameBytes = Uint32Array.from({ length: count }, (_, i) => frames.getUint32(4 * i, true));
   const { sizeBytes, sectorBytes, name, importedFrom } = wire;
-  return { sizeBytes, sectorBytes, name, importedFrom, frameBytes, root: Uint8Array.from(wire.root), groups: Uint8Array.from(wire.groups) };
+  return {
+    sizeBytes,
+    sectorBytes,
+    name,
+    importedFrom,
+    frameBytes,
+    root: Uint8Array.from(wire.root),
+    groups: Uint8Array.from(wire.groups),
+  };
 }
 
 /** Where each group's frame starts in the frames file; one more entry for its end. */

@@ -1,9 +1,20 @@
 // Every message of protocol version 1, as schemas. README.md beside this file is the specification in words.
 import Type, { type Static, type TSchema } from "typebox";
-import { BedplateError } from "./errors.ts";
 import { Progress, Result } from "./commands.ts";
+import { BedplateError } from "./errors.ts";
 import { limits } from "./limits.ts";
-import { Bytes, CommandId, Count, FixedBytes, HostId, Line, Name, Report, UnixMs, checker } from "./schema.ts";
+import {
+  Bytes,
+  CommandId,
+  Count,
+  checker,
+  FixedBytes,
+  HostId,
+  Line,
+  Name,
+  Report,
+  UnixMs,
+} from "./schema.ts";
 
 export const subprotocol = "bedplate.v1";
 export const protocolVersion = 1;
@@ -71,10 +82,16 @@ const agentMessages = {
   heartbeat: Type.Object({
     t: Type.Literal("heartbeat"),
     at: UnixMs,
-    operations: Type.Array(Type.Object({ id: CommandId, state: Type.String({ maxLength: 32 }) }), { maxItems: 1024 }),
+    operations: Type.Array(Type.Object({ id: CommandId, state: Type.String({ maxLength: 32 }) }), {
+      maxItems: 1024,
+    }),
     outbox: Type.Object({ records: Count, recordBytes: Count, sampleBytes: Count }),
   }),
-  dictionary: Type.Object({ t: Type.Literal("dictionary"), id: Count, series: Type.Array(Series, { maxItems: limits.seriesMax }) }),
+  dictionary: Type.Object({
+    t: Type.Literal("dictionary"),
+    id: Count,
+    series: Type.Array(Series, { maxItems: limits.seriesMax }),
+  }),
   batch: Type.Object({
     t: Type.Literal("batch"),
     seq: Count,
@@ -91,7 +108,13 @@ const agentMessages = {
 } as const;
 
 const controllerMessages = {
-  challenge: Type.Object({ t: Type.Literal("challenge"), nonce: Nonce, version: Count, epoch: Count, at: UnixMs }),
+  challenge: Type.Object({
+    t: Type.Literal("challenge"),
+    nonce: Nonce,
+    version: Count,
+    epoch: Count,
+    at: UnixMs,
+  }),
   welcome: Type.Object({
     t: Type.Literal("welcome"),
     session: Type.String({ maxLength: 64 }),
@@ -134,11 +157,20 @@ export const checkAgentMessage = messageChecker<AgentMessage>(agentMessages);
 export const checkControllerMessage = messageChecker<ControllerMessage>(controllerMessages);
 
 function messageChecker<M>(schemas: Record<string, TSchema>): (value: unknown) => M {
-  const checks = new Map(Object.entries(schemas).map(([type, schema]) => [type, checker(schema, "message.invalid", `message "${type}"`)]));
+  const checks = new Map(
+    Object.entries(schemas).map(([type, schema]) => [
+      type,
+      checker(schema, "message.invalid", `message "${type}"`),
+    ]),
+  );
   return (value) => {
     const type = value !== null && typeof value === "object" && "t" in value ? value.t : undefined;
     const check = typeof type === "string" ? checks.get(type) : undefined;
-    if (check === undefined) throw new BedplateError("message.unknown", `There is no message ${JSON.stringify(type)?.slice(0, 80) ?? "without a type"} in ${subprotocol}.`);
+    if (check === undefined)
+      throw new BedplateError(
+        "message.unknown",
+        `There is no message ${JSON.stringify(type)?.slice(0, 80) ?? "without a type"} in ${subprotocol}.`,
+      );
     return check(value) as M;
   };
 }

@@ -9,7 +9,8 @@ import { BedplateError } from "./errors.ts";
 export function decodeReadings(data: Uint8Array, values: BigUint64Array, options: { key: boolean }): void {
   const count = values.length;
   const bitmapBytes = Math.ceil(count / 8);
-  if (data.length < bitmapBytes) invalid(`it has ${data.length} bytes, its bitmap alone needs ${bitmapBytes}`);
+  if (data.length < bitmapBytes)
+    invalid(`it has ${data.length} bytes, its bitmap alone needs ${bitmapBytes}`);
   if (options.key) values.fill(0n);
   let at = bitmapBytes;
   for (let k = 0; k < bitmapBytes * 8; k++) {
@@ -50,9 +51,14 @@ function invalid(what: string): never {
 }
 
 /** A series' integer in its unit. Beyond 2^53 the nearest double. */
-export function readingValue(raw: bigint, series: { readonly scale: number; readonly signed?: boolean | undefined }): number {
+export function readingValue(
+  raw: bigint,
+  series: { readonly scale: number; readonly signed?: boolean | undefined },
+): number {
   const integer = Number(series.signed === true ? BigInt.asIntN(64, raw) : raw);
   // Dividing by the whole reciprocal gives 0.07 where multiplying by 0.01 gives 0.07000000000000001.
   const reciprocal = Math.round(1 / series.scale);
-  return series.scale < 1 && Math.abs(1 / series.scale - reciprocal) < 1e-6 ? integer / reciprocal : integer * series.scale;
+  return series.scale < 1 && Math.abs(1 / series.scale - reciprocal) < 1e-6
+    ? integer / reciprocal
+    : integer * series.scale;
 }

@@ -9,13 +9,19 @@ import { limits } from "./limits.ts";
 export const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /** Milliseconds since 1970-01-01 UTC by the sender's clock. */
 export const UnixMs = Type.Integer({ minimum: -8_640_000_000_000_000, maximum: 8_640_000_000_000_000 });
-export const Name = Type.String({ minLength: 1, maxLength: limits.nameLengthMax, pattern: "^[A-Za-z0-9][A-Za-z0-9._:-]*$" });
+export const Name = Type.String({
+  minLength: 1,
+  maxLength: limits.nameLengthMax,
+  pattern: "^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+});
 /** SHA-256 or BLAKE3 as lower-case hexadecimal. */
 export const Digest = Type.String({ pattern: "^[0-9a-f]{64}$" });
 /** SHA-256 of a host's 32-byte Ed25519 link key, lower-case hexadecimal: the host's name in everything signed. */
 export const HostId = Digest;
 /** A UUID version 7 (RFC 9562), minted by whoever asks. */
-export const CommandId = Type.String({ pattern: "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$" });
+export const CommandId = Type.String({
+  pattern: "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+});
 /** Free text that people read. */
 export const Line = Type.String({ maxLength: 4096 });
 
@@ -27,7 +33,12 @@ export const Report = Type.Object({
   details: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
 });
 
-const unchecked = (length: number) => Type.Refine(Type.Unknown(), (value) => value instanceof Uint8Array && (length < 0 || value.length === length), () => `must be ${length < 0 ? "" : `${length} `}bytes`);
+const unchecked = (length: number) =>
+  Type.Refine(
+    Type.Unknown(),
+    (value) => value instanceof Uint8Array && (length < 0 || value.length === length),
+    () => `must be ${length < 0 ? "" : `${length} `}bytes`,
+  );
 
 /** A byte string (MessagePack bin) of exactly `length` bytes. */
 export function FixedBytes(length: number) {
@@ -40,12 +51,20 @@ export const Bytes = Type.Unsafe<Uint8Array>(unchecked(-1));
  * A checker for `schema`: returns the value typed, unknown members kept.
  * @throws `code` naming the first member that does not fit and why
  */
-export function checker<T extends TSchema>(schema: T, code: Code, what: string): (value: unknown) => Static<T> {
+export function checker<T extends TSchema>(
+  schema: T,
+  code: Code,
+  what: string,
+): (value: unknown) => Static<T> {
   const compiled = Compile(schema);
   return (value) => {
     if (compiled.Check(value)) return value as Static<T>;
     const [first] = compiled.Errors(value);
-    const where = first === undefined || first.instancePath === "" ? "" : ` at ${first.instancePath.slice(0, 200)}`;
-    throw new BedplateError(code, `The ${what} is not valid${where}: ${first?.message ?? "it does not match its schema"}.`);
+    const where =
+      first === undefined || first.instancePath === "" ? "" : ` at ${first.instancePath.slice(0, 200)}`;
+    throw new BedplateError(
+      code,
+      `The ${what} is not valid${where}: ${first?.message ?? "it does not match its schema"}.`,
+    );
   };
 }

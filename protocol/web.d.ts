@@ -9,7 +9,13 @@ declare class TextDecoder {
 declare const crypto: {
   readonly subtle: {
     digest(algorithm: "SHA-256" | "SHA-512", data: Uint8Array): Promise<ArrayBuffer>;
-    importKey(format: "raw", key: Uint8Array, algorithm: "Ed25519", extractable: boolean, usages: readonly ["verify"]): Promise<unknown>;
+    importKey(
+      format: "raw",
+      key: Uint8Array,
+      algorithm: "Ed25519",
+      extractable: boolean,
+      usages: readonly ["verify"],
+    ): Promise<unknown>;
     verify(algorithm: "Ed25519", key: unknown, signature: Uint8Array, data: Uint8Array): Promise<boolean>;
   };
 };

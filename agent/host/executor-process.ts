@@ -5,7 +5,15 @@ import { createConnection, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { entryUrl } from "../../assembly/built.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { checkExecutorEvent, type ExecutorEvent, type ExecutorPaths, type ExecutorRequest, type FollowerRequest, lineBytesMax, operationSocketPath } from "../executor/contract.ts";
+import {
+  checkExecutorEvent,
+  type ExecutorEvent,
+  type ExecutorPaths,
+  type ExecutorRequest,
+  type FollowerRequest,
+  lineBytesMax,
+  operationSocketPath,
+} from "../executor/contract.ts";
 import { cleanEnvironment } from "./processes.ts";
 
 /** How an executor came to its request. */
@@ -34,7 +42,10 @@ export interface ExecutorLauncher {
 export const systemdSocket = "executor.sock";
 const logBytesMax = 1 << 20;
 
-export function createExecutorLauncher(options: { readonly paths: ExecutorPaths; readonly logFile: string }): ExecutorLauncher {
+export function createExecutorLauncher(options: {
+  readonly paths: ExecutorPaths;
+  readonly logFile: string;
+}): ExecutorLauncher {
   const { paths, logFile } = options;
   return {
     async start(request) {
@@ -42,10 +53,16 @@ export function createExecutorLauncher(options: { readonly paths: ExecutorPaths;
       const activated = `${paths.runDirectory}/${systemdSocket}`;
       if (existsSync(activated)) {
         const socket = await connect(activated);
-        if (socket === undefined) throw new BedplateError("executor.failed", `Nothing listens on ${activated}.`, { hint: "systemctl start bedplate-executor.socket" });
+        if (socket === undefined)
+          throw new BedplateError("executor.failed", `Nothing listens on ${activated}.`, {
+            hint: "systemctl start bedplate-executor.socket",
+          });
         socket.on("error", () => undefined);
         socket.end(line);
-        return { ended: new Promise(() => undefined), logTail: () => "see journalctl -u 'bedplate-executor@*'" };
+        return {
+          ended: new Promise(() => undefined),
+          logTail: () => "see journalctl -u 'bedplate-executor@*'",
+        };
       }
       return startChild(line, paths, logFile);
     },
@@ -67,8 +84,15 @@ function startChild(line: string, paths: ExecutorPaths, logFile: string): Starte
   mkdirSync(paths.runDirectory, { recursive: true, mode: 0o750 });
   const fixed = process.geteuid?.() === 0;
   const program = entryUrl("agent/executor/executor.ts").pathname;
-  const argv = fixed ? [program] : [program, "--policy", paths.policy, "--state", paths.stateDirectory, "--run", paths.runDirectory];
-  const child = spawn(process.execPath, argv, { detached: true, cwd: "/", env: cleanEnvironment, stdio: ["pipe", log, log] });
+  const argv = fixed
+    ? [program]
+    : [program, "--policy", paths.policy, "--state", paths.stateDirectory, "--run", paths.runDirectory];
+  const child = spawn(process.execPath, argv, {
+    detached: true,
+    cwd: "/",
+    env: cleanEnvironment,
+    stdio: ["pipe", log, log],
+  });
   closeSync(log);
   const ended = new Promise<void>((resolve) => {
     child.once("exit", () => resolve());
@@ -77,7 +101,10 @@ function startChild(line: string, paths: ExecutorPaths, logFile: string): Starte
   child.stdin?.on("error", () => undefined);
   child.stdin?.end(line);
   child.unref();
-  return { ended, logTail: () => readFileSync(logFile, "utf8").slice(-2000).trim().split("\n").slice(-3).join(" | ") };
+  return {
+    ended,
+    logTail: () => readFileSync(logFile, "utf8").slice(-2000).trim().split("\n").slice(-3).join(" | "),
+  };
 }
 
 function connect(path: string): Promise<Socket | undefined> {

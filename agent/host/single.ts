@@ -9,10 +9,14 @@ export function holdAlone(lockFile: string): Disposable {
     db.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE");
   } catch (cause) {
     db.close();
-    throw new BedplateError("agent.already-running", `Another agent runs on the state directory of ${lockFile}.`, {
-      hint: "Stop it first (systemctl stop bedplate-agent), or give this one a stateDirectory of its own.",
-      cause,
-    });
+    throw new BedplateError(
+      "agent.already-running",
+      `Another agent runs on the state directory of ${lockFile}.`,
+      {
+        hint: "Stop it first (systemctl stop bedplate-agent), or give this one a stateDirectory of its own.",
+        cause,
+      },
+    );
   }
   return { [Symbol.dispose]: () => db.close() };
 }

@@ -1,5 +1,15 @@
 // The agent's own directory: made private, refused when others could read or change it, written durably.
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { BedplateError } from "../../protocol/errors.ts";
 
@@ -49,7 +59,10 @@ export function readText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (cause) {
-    throw new BedplateError("config.unreadable", `${path} cannot be read: ${(cause as Error).message}.`, { details: { path }, cause });
+    throw new BedplateError("config.unreadable", `${path} cannot be read: ${(cause as Error).message}.`, {
+      details: { path },
+      cause,
+    });
   }
 }
 
@@ -57,7 +70,11 @@ function refuseShared(path: string, what: string): void {
   const stat = statSync(path);
   const owner = process.geteuid?.();
   const problem =
-    stat.uid !== owner ? `belongs to user ${stat.uid}, not to this agent's user ${owner}` : (stat.mode & 0o077) !== 0 ? `has mode ${(stat.mode & 0o777).toString(8)}` : undefined;
+    stat.uid !== owner
+      ? `belongs to user ${stat.uid}, not to this agent's user ${owner}`
+      : (stat.mode & 0o077) !== 0
+        ? `has mode ${(stat.mode & 0o777).toString(8)}`
+        : undefined;
   if (problem === undefined) return;
   throw new BedplateError("state.unsafe", `The state ${what} ${path} ${problem}.`, {
     hint: `It holds the host's keys: chown it to this agent's user and chmod ${what === "directory" ? "0700" : "0600"}.`,

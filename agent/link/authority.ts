@@ -20,7 +20,12 @@ export function knownAuthority(state: StateDirectory): string | undefined {
  * Nothing secret is sent here: a certificate is public, and what the wrong server answers is refused.
  * @throws `controller.unreachable`, `controller.untrusted`
  */
-export async function pinAuthority(controller: URL, joinToken: string, state: StateDirectory, signal: AbortSignal): Promise<string> {
+export async function pinAuthority(
+  controller: URL,
+  joinToken: string,
+  state: StateDirectory,
+  signal: AbortSignal,
+): Promise<string> {
   const { caSha256 } = parseJoinToken(joinToken);
   const pem = await fetchCertificate(controller, signal);
   let found: string;
@@ -29,36 +34,52 @@ export async function pinAuthority(controller: URL, joinToken: string, state: St
   } catch (cause) {
     throw untrusted(controller, "it answered with something that is no certificate", cause);
   }
-  if (found !== caSha256) throw untrusted(controller, `its CA has SHA-256 ${found}, the join token says ${caSha256}`);
+  if (found !== caSha256)
+    throw untrusted(controller, `its CA has SHA-256 ${found}, the join token says ${caSha256}`);
   state.write(caFile, Buffer.from(pem));
   return pem;
 }
 
 function untrusted(controller: URL, why: string, cause?: unknown): BedplateError {
-  return new BedplateError("controller.untrusted", `The server at ${controller.host} is not the controller of this join token: ${why}.`, {
-    hint: "Check the address, and that the token was made by that controller. Nothing secret was sent.",
-    cause,
-  });
+  return new BedplateError(
+    "controller.untrusted",
+    `The server at ${controller.host} is not the controller of this join token: ${why}.`,
+    {
+      hint: "Check the address, and that the token was made by that controller. Nothing secret was sent.",
+      cause,
+    },
+  );
 }
 
 function fetchCertificate(controller: URL, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const failed = (cause: unknown) =>
-      reject(new BedplateError("controller.unreachable", `The controller at ${controller.host} does not answer: ${(cause as Error).message}.`, { cause }));
-    const asked = request(new URL("/v1/ca", controller), { rejectUnauthorized: false, minVersion: "TLSv1.3", agent: false, signal, timeout: timeoutMs }, (response) => {
-      const parts: Buffer[] = [];
-      let bytes = 0;
-      response.on("data", (part: Buffer) => {
-        bytes += part.length;
-        if (bytes > caBytesMax) asked.destroy(new Error(`the answer to /v1/ca is larger than ${caBytesMax} bytes`));
-        else parts.push(part);
-      });
-      response.on("end", () => {
-        if (response.statusCode === 200) resolve(Buffer.concat(parts).toString("latin1"));
-        else failed(new Error(`/v1/ca answered with status ${response.statusCode}`));
-      });
-      response.on("error", failed);
-    });
+      reject(
+        new BedplateError(
+          "controller.unreachable",
+          `The controller at ${controller.host} does not answer: ${(cause as Error).message}.`,
+          { cause },
+        ),
+      );
+    const asked = request(
+      new URL("/v1/ca", controller),
+      { rejectUnauthorized: false, minVersion: "TLSv1.3", agent: false, signal, timeout: timeoutMs },
+      (response) => {
+        const parts: Buffer[] = [];
+        let bytes = 0;
+        response.on("data", (part: Buffer) => {
+          bytes += part.length;
+          if (bytes > caBytesMax)
+            asked.destroy(new Error(`the answer to /v1/ca is larger than ${caBytesMax} bytes`));
+          else parts.push(part);
+        });
+        response.on("end", () => {
+          if (response.statusCode === 200) resolve(Buffer.concat(parts).toString("latin1"));
+          else failed(new Error(`/v1/ca answered with status ${response.statusCode}`));
+        });
+        response.on("error", failed);
+      },
+    );
     asked.on("timeout", () => asked.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
     asked.on("error", failed);
     asked.end();

@@ -40,21 +40,42 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
       const socket = await openSocket(options.controller, ca, signal);
       const enrolled = options.state.read(enrolledFile) !== undefined;
       const nonce = random.bytes(32);
-      const welcome = await introduce(socket, { ...options, nonce, previousSession, joinToken: enrolled ? undefined : options.joinToken }).catch((error: unknown) => {
+      const welcome = await introduce(socket, {
+        ...options,
+        nonce,
+        previousSession,
+        joinToken: enrolled ? undefined : options.joinToken,
+      }).catch((error: unknown) => {
         socket.terminate();
         throw error;
       });
       if (!enrolled) {
-        options.state.write(enrolledFile, Buffer.from(JSON.stringify({ host: welcome.host, name: welcome.name, controller: options.controller.href })));
+        options.state.write(
+          enrolledFile,
+          Buffer.from(
+            JSON.stringify({ host: welcome.host, name: welcome.name, controller: options.controller.href }),
+          ),
+        );
       }
       previousSession = welcome.session;
       lastTrouble = "";
-      parts.log.info({ controller: options.controller.host, host: welcome.host, name: welcome.name, session: welcome.session }, "connected to the controller");
+      parts.log.info(
+        {
+          controller: options.controller.host,
+          host: welcome.host,
+          name: welcome.name,
+          session: welcome.session,
+        },
+        "connected to the controller",
+      );
       options.onState({ connected: true, ca, name: welcome.name });
       const closed = await runSession(socket, welcome, parts, signal);
       options.onState({ connected: false });
       if (signal.aborted) break;
-      parts.log.warn({ code: closed.code, reason: closed.reason, livedMs: Math.round(closed.livedMs) }, "the connection to the controller ended");
+      parts.log.warn(
+        { code: closed.code, reason: closed.reason, livedMs: Math.round(closed.livedMs) },
+        "the connection to the controller ended",
+      );
       backoff.sessionEnded(closed.livedMs);
       const wanted = Object.values(closeCodes).find(({ code }) => code === closed.code);
       // The server's side ended it: everyone else was sent away too, so come back spread over its window.
@@ -77,9 +98,13 @@ const closeMs = 60_000;
 
 async function firstAuthority(options: LinkOptions, signal: AbortSignal): Promise<string> {
   if (options.joinToken === undefined) {
-    throw new BedplateError("enrol.token-invalid", "This host has not joined a controller and has no join token.", {
-      hint: "Make one with `bedplate join-token create`, then start with `bedplate agent --join TOKEN` or set joinToken in agent.toml.",
-    });
+    throw new BedplateError(
+      "enrol.token-invalid",
+      "This host has not joined a controller and has no join token.",
+      {
+        hint: "Make one with `bedplate join-token create`, then start with `bedplate agent --join TOKEN` or set joinToken in agent.toml.",
+      },
+    );
   }
   return pinAuthority(options.controller, options.joinToken, options.state, signal);
 }

@@ -39,7 +39,11 @@ export interface Outbox extends Disposable {
   /** A later offer of the same command brings fresh sources. */
   refresh(id: string, offer: KeptOffer): void;
   /** Queues a record and moves its operation on, in one transaction. An event seen before is ignored. */
-  record(change: { readonly id: string; readonly state: OperationState; readonly eventSeq?: number }, body: RecordBody, at: number): "queued" | "seen";
+  record(
+    change: { readonly id: string; readonly state: OperationState; readonly eventSeq?: number },
+    body: RecordBody,
+    at: number,
+  ): "queued" | "seen";
   /** Queues a record that belongs to no operation. */
   append(body: RecordBody, at: number): void;
   after(seq: number, count: number): OutboxRecord[];
@@ -65,9 +69,13 @@ export function openOutbox(file: string): Outbox {
   `);
   const get = db.prepare("SELECT * FROM operations WHERE id = ?");
   const open = db.prepare("SELECT * FROM operations WHERE ended = 0 ORDER BY rowid");
-  const insert = db.prepare("INSERT INTO operations (id, state, ended, event_seq, document, rest, changed_at) VALUES (?, 'received', 0, 0, ?, ?, ?)");
+  const insert = db.prepare(
+    "INSERT INTO operations (id, state, ended, event_seq, document, rest, changed_at) VALUES (?, 'received', 0, 0, ?, ?, ?)",
+  );
   const refresh = db.prepare("UPDATE operations SET rest = ? WHERE id = ?");
-  const move = db.prepare("UPDATE operations SET state = ?, ended = ?, event_seq = MAX(event_seq, ?), changed_at = ? WHERE id = ?");
+  const move = db.prepare(
+    "UPDATE operations SET state = ?, ended = ?, event_seq = MAX(event_seq, ?), changed_at = ? WHERE id = ?",
+  );
   const add = db.prepare("INSERT INTO records (at, bytes, body) VALUES (?, ?, ?)");
   const list = db.prepare("SELECT seq, at, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?");
   const acknowledge = db.prepare("DELETE FROM records WHERE seq <= ?");
@@ -104,7 +112,10 @@ export function openOutbox(file: string): Outbox {
     receive(id, offer, at) {
       // Room is kept for the result before the work is taken on: a result must never find the outbox full.
       if (totals.bytes + limits.resultBytesMax > limits.outboxRecordBytesMax) {
-        throw new BedplateError("agent.outbox-full", `${totals.count} records (${totals.bytes} bytes) wait for the controller; no new command is taken.`);
+        throw new BedplateError(
+          "agent.outbox-full",
+          `${totals.count} records (${totals.bytes} bytes) wait for the controller; no new command is taken.`,
+        );
       }
       atomically(() => {
         insert.run(id, offer.document, restOf(offer), at);
@@ -114,7 +125,8 @@ export function openOutbox(file: string): Outbox {
     refresh: (id, offer) => void refresh.run(restOf(offer), id),
     record(change, body, at) {
       const known = operationOf(get.get(change.id));
-      if (known !== undefined && change.eventSeq !== undefined && change.eventSeq <= known.eventSeq) return "seen";
+      if (known !== undefined && change.eventSeq !== undefined && change.eventSeq <= known.eventSeq)
+        return "seen";
       const ended = body.type === "result" || body.type === "refused" ? 1 : 0;
       atomically(() => {
         move.run(change.state, ended, change.eventSeq ?? 0, at, change.id);
@@ -123,14 +135,22 @@ export function openOutbox(file: string): Outbox {
       return "queued";
     },
     append: (body, at) => atomically(() => queue(body, at)),
-    after: (seq, count) => list.all(seq, count).map((row) => ({ seq: row["seq"] as number, at: row["at"] as number, body: JSON.parse(row["body"] as string) as RecordBody })),
+    after: (seq, count) =>
+      list.all(seq, count).map((row) => ({
+        seq: row.seq as number,
+        at: row.at as number,
+        body: JSON.parse(row.body as string) as RecordBody,
+      })),
     acknowledge: (seq) =>
       atomically(() => {
         acknowledge.run(seq);
       }),
     resume: (stored) =>
       atomically(() => {
-        const highest = (db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get()?.["seq"] as number | undefined) ?? 0;
+        const highest =
+          (db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get()?.seq as
+            | number
+            | undefined) ?? 0;
         if (highest >= stored) {
           acknowledge.run(stored);
           return;
@@ -139,7 +159,7 @@ export function openOutbox(file: string): Outbox {
         // taken for a repetition. Counted down, since each new number must be free.
         const waiting = db.prepare("SELECT seq FROM records ORDER BY seq DESC").all();
         const renumber = db.prepare("UPDATE records SET seq = ? WHERE seq = ?");
-        for (const row of waiting) renumber.run((row["seq"] as number) + stored, row["seq"] as number);
+        for (const row of waiting) renumber.run((row.seq as number) + stored, row.seq as number);
         db.prepare("DELETE FROM sqlite_sequence WHERE name = 'records'").run();
         db.prepare("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?)").run(highest + stored);
       }),
@@ -155,11 +175,11 @@ function restOf(offer: KeptOffer): string {
 
 function operationOf(row: Record<string, unknown> | undefined): KeptOperation | undefined {
   if (row === undefined) return undefined;
-  const rest = JSON.parse(row["rest"] as string) as Omit<KeptOffer, "document">;
+  const rest = JSON.parse(row.rest as string) as Omit<KeptOffer, "document">;
   return {
-    id: row["id"] as string,
-    state: row["state"] as OperationState,
-    eventSeq: row["event_seq"] as number,
-    offer: { ...rest, document: row["document"] as Uint8Array },
+    id: row.id as string,
+    state: row.state as OperationState,
+    eventSeq: row.event_seq as number,
+    offer: { ...rest, document: row.document as Uint8Array },
   };
 }

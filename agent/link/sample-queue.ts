@@ -54,7 +54,8 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
     bytes -= dropped.reduce((sum, batch) => sum + cost(batch), 0);
     const [first, last] = [dropped[0]!.seq, dropped.at(-1)!.seq];
     const previous = gaps.at(-1);
-    if (previous !== undefined && previous.to + 1 === first) gaps[gaps.length - 1] = { from: previous.from, to: last, count: previous.count + dropped.length };
+    if (previous !== undefined && previous.to + 1 === first)
+      gaps[gaps.length - 1] = { from: previous.from, to: last, count: previous.count + dropped.length };
     else gaps.push({ from: first, to: last, count: dropped.length });
   };
 

@@ -37,7 +37,12 @@ const recordsAtOnce = 64;
 const pauseMs = 20;
 
 /** Runs until the connection ends; tells how it ended and how long it lived. */
-export async function runSession(socket: LinkSocket, welcome: Welcome, parts: LinkParts, signal: AbortSignal): Promise<Closed & { livedMs: number; reconnectWindowMs: number }> {
+export async function runSession(
+  socket: LinkSocket,
+  welcome: Welcome,
+  parts: LinkParts,
+  signal: AbortSignal,
+): Promise<Closed & { livedMs: number; reconnectWindowMs: number }> {
   const started = parts.clock.monotonic();
   const ending = new AbortController();
   const until = AbortSignal.any([signal, ending.signal]);
@@ -45,11 +50,19 @@ export async function runSession(socket: LinkSocket, welcome: Welcome, parts: Li
 
   parts.outbox.resume(welcome.records);
   parts.samples.resume(welcome.samples);
-  const tasks = [pump(socket, parts, until, welcome.records), beat(socket, welcome, parts, state, until), listen(socket, parts, state)];
+  const tasks = [
+    pump(socket, parts, until, welcome.records),
+    beat(socket, welcome, parts, state, until),
+    listen(socket, parts, state),
+  ];
   try {
     // The first to end is the reader: at the connection's end, whoever caused it.
     await Promise.race(tasks);
-    return { ...(await socket.closed), livedMs: parts.clock.monotonic() - started, reconnectWindowMs: state.reconnectWindowMs };
+    return {
+      ...(await socket.closed),
+      livedMs: parts.clock.monotonic() - started,
+      reconnectWindowMs: state.reconnectWindowMs,
+    };
   } finally {
     ending.abort();
     parts.bell.ring();
@@ -58,13 +71,19 @@ export async function runSession(socket: LinkSocket, welcome: Welcome, parts: Li
   }
 }
 
-async function pump(socket: LinkSocket, parts: LinkParts, signal: AbortSignal, recordsStored: number): Promise<void> {
+async function pump(
+  socket: LinkSocket,
+  parts: LinkParts,
+  signal: AbortSignal,
+  recordsStored: number,
+): Promise<void> {
   let sentRecord = recordsStored;
   let sentDictionary: number | undefined;
   const room = () => socket.bufferedBytes < limits.socketBufferBytesMax / 2;
 
   while (!signal.aborted) {
-    for (const gap of parts.samples.takeGaps()) parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+    for (const gap of parts.samples.takeGaps())
+      parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
     while (room() && !signal.aborted) {
       const records = parts.outbox.after(sentRecord, recordsAtOnce);
       if (records.length === 0) break;
@@ -87,10 +106,19 @@ async function pump(socket: LinkSocket, parts: LinkParts, signal: AbortSignal, r
   }
 }
 
-async function beat(socket: LinkSocket, welcome: Welcome, parts: LinkParts, state: { heardAt: number }, signal: AbortSignal): Promise<void> {
+async function beat(
+  socket: LinkSocket,
+  welcome: Welcome,
+  parts: LinkParts,
+  state: { heardAt: number },
+  signal: AbortSignal,
+): Promise<void> {
   while (!signal.aborted) {
     if (parts.clock.monotonic() - state.heardAt > 2.5 * welcome.heartbeatMs) {
-      parts.log.warn({ silentMs: Math.round(parts.clock.monotonic() - state.heardAt) }, "the controller is silent; closing the connection");
+      parts.log.warn(
+        { silentMs: Math.round(parts.clock.monotonic() - state.heardAt) },
+        "the controller is silent; closing the connection",
+      );
       socket.close("silent", "nothing heard for two and a half heartbeats");
       // A half-open connection never answers the close either.
       socket.terminate();
@@ -103,13 +131,21 @@ async function beat(socket: LinkSocket, welcome: Welcome, parts: LinkParts, stat
         .operations()
         .filter(({ state }) => !isTerminal(state))
         .slice(0, 1024),
-      outbox: { records: parts.outbox.recordCount, recordBytes: parts.outbox.recordBytes, sampleBytes: parts.samples.bytes },
+      outbox: {
+        records: parts.outbox.recordCount,
+        recordBytes: parts.outbox.recordBytes,
+        sampleBytes: parts.samples.bytes,
+      },
     });
     await parts.clock.sleep(welcome.heartbeatMs, signal).catch(() => undefined);
   }
 }
 
-async function listen(socket: LinkSocket, parts: LinkParts, state: { heardAt: number; reconnectWindowMs: number }): Promise<void> {
+async function listen(
+  socket: LinkSocket,
+  parts: LinkParts,
+  state: { heardAt: number; reconnectWindowMs: number },
+): Promise<void> {
   for (;;) {
     const message = await socket.next();
     if (message === undefined) return;
@@ -125,7 +161,10 @@ async function listen(socket: LinkSocket, parts: LinkParts, state: { heardAt: nu
         try {
           parts.offered(message);
         } catch (error) {
-          parts.log.error({ err: error }, "the controller offered what is no command; closing the connection");
+          parts.log.error(
+            { err: error },
+            "the controller offered what is no command; closing the connection",
+          );
           socket.close("protocol", "command.bad-arguments");
         }
         break;
@@ -134,7 +173,10 @@ async function listen(socket: LinkSocket, parts: LinkParts, state: { heardAt: nu
         break;
       case "goaway":
         state.reconnectWindowMs = message.reconnectWindowMs;
-        parts.log.info({ reason: message.reason, reconnectWindowMs: message.reconnectWindowMs }, "the controller says goodbye");
+        parts.log.info(
+          { reason: message.reason, reconnectWindowMs: message.reconnectWindowMs },
+          "the controller says goodbye",
+        );
         break;
       case "challenge":
       case "welcome":

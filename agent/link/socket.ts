@@ -5,7 +5,14 @@ import { type CloseName, closeCodes } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
-import { type AgentMessage, checkControllerMessage, type ControllerMessage, exporter, subprotocol, tlsServerName } from "../../protocol/messages.ts";
+import {
+  type AgentMessage,
+  type ControllerMessage,
+  checkControllerMessage,
+  exporter,
+  subprotocol,
+  tlsServerName,
+} from "../../protocol/messages.ts";
 
 /** Why a connection ended. */
 export interface Closed {
@@ -71,7 +78,8 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
   socket.on("message", (data: Buffer, isBinary) => {
     try {
       if (!isBinary) throw new BedplateError("message.invalid", "The controller sent a text frame.");
-      if (inbox.size >= inboxMax) throw new BedplateError("message.unexpected", `More than ${inboxMax} messages wait.`);
+      if (inbox.size >= inboxMax)
+        throw new BedplateError("message.unexpected", `More than ${inboxMax} messages wait.`);
       inbox.add(checkControllerMessage(decodeFrame(data)));
     } catch (error) {
       const code = error instanceof BedplateError ? error.code : "message.invalid";
@@ -106,14 +114,22 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
 function dialError(controller: URL, failure: Error | undefined): BedplateError {
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "";
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
-    return new BedplateError("controller.untrusted", `The server at ${controller.host} is not the pinned controller: ${failure?.message}.`, {
-      hint: "If the controller was set up anew, this host must join it again with a new join token.",
-      cause: failure,
-    });
+    return new BedplateError(
+      "controller.untrusted",
+      `The server at ${controller.host} is not the pinned controller: ${failure?.message}.`,
+      {
+        hint: "If the controller was set up anew, this host must join it again with a new join token.",
+        cause: failure,
+      },
+    );
   }
-  return new BedplateError("controller.unreachable", `The controller at ${controller.host} does not answer: ${failure?.message ?? "the connection ended"}.`, {
-    cause: failure,
-  });
+  return new BedplateError(
+    "controller.unreachable",
+    `The controller at ${controller.host} does not answer: ${failure?.message ?? "the connection ended"}.`,
+    {
+      cause: failure,
+    },
+  );
 }
 
 interface Inbox {

@@ -1,7 +1,15 @@
 // The operations of this host as the resident daemon sees them: keeps each offer, follows its executor, and turns what
 // happens into records. Decides nothing about the work itself; that is the executor's, behind its journal.
 import { equalBytes } from "../../protocol/bytes.ts";
-import { type Command, commandKinds, decodeCommand, isTerminal, type OperationState, type Progress, type Result } from "../../protocol/commands.ts";
+import {
+  type Command,
+  commandKinds,
+  decodeCommand,
+  isTerminal,
+  type OperationState,
+  type Progress,
+  type Result,
+} from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import type { ExecutorEvent } from "../executor/contract.ts";
 import type { Clock } from "../host/clock.ts";
@@ -45,10 +53,18 @@ const attachPauseMs = 50;
 export function createOperations(options: OperationsOptions): Operations {
   const { outbox, executors, clock, log } = options;
   const progress = new Map<string, Progress>();
-  const followed = new Map<string, { following: Following | undefined; cancel: boolean; task: Promise<void> }>();
+  const followed = new Map<
+    string,
+    { following: Following | undefined; cancel: boolean; task: Promise<void> }
+  >();
   let running: AbortSignal | undefined;
 
-  const record = (id: string, state: OperationState, body: Parameters<Outbox["record"]>[1], eventSeq?: number) => {
+  const record = (
+    id: string,
+    state: OperationState,
+    body: Parameters<Outbox["record"]>[1],
+    eventSeq?: number,
+  ) => {
     outbox.record({ id, state, ...(eventSeq === undefined ? {} : { eventSeq }) }, body, clock.now());
     options.onChange();
   };
@@ -77,9 +93,16 @@ export function createOperations(options: OperationsOptions): Operations {
     record(command.id, "accepted", { type: "accepted", command: command.id });
     let result: Result;
     try {
-      if (command.host !== options.hostId) throw new BedplateError("command.wrong-host", "The command names another host's key.");
-      if ((command.limits.notAfter ?? startedAt) < startedAt) throw new BedplateError("command.expired", "The command's time limit to start had passed.");
-      result = { outcome: "succeeded", startedAt, endedAt: clock.now(), output: await options.runHere(command) };
+      if (command.host !== options.hostId)
+        throw new BedplateError("command.wrong-host", "The command names another host's key.");
+      if ((command.limits.notAfter ?? startedAt) < startedAt)
+        throw new BedplateError("command.expired", "The command's time limit to start had passed.");
+      result = {
+        outcome: "succeeded",
+        startedAt,
+        endedAt: clock.now(),
+        output: await options.runHere(command),
+      };
     } catch (error) {
       result = { outcome: "failed", startedAt, endedAt: clock.now(), error: mutable(reportOf(error)) };
     }
@@ -104,7 +127,9 @@ export function createOperations(options: OperationsOptions): Operations {
       deaths = clock.monotonic() - startedAt >= stableMs ? 1 : deaths + 1;
       log.warn({ command: id, deaths }, "the executor ended before its operation; starting it again");
       if (deaths >= deathsMax) return giveUp(id, started);
-      await clock.sleep(Math.min(deathPauseMs.max, deathPauseMs.first * 2 ** (deaths - 1)), signal).catch(() => undefined);
+      await clock
+        .sleep(Math.min(deathPauseMs.max, deathPauseMs.first * 2 ** (deaths - 1)), signal)
+        .catch(() => undefined);
     }
   };
 
@@ -142,21 +167,30 @@ export function createOperations(options: OperationsOptions): Operations {
     }
   };
 
-  const take = (id: string, event: ExecutorEvent): void => {
+  const take = (id: string, event: ExecutorEvent) => {
     switch (event.type) {
       case "accepted":
-        return record(id, "accepted", { type: "accepted", command: id }, event.seq);
+        record(id, "accepted", { type: "accepted", command: id }, event.seq);
+        break;
       case "running":
-        return record(id, "running", { type: "running", command: id, run: event.run }, event.seq);
+        record(id, "running", { type: "running", command: id, run: event.run }, event.seq);
+        break;
       case "refused":
-        return record(id, "refused", { type: "refused", command: id, error: event.error }, event.seq);
+        record(id, "refused", { type: "refused", command: id, error: event.error }, event.seq);
+        break;
       case "result":
-        return record(id, event.result.outcome, { type: "result", command: id, result: event.result }, event.seq);
+        record(id, event.result.outcome, { type: "result", command: id, result: event.result }, event.seq);
+        break;
       case "progress":
         progress.set(id, event.progress);
-        return options.onChange();
+        options.onChange();
+        break;
       case "cancel":
-        return log.info({ command: id, answer: event.answer, reason: event.reason }, "the executor answered the cancel");
+        log.info(
+          { command: id, answer: event.answer, reason: event.reason },
+          "the executor answered the cancel",
+        );
+        break;
     }
   };
 
@@ -167,19 +201,31 @@ export function createOperations(options: OperationsOptions): Operations {
       hint: "Run `bedplate doctor` on the host; the executor's log is in the agent's state directory.",
     };
     const operation = outbox.operation(id)!;
-    if (operation.state === "received") return record(id, "refused", { type: "refused", command: id, error: mutable(error) });
+    if (operation.state === "received")
+      return record(id, "refused", { type: "refused", command: id, error: mutable(error) });
     const now = clock.now();
-    record(id, "indeterminate", { type: "result", command: id, result: { outcome: "indeterminate", startedAt: now, endedAt: now, error: mutable(error) } });
+    record(id, "indeterminate", {
+      type: "result",
+      command: id,
+      result: { outcome: "indeterminate", startedAt: now, endedAt: now, error: mutable(error) },
+    });
   };
 
   return {
     offered(offer) {
       const command = decodeCommand(offer.document);
-      const kept: KeptOffer = { document: offer.document, signatures: offer.signatures, generation: offer.generation, epoch: offer.epoch, sources: offer.sources };
+      const kept: KeptOffer = {
+        document: offer.document,
+        signatures: offer.signatures,
+        generation: offer.generation,
+        epoch: offer.epoch,
+        sources: offer.sources,
+      };
       const known = outbox.operation(command.id);
       if (known === undefined) {
         try {
-          if (outbox.openOperations().length >= openMax) throw new BedplateError("agent.outbox-full", `${openMax} operations are open on this host.`);
+          if (outbox.openOperations().length >= openMax)
+            throw new BedplateError("agent.outbox-full", `${openMax} operations are open on this host.`);
           outbox.receive(command.id, kept, clock.now());
         } catch (error) {
           // Not received, and so offered again when this host next connects.
@@ -188,7 +234,10 @@ export function createOperations(options: OperationsOptions): Operations {
         options.onChange();
       } else {
         if (!equalBytes(known.offer.document, offer.document)) {
-          return log.error({ command: command.id, code: "command.id-conflict" }, "the controller offered other content under a known id; ignored");
+          return log.error(
+            { command: command.id, code: "command.id-conflict" },
+            "the controller offered other content under a known id; ignored",
+          );
         }
         if (isTerminal(known.state)) return;
         outbox.refresh(command.id, kept);
@@ -203,7 +252,11 @@ export function createOperations(options: OperationsOptions): Operations {
     },
     list: () => outbox.openOperations().map(({ id, state }) => ({ id, state })),
     takeProgress() {
-      const messages = [...progress].map(([command, latest]) => ({ t: "progress" as const, command, progress: latest }));
+      const messages = [...progress].map(([command, latest]) => ({
+        t: "progress" as const,
+        command,
+        progress: latest,
+      }));
       progress.clear();
       return messages;
     },
@@ -230,7 +283,12 @@ function requestOf(offer: KeptOffer, options: OperationsOptions) {
 }
 
 // The wire's schemas give mutable types.
-function mutable(report: ErrorReport): { code: string; message: string; hint?: string; details?: Record<string, unknown> } {
+function mutable(report: ErrorReport): {
+  code: string;
+  message: string;
+  hint?: string;
+  details?: Record<string, unknown>;
+} {
   const { details, ...rest } = report;
   return details === undefined ? rest : { ...rest, details: { ...details } };
 }

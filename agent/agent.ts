@@ -1,0 +1,167 @@
+// The resident daemon: builds its parts in order, runs them until aborted, and stops them in reverse.
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { Command, Ping } from "../protocol/commands.ts";
+import { BedplateError } from "../protocol/errors.ts";
+import { limits } from "../protocol/limits.ts";
+import type { AgentConfig } from "./config.ts";
+import { systemClock } from "./host/clock.ts";
+import { createExecutorLauncher } from "./host/executor-process.ts";
+import { bootId, hostName } from "./host/identity.ts";
+import { systemRandom } from "./host/random.ts";
+import { notifyService } from "./host/service.ts";
+import { holdAlone } from "./host/single.ts";
+import { openStateDirectory } from "./host/state-directory.ts";
+import { openKeys } from "./keys.ts";
+import { createBell } from "./link/bell.ts";
+import { runLink } from "./link/link.ts";
+import { openOutbox } from "./link/outbox.ts";
+import { createSampleQueue } from "./link/sample-queue.ts";
+import type { Dictionary } from "./link/session.ts";
+import type { Log } from "./log.ts";
+import { createOperations } from "./operations/operations.ts";
+import { createAgentMetrics, runMetricsServer } from "./telemetry/metrics-server.ts";
+import { Sampler } from "./telemetry/sampler.ts";
+
+const dayMs = 86_400_000;
+const loopResolutionMs = 20;
+
+/** Runs until `signal` aborts. @throws what makes it impossible to run at all; connection troubles are not among that */
+export async function runAgent(config: AgentConfig, log: Log, signal: AbortSignal): Promise<void> {
+  const clock = systemClock;
+  const state = openStateDirectory(config.stateDirectory);
+  using _alone = holdAlone(state.file("agent.lock"));
+  const keys = await openKeys(state);
+  using outbox = openOutbox(state.file("agent.db"));
+  outbox.prune(clock.now() - limits.resultDaysKept * dayMs);
+
+  const bell = createBell();
+  const samples = createSampleQueue(limits.outboxSampleBytesMax);
+  const dictionaries = new Map<number, Dictionary>();
+  const link = { connected: false, authority: undefined as string | undefined };
+  const loopDelay = monitorEventLoopDelay({ resolution: loopResolutionMs });
+  loopDelay.enable();
+
+  const sampler = new Sampler({
+    intervalMs: config.telemetryIntervalMs,
+    clock,
+    log,
+    onDictionary: (dictionary) => rememberDictionary(dictionaries, { t: "dictionary", ...dictionary }),
+    onBatch: (batch) => {
+      samples.add(batch);
+      bell.ring();
+    },
+  });
+
+  const operations = createOperations({
+    outbox,
+    executors: createExecutorLauncher({ paths: config.executor, logFile: state.file("executor.log") }),
+    hostId: keys.hostId,
+    authority: () => link.authority ?? "",
+    runHere: async (command) => runInAgent(command, loopDelay),
+    clock,
+    log,
+    onChange: () => bell.ring(),
+  });
+
+  const parts = new AbortController();
+  const until = AbortSignal.any([signal, parts.signal]);
+  const linkTask = runLink(
+    {
+      controller: config.controller,
+      joinToken: config.joinToken,
+      name: config.name,
+      hostname: hostName(),
+      bootId: bootId(),
+      keys,
+      state,
+      random: systemRandom,
+      parts: {
+        outbox,
+        samples,
+        dictionary: (id) => dictionaries.get(id),
+        takeProgress: () => operations.takeProgress(),
+        operations: () => operations.list(),
+        offered: (offer) => operations.offered(offer),
+        cancel: (command) => operations.cancel(command),
+        bell,
+        clock,
+        log,
+        intervalMs: config.telemetryIntervalMs,
+      },
+      onState: ({ connected, ca }) => {
+        link.connected = connected;
+        if (ca !== undefined) link.authority = ca;
+        // What waits until the next session must start with a key frame.
+        if (!connected) sampler.requestKeyFrame();
+      },
+    },
+    until,
+  );
+  const tasks = [
+    linkTask,
+    sampler.run(until),
+    operations.run(until),
+    ...(config.metricsListen === undefined
+      ? []
+      : [
+          runMetricsServer(
+            {
+              listen: config.metricsListen,
+              metrics: createAgentMetrics({
+                connected: () => link.connected,
+                records: () => outbox.recordCount,
+                recordBytes: () => outbox.recordBytes,
+                sampleBytes: () => samples.bytes,
+                sampler: () => sampler.stats(),
+                snapshot: () => sampler.snapshot(),
+              }),
+              log,
+            },
+            until,
+          ),
+        ]),
+  ];
+  log.info(
+    { host: keys.hostId, controller: config.controller.host, stateDirectory: state.path },
+    "the agent runs",
+  );
+  notifyService("READY=1");
+  try {
+    // A part that ends before it is told to has failed, and the whole ends with it.
+    await Promise.race([...tasks, aborted(signal)]);
+  } finally {
+    notifyService("STOPPING=1");
+    parts.abort();
+    bell.ring();
+    loopDelay.disable();
+    await Promise.allSettled(tasks);
+  }
+}
+
+/** Commands that need no right. */
+async function runInAgent(command: Command, loopDelay: { percentile(p: number): number }): Promise<Ping> {
+  if (command.kind !== "agent.ping")
+    throw new BedplateError("command.unknown-kind", `${command.kind} does not run in the agent.`);
+  return {
+    at: systemClock.now(),
+    uptimeSeconds: process.uptime(),
+    // The histogram counts from the timer's own period.
+    eventLoopDelayP99Ms: Math.max(0, loopDelay.percentile(99) / 1e6 - loopResolutionMs),
+    residentBytes: process.memoryUsage.rss(),
+  };
+}
+
+/** Batches refer to few dictionaries: a new one comes when hardware comes or goes. */
+const dictionariesMax = 16;
+
+function rememberDictionary(known: Map<number, Dictionary>, dictionary: Dictionary): void {
+  known.set(dictionary.id, dictionary);
+  if (known.size > dictionariesMax) known.delete(known.keys().next().value!);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

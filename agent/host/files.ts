@@ -1,0 +1,138 @@
+// Files as the executor sees them: small, synchronous, and never block devices (those belong to devices/).
+import {
+  type BigIntStats,
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  realpathSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+
+export interface FileStatus {
+  readonly kind: "file" | "directory" | "link" | "block" | "socket" | "other";
+  readonly sizeBytes: number;
+  /** Permission bits only. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** `MAJOR:MINOR` of the file system it lies on, and its number there. */
+  readonly device: string;
+  readonly inode: bigint;
+  /** `MAJOR:MINOR` that a device node stands for. */
+  readonly represents: string;
+}
+
+/** Every method throws node's own error, whose errno {@link errnoOf} gives. */
+export interface Files {
+  /** At most `bytesMax`; what follows is not read. */
+  readBytes(path: string, bytesMax: number): Uint8Array;
+  /** Names, sorted. */
+  list(path: string): readonly string[];
+  readLink(path: string): string;
+  realPath(path: string): string;
+  /** Follows links. */
+  status(path: string): FileStatus;
+  /** Does not follow a last link. */
+  linkStatus(path: string): FileStatus;
+  /** With its missing parents; an existing one stays as it is. Durable when this returns. */
+  makeDirectory(path: string, mode: number): void;
+  changeGroup(path: string, gid: number): void;
+  remove(path: string): void;
+}
+
+export const systemFiles: Files = {
+  readBytes(path, bytesMax) {
+    const fd = openSync(path, "r");
+    try {
+      const pieces: Uint8Array[] = [];
+      let length = 0;
+      // Files of the kernel state no size and give a page or so at a time: read until nothing comes.
+      while (length < bytesMax) {
+        const piece = new Uint8Array(Math.min(65_536, bytesMax - length));
+        const count = readSync(fd, piece);
+        if (count === 0) break;
+        pieces.push(piece.subarray(0, count));
+        length += count;
+      }
+      return pieces.length === 1 ? pieces[0]! : new Uint8Array(Buffer.concat(pieces));
+    } finally {
+      closeSync(fd);
+    }
+  },
+  list: (path) => readdirSync(path).sort(),
+  readLink: (path) => readlinkSync(path),
+  realPath: (path) => realpathSync(path),
+  status: (path) => statusOf(statSync(path, { bigint: true })),
+  linkStatus: (path) => statusOf(lstatSync(path, { bigint: true })),
+  makeDirectory(path, mode) {
+    const first = mkdirSync(path, { recursive: true, mode });
+    if (first === undefined) return;
+    for (let made = path; ; made = parentOf(made)) {
+      syncDirectory(made);
+      if (made.length < first.length) return;
+    }
+  },
+  changeGroup: (path, gid) => lchownSync(path, lstatSync(path).uid, gid),
+  remove: (path) => rmSync(path, { force: true }),
+};
+
+/** The status of an open file. */
+export function statusOfOpen(fd: number): FileStatus {
+  return statusOf(fstatSync(fd, { bigint: true }));
+}
+
+/** `EACCES` and the like; what is no system error gives its message. */
+export function errnoOf(error: unknown): string {
+  if (error instanceof Error && "code" in error && typeof error.code === "string") return error.code;
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** New names in a directory survive a power cut only after this. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function parentOf(path: string): string {
+  return path.slice(0, Math.max(1, path.lastIndexOf("/")));
+}
+
+function statusOf(stat: BigIntStats): FileStatus {
+  return {
+    kind: kindOf(stat),
+    sizeBytes: Number(stat.size),
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    device: deviceNumber(stat.dev),
+    inode: stat.ino,
+    represents: deviceNumber(stat.rdev),
+  };
+}
+
+function kindOf(stat: BigIntStats): FileStatus["kind"] {
+  if (stat.isFile()) return "file";
+  if (stat.isDirectory()) return "directory";
+  if (stat.isSymbolicLink()) return "link";
+  if (stat.isBlockDevice()) return "block";
+  return stat.isSocket() ? "socket" : "other";
+}
+
+/** As glibc's gnu_dev_major and gnu_dev_minor split a dev_t. */
+function deviceNumber(device: bigint): string {
+  const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
+  const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
+  return `${major}:${minor}`;
+}
