@@ -26,7 +26,7 @@ const dayMs = 86_400_000;
 const loopResolutionMs = 20;
 
 /** Runs until `signal` aborts. @throws what makes it impossible to run at all; connection troubles are not among that */
-export async function runAgent(config: AgentConfig, log: Log, signal: AbortSignal): Promise<void> {
+export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
   const state = openStateDirectory(config.stateDirectory);
   using _alone = holdAlone(state.file("agent.lock"));
@@ -45,7 +45,7 @@ export async function runAgent(config: AgentConfig, log: Log, signal: AbortSigna
     intervalMs: config.telemetryIntervalMs,
     clock,
     log,
-    onDictionary: (dictionary) => rememberDictionary(dictionaries, { t: "dictionary", ...dictionary }),
+    onDictionary: ({ id, series }) => rememberDictionary(dictionaries, { t: "dictionary", id, series: [...series] }),
     onBatch: (batch) => {
       samples.add(batch);
       bell.ring();
