@@ -14,6 +14,7 @@ const entries = {
   "image-worker": "agent/devices/image-worker.ts",
   "sampler-worker": "agent/telemetry/sampler-worker.ts",
   "hash-worker": "assembly/hash-worker.ts",
+  "import-worker": "controller/images/import-worker.ts",
 } as const;
 
 // Only what locates files of its own at run time, or belongs to the controller alone, stays outside the bundles.

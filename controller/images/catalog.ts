@@ -1,0 +1,179 @@
+// The complete images of a directory: finding them, and adding one that is wholly written and verified.
+import { type FileHandle, mkdir, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { mergeGroups } from "../../assembly/index.ts";
+import type { ImageView } from "../../protocol/api.ts";
+import { equalBytes, hex } from "../../protocol/bytes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import {
+  decodeManifest,
+  encodeManifest,
+  frameOffsets,
+  groupCount,
+  type Manifest,
+} from "../../protocol/manifest.ts";
+import { removeLeftovers, type Staging } from "./staging.ts";
+
+export interface Catalog {
+  readonly directory: string;
+  list(): ImageView[];
+  get(root: string): ImageView | undefined;
+  /** @throws `image.unknown` */
+  find(reference: string): ImageView;
+  /** @throws `image.exists` when another root has the name */
+  checkName(name: string, root?: string): void;
+  /**
+   * Makes the frames in `staging` and the manifest an image of the catalog. When the root is there already, that one
+   * stays and is returned. The name is checked against what this process knows: two processes that add the same name
+   * at the same moment both succeed, and `find` then refuses the name.
+   */
+  publish(staging: Staging, manifest: Manifest): Promise<ImageView>;
+  rescan(): Promise<void>;
+}
+
+export interface CatalogOptions {
+  /** Told of a directory that looks like an image and is none; it is left alone and not listed. */
+  readonly onUnreadable?: ((root: string, error: unknown) => void) | undefined;
+}
+
+export async function openCatalog(
+  directory: string,
+  { onUnreadable }: CatalogOptions = {},
+): Promise<Catalog> {
+  const images = new Map<string, ImageView>();
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await removeLeftovers(directory);
+
+  const rescan = async () => {
+    const roots = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}$/.test(name));
+    for (const root of roots) {
+      if (images.has(root)) continue;
+      try {
+        images.set(root, await loadImage(directory, root));
+      } catch (error) {
+        onUnreadable?.(root, error);
+      }
+    }
+    for (const root of images.keys()) {
+      if (!roots.includes(root) && !(await exists(join(directory, root)))) images.delete(root);
+    }
+  };
+  const checkName = (name: string, root?: string) => {
+    const other = images.values().find((image) => image.name === name && image.root !== root);
+    if (other === undefined) return;
+    throw new BedplateError(
+      "image.exists",
+      `There is an image named ${name} already, with root ${other.root}.`,
+      {
+        hint: "Choose another name.",
+        details: { name, root: other.root },
+      },
+    );
+  };
+  const publish = async (staging: Staging, manifest: Manifest) => {
+    const root = hex(manifest.root);
+    await rescan();
+    const known = images.get(root);
+    if (known !== undefined) return known;
+    checkName(manifest.name, root);
+    await writeNew(join(staging.path, "manifest"), encodeManifest(manifest));
+    // Not listed, so not an image: what a failing disk left of one.
+    await rm(join(directory, root), { recursive: true, force: true });
+    await staging.publish(join(directory, root));
+    const image = await loadImage(directory, root);
+    images.set(root, image);
+    return image;
+  };
+  // One at a time: two images of one name must not both pass the check.
+  let publishing: Promise<unknown> = Promise.resolve();
+  await rescan();
+  return {
+    directory,
+    list: () => [...images.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
+    get: (root) => images.get(root),
+    find: (reference) => findImage([...images.values()], reference),
+    checkName,
+    rescan,
+    publish(staging, manifest) {
+      const published = publishing.then(() => publish(staging, manifest));
+      publishing = published.catch(() => {});
+      return published;
+    },
+  };
+}
+
+function findImage(images: readonly ImageView[], reference: string): ImageView {
+  const exact = images.filter((image) => image.root === reference);
+  const named = exact.length > 0 ? exact : images.filter((image) => image.name === reference);
+  const isPrefix = /^[0-9a-f]{8,64}$/.test(reference);
+  const matches =
+    named.length > 0 || !isPrefix ? named : images.filter((image) => image.root.startsWith(reference));
+  const [only] = matches;
+  if (only !== undefined && matches.length === 1) return only;
+  if (matches.length > 1) {
+    throw new BedplateError("image.unknown", `"${reference}" stands for ${matches.length} images.`, {
+      hint: `Use the whole root: ${matches.map((image) => image.root).join(", ")}.`,
+    });
+  }
+  const names = images.map((image) => image.name).sort();
+  const shown = names.slice(0, 20).join(", ") + (names.length > 20 ? " …" : "");
+  throw new BedplateError("image.unknown", `There is no image "${reference.slice(0, 200)}".`, {
+    hint: names.length === 0 ? "There are no images yet: add one first." : `There are: ${shown}.`,
+  });
+}
+
+async function loadImage(directory: string, root: string): Promise<ImageView> {
+  const [path, framesPath] = [join(directory, root, "manifest"), join(directory, root, "frames")];
+  const manifest = decodeManifest(await readFile(path));
+  checkRoot(root, mergeGroups(manifest.groups, groupCount(manifest.sizeBytes)), manifest);
+  const { size } = await stat(framesPath);
+  const storedBytes = frameOffsets(manifest).at(-1)!;
+  if (size !== storedBytes) {
+    throw new BedplateError(
+      "image.truncated",
+      `The frames of ${root} have ${size} bytes instead of ${storedBytes}.`,
+    );
+  }
+  const { mtimeMs } = await stat(path);
+  return viewOf(manifest, Math.floor(mtimeMs));
+}
+
+/** @throws `image.bad-manifest` unless name, declared root and the groups' root are one */
+export function checkRoot(root: string, merged: Uint8Array, manifest: Manifest): void {
+  if (hex(manifest.root) === root && equalBytes(merged, manifest.root)) return;
+  throw new BedplateError("image.bad-manifest", `The manifest's groups do not add up to ${root}.`, {
+    details: { root, declared: hex(manifest.root), found: hex(merged) },
+  });
+}
+
+function viewOf(manifest: Manifest, addedAt: number): ImageView {
+  const { name, sizeBytes, sectorBytes, importedFrom, frameBytes } = manifest;
+  return {
+    root: hex(manifest.root),
+    name,
+    sizeBytes,
+    sectorBytes,
+    groups: frameBytes.length,
+    zeroGroups: frameBytes.reduce((count, length) => count + Number(length === 0), 0),
+    storedBytes: frameOffsets(manifest).at(-1)!,
+    importedFrom,
+    addedAt,
+  };
+}
+
+/** Creates a file that must not exist yet. */
+export function createFile(path: string): Promise<FileHandle> {
+  return open(path, "wx", 0o600);
+}
+
+async function writeNew(path: string, bytes: Uint8Array): Promise<void> {
+  await using handle = await createFile(path);
+  await handle.writeFile(bytes);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,203 @@
+// Imports an image: reads what it is given, unpacks it, and stores its groups and manifest, wholly or not at all.
+import { join } from "node:path";
+import type { ImageView } from "../../protocol/api.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { limits } from "../../protocol/limits.ts";
+import { type Catalog, createFile, openCatalog } from "./catalog.ts";
+import { convertQcow2, qcow2HeadBytes } from "./convert.ts";
+import { boundExpansion, decode } from "./decode.ts";
+import { type Format, headBytes, refuseNested, resolveFormat, sectorBytesOf } from "./format.ts";
+import { createGroupPool } from "./group-pool.ts";
+import { type Input, openInput, peek } from "./input.ts";
+import { type ExpansionBound, expansionDefaults, imageLimits } from "./limits.ts";
+import { type PackedImage, type PackOptions, packFile, packStream } from "./pack.ts";
+import { createStaging } from "./staging.ts";
+import { storeError } from "./store-error.ts";
+import type { Programs } from "./tool.ts";
+
+export interface ImportProgress {
+  readonly inputBytes: number;
+  /** Null where the server did not say. */
+  readonly inputBytesTotal: number | null;
+  readonly imageBytes: number;
+}
+
+export interface ImportOptions {
+  /** A path, or an http or https address. */
+  readonly input: string;
+  /** The store's directory, made if it is not there. */
+  readonly store: string;
+  /** Default: made from the input's name. */
+  readonly name?: string | undefined;
+  /** The vendor's SHA-256 of the input as it is published, before any unpacking. */
+  readonly sha256?: string | undefined;
+  /** Default: recognised by content. "raw" takes the input as it is, whatever it looks like. */
+  readonly format?: Format | undefined;
+  readonly expansionMax?: Partial<ExpansionBound> | undefined;
+  /** Of zstd; default 3. */
+  readonly level?: number | undefined;
+  /** Default: as many as there are processors, at most 8. */
+  readonly threads?: number | undefined;
+  /** Where xz and qemu-img are looked for; default: PATH. */
+  readonly programs?: Programs | undefined;
+  readonly signal: AbortSignal;
+  /** Called for each group. */
+  readonly onProgress?: ((progress: ImportProgress) => void) | undefined;
+}
+
+/**
+ * When the store has an image of the same content, that one stays as it is and is returned.
+ * @throws `usage`, `image.exists`, `image.digest-mismatch`, `image.truncated`, `image.corrupt`, `image.expansion`,
+ * `image.unsupported`, `image.unsafe`, `image.tool-missing`, `image.fetch-failed`, `image.store-failed`, `image.aborted`,
+ * `source.refused`, `file.unreadable`, `file.changed`; the store is then as it was
+ */
+export async function importImage(options: ImportOptions): Promise<ImageView> {
+  const { signal } = options;
+  try {
+    signal.throwIfAborted();
+    const name = nameOf(options);
+    checkSha256(options.sha256);
+    const catalog = await openCatalog(options.store);
+    await using input = await openInput({ ...options, sha256: options.sha256?.toLowerCase() });
+    return await importInto(catalog, { name, input, options });
+  } catch (error) {
+    throw storeError(error, signal);
+  }
+}
+
+interface Import {
+  readonly name: string;
+  readonly input: Input;
+  readonly options: ImportOptions;
+}
+
+async function importInto(catalog: Catalog, { name, input, options }: Import): Promise<ImageView> {
+  const { signal, onProgress } = options;
+  await using pool = createGroupPool(options.threads);
+  await using staging = await createStaging(catalog.directory);
+  await using frames = await createFile(join(staging.path, "frames"));
+  await using peeked = await peek(input.bytes, qcow2HeadBytes);
+  const { head, bytes } = peeked;
+  if (head.length === 0) throw emptyImage();
+  const format = resolveFormat(head, options.format);
+  const pack: PackOptions = {
+    pool,
+    frames,
+    signal,
+    level: options.level ?? 3,
+    onPacked:
+      onProgress &&
+      ((imageBytes) =>
+        onProgress({ inputBytes: input.bytesRead, inputBytesTotal: input.totalBytes, imageBytes })),
+  };
+  const image = await packInput({ format, head, bytes, input, options, pack, directory: catalog.directory });
+  signal.throwIfAborted();
+  const { sizeBytes, root, groups, frameBytes } = image;
+  const manifest = {
+    name,
+    sizeBytes,
+    root,
+    groups,
+    frameBytes,
+    sectorBytes: sectorBytesOf(image.head),
+    importedFrom: format,
+  };
+  return await catalog.publish(staging, manifest);
+}
+
+interface PackInput {
+  readonly format: Format;
+  readonly head: Uint8Array;
+  readonly bytes: AsyncIterable<Uint8Array>;
+  readonly input: Input;
+  readonly options: ImportOptions;
+  readonly pack: PackOptions;
+  readonly directory: string;
+}
+
+async function packInput({
+  format,
+  head,
+  bytes,
+  input,
+  options,
+  pack,
+  directory,
+}: PackInput): Promise<PackedImage> {
+  const { signal, programs = { path: process.env.PATH ?? "/usr/bin:/bin" } } = options;
+  const bound = { ...expansionDefaults, ...options.expansionMax };
+  if (format === "qcow2") {
+    await using scratch = await createStaging(directory);
+    const { file, sizeBytes } = await convertQcow2({
+      directory: scratch.path,
+      head,
+      bytes,
+      bound,
+      programs,
+      signal,
+    });
+    await using raw = file;
+    return await packFile(raw, sizeBytes, pack);
+  }
+  if (format !== "raw") {
+    const unpacked = boundExpansion(decode(bytes, { format, programs, signal }), {
+      bound,
+      inputBytes: () => input.bytesRead,
+    });
+    await using content = await peek(unpacked, headBytes);
+    if (content.head.length === 0) throw emptyImage();
+    refuseNested(content.head, format);
+    return await packStream(content.bytes, pack);
+  }
+  if ((input.totalBytes ?? 0) > imageLimits.imageBytesMax) throw tooLarge();
+  if (input.file === null) return await packStream(boundRaw(bytes), pack);
+  const image = await packFile(input.file, input.totalBytes!, pack);
+  await input.checkUnchanged();
+  return image;
+}
+
+async function* boundRaw(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let total = 0;
+  for await (const chunk of bytes) {
+    total += chunk.length;
+    if (total > imageLimits.imageBytesMax) throw tooLarge();
+    yield chunk;
+  }
+}
+
+function tooLarge(): BedplateError {
+  return new BedplateError(
+    "image.unsupported",
+    `The image is larger than ${imageLimits.imageBytesMax} bytes.`,
+  );
+}
+
+function emptyImage(): BedplateError {
+  return new BedplateError("image.unsupported", "The image is empty.", {
+    hint: "Check the file or the download.",
+  });
+}
+
+const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]*$/;
+
+function nameOf({ name, input }: ImportOptions): string {
+  if (name === undefined) return nameFrom(input);
+  if (name.length <= limits.nameLengthMax && namePattern.test(name)) return name;
+  throw new BedplateError("usage", `"${name.slice(0, 200)}" cannot be an image's name.`, {
+    hint: `At most ${limits.nameLengthMax} of letters, digits and . _ : -, the first a letter or digit.`,
+  });
+}
+
+/** "https://example.org/debian-12.raw.xz?x=1" gives "debian-12". */
+export function nameFrom(input: string): string {
+  const path = URL.parse(input)?.pathname ?? input;
+  const base = path.split("/").findLast((part) => part !== "") ?? "";
+  const stem = base.replace(/(\.(gz|zst|zstd|xz|qcow2|raw|img|bin))+$/i, "");
+  const name = stem.replaceAll(/[^A-Za-z0-9._:-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "");
+  return name.slice(0, limits.nameLengthMax) || "image";
+}
+
+function checkSha256(sha256: string | undefined): void {
+  if (sha256 === undefined || /^[0-9a-f]{64}$/i.test(sha256)) return;
+  throw new BedplateError("usage", "A SHA-256 digest is 64 hexadecimal digits.");
+}

@@ -1,0 +1,157 @@
+// The controller's image store: finds and serves images, and takes uploads, which are listed only when wholly verified.
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { ImageView } from "../../protocol/api.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
+import { type CatalogOptions, checkRoot, openCatalog } from "./catalog.ts";
+import { createGroupPool } from "./group-pool.ts";
+import { imageLimits } from "./limits.ts";
+import { receiveInto } from "./receive.ts";
+import { storeError } from "./store-error.ts";
+
+export interface ImageStore extends AsyncDisposable {
+  list(): ImageView[];
+  /**
+   * By root, unique prefix of at least 8 digits, or name.
+   * @throws `image.unknown`
+   */
+  find(reference: string): ImageView;
+  /**
+   * Announces the frames. An earlier announcement of the same root that has no frames yet is replaced.
+   * @throws `image.bad-manifest`, `image.exists` when another image has the name
+   */
+  beginUpload(root: string, manifest: Uint8Array): Promise<void>;
+  /**
+   * Decodes and verifies every group, then lists the image. After a failure the upload starts again with its manifest.
+   * @throws `image.truncated`, `image.corrupt` naming group and offset; `image.incomplete` without a manifest;
+   * `image.in-use` while the same image is being received; `image.store-failed`, `image.aborted`
+   */
+  receiveFrames(root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<ImageView>;
+  /** @throws `image.unknown` */
+  open(root: string, part: "manifest" | "frames"): Promise<{ path: string; sizeBytes: number }>;
+  /** Finds images that another process added or removed. */
+  rescan(): Promise<void>;
+}
+
+export interface ImageStoreOptions extends CatalogOptions {
+  /** Worker threads that verify uploads; default: as many as there are processors, at most 8. */
+  readonly threads?: number | undefined;
+}
+
+interface Upload {
+  /** Kept encoded: large, and in use for a moment only. */
+  readonly manifest: Uint8Array;
+  receiving: boolean;
+}
+
+export async function openImageStore(
+  directory: string,
+  options: ImageStoreOptions = {},
+): Promise<ImageStore> {
+  const catalog = await openCatalog(directory, options);
+  const pool = createGroupPool(options.threads);
+  const uploads = new Map<string, Upload>();
+  const closing = new AbortController();
+  const receiving = new Set<Promise<unknown>>();
+
+  const receive = async (root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal) => {
+    const known = catalog.get(root);
+    if (known !== undefined) {
+      await discard(frames, { bytesMax: known.groups * imageLimits.frameBytesMax, signal });
+      return known;
+    }
+    const upload = uploads.get(root);
+    if (upload === undefined) {
+      throw new BedplateError("image.incomplete", `The manifest of ${root} must be sent before its frames.`);
+    }
+    if (upload.receiving) throw inUse(root);
+    upload.receiving = true;
+    try {
+      return await receiveInto(catalog, { manifest: decodeManifest(upload.manifest), frames, pool, signal });
+    } catch (error) {
+      throw storeError(error, signal);
+    } finally {
+      uploads.delete(root);
+    }
+  };
+  return {
+    list: catalog.list,
+    find: catalog.find,
+    rescan: catalog.rescan,
+    async beginUpload(root, bytes) {
+      const manifest = decodeManifest(bytes);
+      checkFrames(manifest);
+      // A large image's digests take a while to add up: not on this thread.
+      const count = groupCount(manifest.sizeBytes);
+      checkRoot(root, await pool.run("merge", { digests: manifest.groups, count }), manifest);
+      if (catalog.get(root) !== undefined) return;
+      catalog.checkName(manifest.name, root);
+      if (uploads.get(root)?.receiving === true) throw inUse(root);
+      uploads.delete(root);
+      uploads.set(root, { manifest: Uint8Array.from(bytes), receiving: false });
+      dropOldest(uploads);
+    },
+    async receiveFrames(root, frames, signal) {
+      const done = receive(root, frames, AbortSignal.any([signal, closing.signal]));
+      receiving.add(done);
+      try {
+        return await done;
+      } finally {
+        receiving.delete(done);
+      }
+    },
+    async open(root, part) {
+      if (catalog.get(root) === undefined)
+        throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
+      const path = join(directory, root, part);
+      const { size } = await stat(path).catch((cause) => {
+        throw new BedplateError("image.unknown", `The files of image ${root} are gone.`, { cause });
+      });
+      return { path, sizeBytes: size };
+    },
+    async [Symbol.asyncDispose]() {
+      closing.abort();
+      await Promise.allSettled(receiving);
+      await pool[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** @throws `image.bad-manifest` for a frame longer than any group needs */
+function checkFrames({ frameBytes }: Manifest): void {
+  const group = frameBytes.findIndex((length) => length > imageLimits.frameBytesMax);
+  if (group < 0) return;
+  throw new BedplateError(
+    "image.bad-manifest",
+    `The frame of group ${group} has ${frameBytes[group]} bytes; at most ${imageLimits.frameBytesMax} are taken.`,
+  );
+}
+
+function dropOldest(uploads: Map<string, Upload>): void {
+  const waiting = [...uploads].filter(([, upload]) => !upload.receiving);
+  let bytes = waiting.reduce((sum, [, { manifest }]) => sum + manifest.length, 0);
+  let count = waiting.length;
+  for (const [root, { manifest }] of waiting) {
+    if (count <= imageLimits.uploadsWaitingMax && bytes <= imageLimits.uploadsWaitingBytesMax) return;
+    uploads.delete(root);
+    bytes -= manifest.length;
+    count--;
+  }
+}
+
+/** Reads to the end what is here already, so that its sender gets an answer and no broken pipe. */
+async function discard(
+  frames: AsyncIterable<Uint8Array>,
+  { bytesMax, signal }: { bytesMax: number; signal: AbortSignal },
+): Promise<void> {
+  let bytes = 0;
+  for await (const chunk of frames) {
+    bytes += chunk.length;
+    if (bytes > bytesMax || signal.aborted) return;
+  }
+}
+
+function inUse(root: string): BedplateError {
+  return new BedplateError("image.in-use", `Another upload of ${root} is under way.`);
+}
