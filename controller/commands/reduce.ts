@@ -1,0 +1,85 @@
+// The life of a command as the controller sees it, pure: (state, event) → state. A simulator drives this very function.
+import { type OperationState, type Result, isTerminal, operationStates } from "../../protocol/commands.ts";
+import { BedplateError, reportOf } from "../../protocol/errors.ts";
+import type { RecordBody } from "../../protocol/messages.ts";
+
+/** What changes of a command; its document never does. */
+export interface CommandState {
+  readonly state: OperationState;
+  readonly updatedAt: number;
+  readonly cancelRequestedAt: number | null;
+  /** The highest run that the executor told of. */
+  readonly runs: number;
+  /** Set in every terminal state and in no other. */
+  readonly result: Result | null;
+  readonly history: readonly { readonly state: OperationState; readonly at: number }[];
+}
+
+/** What a host says about a command, and what happens to it on this side. */
+export type CommandEvent =
+  | Extract<RecordBody, { command: string }>
+  | { readonly type: "offered" }
+  | { readonly type: "cancel" }
+  /** The time to start has passed. */
+  | { readonly type: "expire" };
+
+/** Entries kept of one history: the first ones and the newest. */
+export const historyMax = 64;
+
+export function newCommandState(at: number): CommandState {
+  return { state: "waiting", updatedAt: at, cancelRequestedAt: null, runs: 0, result: null, history: [{ state: "waiting", at }] };
+}
+
+/**
+ * The state after `event`, told at `at` by the controller's clock; the same object when nothing changes. States only go
+ * forward: a record that comes late, twice or out of order does no harm, and a terminal state never changes.
+ */
+export function reduceCommand(before: CommandState, event: CommandEvent, at: number): CommandState {
+  if (isTerminal(before.state)) return before;
+  switch (event.type) {
+    case "offered":
+    case "received":
+    case "accepted":
+      return forward(before, event.type, at);
+    case "running": {
+      const runs = Math.max(before.runs, event.run);
+      if (runs === before.runs && before.state === "running") return before;
+      return { ...before, state: "running", runs, updatedAt: at, history: remember(before, "running", at) };
+    }
+    case "refused":
+      return end(before, "refused", { outcome: "failed", startedAt: at, endedAt: at, error: event.error }, at);
+    case "result":
+      return end(before, event.result.outcome, event.result, at);
+    case "cancel":
+      // Never offered: no host can have begun it. Otherwise the host decides, and its result says what came of it.
+      if (before.state === "waiting") return end(before, "cancelled", ended("cancelled", "command.cancelled", "The command was cancelled before it was sent to its host.", at), at);
+      return before.cancelRequestedAt === null ? { ...before, cancelRequestedAt: at, updatedAt: at } : before;
+    case "expire":
+      // Once offered, the host itself keeps the limit and answers; only what never left here ends here.
+      if (before.state !== "waiting") return before;
+      return end(before, "failed", ended("failed", "command.expired", "The host was not connected before the command's time limit to start.", at), at);
+  }
+}
+
+/** The name of the API event for the step from `before` to `after`; undefined when there was none. */
+export function eventOf(before: CommandState, after: CommandState): string | undefined {
+  return before.state === after.state && before.runs === after.runs ? undefined : after.state;
+}
+
+function forward(before: CommandState, state: OperationState, at: number): CommandState {
+  if (operationStates.indexOf(state) <= operationStates.indexOf(before.state)) return before;
+  return { ...before, state, updatedAt: at, history: remember(before, state, at) };
+}
+
+function end(before: CommandState, state: OperationState, result: Result, at: number): CommandState {
+  return { ...before, state, result, updatedAt: at, history: remember(before, state, at) };
+}
+
+function ended(outcome: "cancelled" | "failed", code: "command.cancelled" | "command.expired", message: string, at: number): Result {
+  return { outcome, startedAt: at, endedAt: at, error: reportOf(new BedplateError(code, message)) };
+}
+
+function remember(before: CommandState, state: OperationState, at: number): CommandState["history"] {
+  const history = [...before.history, { state, at }];
+  return history.length <= historyMax ? history : history.toSpliced(historyMax / 2, 1);
+}

@@ -1,0 +1,111 @@
+// The database's versions: each entry takes it one further. An entry that was released is never edited.
+
+export const migrations: readonly string[] = [
+  `
+  create table meta (key text primary key, value blob not null) strict, without rowid;
+
+  create table hosts (
+    id text primary key,
+    name text not null unique,
+    link_key blob not null unique,
+    hostname text not null,
+    instance text not null,
+    boot_id text not null,
+    agent_version text not null,
+    joined_at integer not null,
+    online integer not null default 0,
+    session text not null default '',
+    changed_at integer not null,
+    last_seen_at integer not null,
+    clock_offset_ms real,
+    generation integer not null default 0,
+    series integer not null default 0,
+    batches integer not null default 0,
+    gaps integer not null default 0,
+    last_batch_at integer
+  ) strict, without rowid;
+
+  create table outboxes (
+    host text not null references hosts (id),
+    instance text not null,
+    records integer not null default 0,
+    samples integer not null default 0,
+    used_at integer not null,
+    primary key (host, instance)
+  ) strict, without rowid;
+
+  create table join_tokens (
+    id text primary key,
+    secret_hash blob not null,
+    created_at integer not null,
+    expires_at integer not null,
+    uses integer not null
+  ) strict, without rowid;
+
+  create table join_token_uses (
+    token text not null references join_tokens (id),
+    host text not null references hosts (id),
+    at integer not null,
+    primary key (token, host)
+  ) strict, without rowid;
+
+  create table api_tokens (
+    id text primary key,
+    hash blob not null,
+    scope text not null,
+    label text not null,
+    created_at integer not null,
+    expires_at integer
+  ) strict, without rowid;
+
+  create table commands (
+    number integer primary key autoincrement,
+    id text not null unique,
+    host text not null references hosts (id),
+    kind text not null,
+    mode text not null,
+    document blob not null,
+    digest blob not null,
+    signatures text not null,
+    created_at integer not null,
+    not_after integer,
+    generation integer,
+    state text not null,
+    open integer not null,
+    updated_at integer not null,
+    cancel_requested_at integer,
+    runs integer not null,
+    result text,
+    history text not null
+  ) strict;
+  create index commands_open on commands (host, number) where open = 1;
+  create index commands_of_host on commands (host, number);
+  create index commands_by_state on commands (state, number);
+  create index commands_waiting on commands (not_after) where state = 'waiting' and not_after is not null;
+
+  create table events (
+    number integer primary key autoincrement,
+    at integer not null,
+    topic text not null,
+    id text not null,
+    event text not null
+  ) strict;
+
+  create table dictionaries (
+    number integer primary key autoincrement,
+    host text not null references hosts (id),
+    digest blob not null,
+    frame blob not null,
+    used_minute integer not null,
+    unique (host, digest)
+  ) strict;
+
+  create table telemetry (
+    host text not null references hosts (id),
+    minute integer not null,
+    data blob not null,
+    primary key (host, minute)
+  ) strict;
+  create index telemetry_by_minute on telemetry (minute);
+  `,
+];

@@ -1,0 +1,44 @@
+// Records of hosts, in SQLite: the effect and the mark in one transaction.
+import type { RecordBody } from "../../protocol/messages.ts";
+import { applyToCommand, hostOfCommand } from "./commands.ts";
+import type { Database } from "./database.ts";
+import type { PutEvent } from "./events.ts";
+import type { IncomingRecord, RecordStore } from "./store.ts";
+
+export function sqliteRecords(database: Database, put: PutEvent): RecordStore {
+  return {
+    async apply(record) {
+      return database.transaction(() => {
+        const mark = Number(database.one("select records from outboxes where host = ? and instance = ?", record.host, record.instance)?.["records"] ?? 0);
+        if (record.seq <= mark) return { status: "known", mark };
+        if (record.seq !== mark + 1) return { status: "hole", mark };
+        const ignored = applyBody(database, put, record, record.body);
+        database.run(
+          "insert into outboxes (host, instance, records, used_at) values (?, ?, ?, ?) on conflict do update set records = excluded.records",
+          record.host, record.instance, record.seq, record.at,
+        );
+        return { status: "stored", mark: record.seq, ...(ignored === undefined ? {} : { ignored }) };
+      });
+    },
+  };
+}
+
+// Returns why the record has no effect. It is stored all the same, else the host would send it for ever.
+function applyBody(database: Database, put: PutEvent, record: IncomingRecord, body: RecordBody): string | undefined {
+  switch (body.type) {
+    case "gap":
+      database.run("update hosts set gaps = gaps + 1 where id = ?", record.host);
+      return undefined;
+    case "received":
+    case "accepted":
+    case "refused":
+    case "running":
+    case "result": {
+      const host = hostOfCommand(database, body.command);
+      if (host === undefined) return `the command ${body.command} is not known`;
+      if (host !== record.host) return `the command ${body.command} is another host's`;
+      applyToCommand(database, put, body.command, body, record.at);
+      return undefined;
+    }
+  }
+}

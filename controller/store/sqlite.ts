@@ -1,0 +1,43 @@
+// The store on one SQLite file, for a controller of its own.
+import { chmodSync, closeSync, openSync } from "node:fs";
+import { Database } from "./database.ts";
+import { sqliteCommands } from "./commands.ts";
+import { sqliteEvents } from "./events.ts";
+import { sqliteHosts } from "./hosts.ts";
+import { sqliteRecords } from "./records.ts";
+import type { Store } from "./store.ts";
+import { sqliteTelemetry } from "./telemetry.ts";
+import { sqliteTokens } from "./tokens.ts";
+
+/** @throws `state.in-use`, `state.newer` */
+export async function openSqliteStore(path: string): Promise<Store> {
+  // SQLite would make it with the process's umask.
+  closeSync(openSync(path, "a", 0o600));
+  chmodSync(path, 0o600);
+  const database = new Database(path);
+  const events = sqliteEvents(database);
+  return {
+    async epoch() {
+      return Number(database.one("select value from meta where key = 'epoch'")?.["value"] ?? 1);
+    },
+    async secret(name, make) {
+      return database.transaction(() => {
+        const key = `secret.${name}`;
+        const kept = database.one("select value from meta where key = ?", key);
+        if (kept !== undefined) return Uint8Array.from(kept["value"] as Uint8Array);
+        const made = make();
+        database.run("insert into meta (key, value) values (?, ?)", key, made);
+        return made;
+      });
+    },
+    hosts: sqliteHosts(database, events.put),
+    tokens: sqliteTokens(database),
+    commands: sqliteCommands(database, events.put),
+    records: sqliteRecords(database, events.put),
+    telemetry: sqliteTelemetry(database, events.put),
+    events: events.store,
+    async [Symbol.asyncDispose]() {
+      database.close();
+    },
+  };
+}

@@ -1,0 +1,80 @@
+// Gathers what may be written late (batches, when hosts were seen, progress) and writes it once a second, in one transaction.
+import type { Log } from "../log.ts";
+import { type Sighting, type Store, type StoredBatch, minuteOf } from "../store/store.ts";
+import type { Clock } from "../system.ts";
+
+/** Written early beyond this, and whoever adds waits for it. */
+const pendingBytesMax = 8 << 20;
+const intervalMs = 1000;
+const pruneIntervalMs = 60_000;
+/** Events kept for followers that were away. */
+const eventsKept = 100_000;
+
+export class LateWriter implements AsyncDisposable {
+  readonly #parts: { readonly store: Store; readonly clock: Clock; readonly log: Log; readonly telemetryHours: number };
+  readonly #timers: Disposable[];
+  #batches: { readonly batch: StoredBatch; readonly stored: (error?: unknown) => void }[] = [];
+  #pendingBytes = 0;
+  readonly #seen = new Map<string, Sighting>();
+  readonly #progressed = new Set<string>();
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(parts: { store: Store; clock: Clock; log: Log; telemetryHours: number }) {
+    this.#parts = parts;
+    this.#timers = [parts.clock.every(intervalMs, () => void this.flush()), parts.clock.every(pruneIntervalMs, () => void this.#prune())];
+  }
+
+  /** Takes a batch; `stored` is called when it is durable, or could not be made so. Resolves when more may be added. */
+  async add(batch: StoredBatch, stored: (error?: unknown) => void): Promise<void> {
+    this.#batches.push({ batch, stored });
+    this.#pendingBytes += batch.frame.length;
+    if (this.#pendingBytes > pendingBytesMax) await this.flush();
+  }
+
+  seen(sighting: Sighting): void {
+    this.#seen.set(sighting.host, sighting);
+  }
+
+  progressed(command: string): void {
+    this.#progressed.add(command);
+  }
+
+  /** Writes what there is. Never rejects: whoever added is told. */
+  flush(): Promise<void> {
+    this.#writing = this.#writing.then(() => this.#write());
+    return this.#writing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const timer of this.#timers) timer[Symbol.dispose]();
+    await this.flush();
+  }
+
+  async #write(): Promise<void> {
+    const entries = this.#batches;
+    const seen = [...this.#seen.values()];
+    const progressed = [...this.#progressed];
+    if (entries.length + seen.length + progressed.length === 0) return;
+    this.#batches = [];
+    this.#pendingBytes = 0;
+    this.#seen.clear();
+    this.#progressed.clear();
+    try {
+      await this.#parts.store.telemetry.append({ batches: entries.map(({ batch }) => batch), seen, progressed, at: this.#parts.clock.now() });
+      for (const { stored } of entries) stored();
+    } catch (error) {
+      this.#parts.log.error({ err: error, batches: entries.length }, "telemetry could not be stored");
+      for (const { stored } of entries) stored(error);
+    }
+  }
+
+  async #prune(): Promise<void> {
+    const { store, clock, log, telemetryHours } = this.#parts;
+    try {
+      await store.telemetry.prune(minuteOf(clock.now()) - telemetryHours * 60);
+      await store.events.prune(eventsKept);
+    } catch (error) {
+      log.error({ err: error }, "old telemetry and events could not be pruned");
+    }
+  }
+}
