@@ -1,0 +1,163 @@
+// The controller's public API, typed: one function a route, answers checked against their schemas.
+import type { Readable } from "node:stream";
+import type { Static, TSchema } from "typebox";
+import {
+  ApiEvent,
+  CommandList,
+  CommandView,
+  HostList,
+  HostView,
+  ImageList,
+  ImageView,
+  JoinTokenView,
+  LiveDictionary,
+  LiveSample,
+  StatusView,
+  TelemetryView,
+} from "../protocol/api.ts";
+import { textOf } from "../protocol/bytes.ts";
+import { type Command, encodeCommand } from "../protocol/commands.ts";
+import { BedplateError } from "../protocol/errors.ts";
+import { checker } from "../protocol/schema.ts";
+import { type ApiRequest, openTransport } from "./api-transport.ts";
+import { sleep } from "./clock.ts";
+import type { Connection } from "./connection.ts";
+import { createEventParser, type StreamEvent } from "./event-stream.ts";
+
+export type LiveEvent =
+  | { readonly type: "dictionary"; readonly dictionary: LiveDictionary }
+  | { readonly type: "sample"; readonly sample: LiveSample };
+
+export interface ApiClient extends Disposable {
+  readonly url: URL;
+  status(): Promise<StatusView>;
+  hosts(): Promise<HostView[]>;
+  host(reference: string): Promise<HostView>;
+  telemetry(host: string): Promise<TelemetryView>;
+  /** The dictionary and then samples, until the signal aborts or the server ends; comes back after a broken connection. */
+  live(host: string, signal?: AbortSignal): AsyncGenerator<LiveEvent, void>;
+  submit(command: Command): Promise<CommandView>;
+  commands(filter: {
+    readonly host?: string;
+    readonly state?: string;
+    readonly limit?: number;
+  }): Promise<CommandView[]>;
+  command(id: string): Promise<CommandView>;
+  cancel(id: string): Promise<CommandView>;
+  images(): Promise<ImageView[]>;
+  image(reference: string): Promise<ImageView>;
+  putManifest(root: string, body: Uint8Array): Promise<void>;
+  putFrames(root: string, body: Readable, bytes: number): Promise<ImageView>;
+  createJoinToken(wanted: { readonly ttlSeconds?: number; readonly uses?: number }): Promise<JoinTokenView>;
+  /** Events after `since`, or from now on; goes on after a broken connection where it was. */
+  events(since?: number, signal?: AbortSignal): AsyncGenerator<ApiEvent, void>;
+}
+
+/** Every request ends when `signal` aborts. */
+export function openApi(connection: Connection, signal: AbortSignal): ApiClient {
+  const transport = openTransport(connection);
+  const checkerOf = createCheckers();
+
+  async function ask<T extends TSchema>(schema: T, asked: Omit<ApiRequest, "signal">): Promise<Static<T>> {
+    const value = await transport.json({ ...asked, signal });
+    return checkerOf(schema)(value);
+  }
+  const get = <T extends TSchema>(schema: T, path: string) => ask(schema, { method: "GET", path });
+  const segment = encodeURIComponent;
+
+  async function* stream(
+    path: (last: string) => string,
+    until: AbortSignal,
+  ): AsyncGenerator<StreamEvent, void> {
+    let last = "";
+    let failures = 0;
+    while (!until.aborted) {
+      try {
+        const answer = await transport.send({
+          method: "GET",
+          path: path(last),
+          accept: "text/event-stream",
+          signal: until,
+        });
+        const parse = createEventParser();
+        const decoder = new TextDecoder();
+        for await (const chunk of answer as AsyncIterable<Uint8Array>) {
+          for (const event of parse(decoder.decode(chunk, { stream: true }))) {
+            failures = 0;
+            last = event.id;
+            yield event;
+          }
+        }
+      } catch (error) {
+        if (until.aborted) return;
+        const gone = !(error instanceof BedplateError) || error.code === "controller.unreachable";
+        if (!gone || ++failures > reconnectsMax) throw error;
+      }
+      if (until.aborted) return;
+      await sleep(Math.min(5000, 250 * 2 ** failures), until).catch(() => {});
+    }
+  }
+
+  return {
+    url: connection.url,
+    status: () => get(StatusView, "/v1/status"),
+    hosts: async () => (await get(HostList, "/v1/hosts")).hosts,
+    host: (reference) => get(HostView, `/v1/hosts/${segment(reference)}`),
+    telemetry: (host) => get(TelemetryView, `/v1/hosts/${segment(host)}/telemetry`),
+    async *live(host, until = signal) {
+      for await (const event of stream(() => `/v1/hosts/${segment(host)}/telemetry/live`, until)) {
+        if (event.event === "dictionary")
+          yield { type: "dictionary", dictionary: checkerOf(LiveDictionary)(JSON.parse(event.data)) };
+        if (event.event === "sample")
+          yield { type: "sample", sample: checkerOf(LiveSample)(JSON.parse(event.data)) };
+      }
+    },
+    submit: (command) => {
+      const document = textOf(encodeCommand(command));
+      return ask(CommandView, { method: "POST", path: "/v1/commands", json: { document, signatures: [] } });
+    },
+    commands: async (filter) => {
+      const query = new URLSearchParams(
+        Object.entries(filter).map(([key, value]): [string, string] => [key, `${value}`]),
+      );
+      return (await get(CommandList, `/v1/commands?${query}`)).commands;
+    },
+    command: (id) => get(CommandView, `/v1/commands/${segment(id)}`),
+    cancel: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/cancel` }),
+    images: async () => (await get(ImageList, "/v1/images")).images,
+    image: (reference) => get(ImageView, `/v1/images/${segment(reference)}`),
+    async putManifest(root, body) {
+      await transport.json({
+        method: "PUT",
+        path: `/v1/images/${root}/manifest`,
+        octets: { body, bytes: body.length },
+        signal,
+      });
+    },
+    putFrames: (root, body, bytes) =>
+      ask(ImageView, { method: "PUT", path: `/v1/images/${root}/frames`, octets: { body, bytes } }),
+    createJoinToken: (wanted) =>
+      ask(JoinTokenView, { method: "POST", path: "/v1/join-tokens", json: wanted }),
+    async *events(since, until = signal) {
+      const path = (last: string) => {
+        const from = last === "" ? since : Number(last);
+        return from === undefined ? "/v1/events" : `/v1/events?since=${from}`;
+      };
+      for await (const event of stream(path, until)) yield checkerOf(ApiEvent)(JSON.parse(event.data));
+    },
+    [Symbol.dispose]: () => transport[Symbol.dispose](),
+  };
+}
+
+/** In a row, before a stream gives up. */
+const reconnectsMax = 20;
+
+/** Compiling a schema costs milliseconds: only those that are met, once. */
+function createCheckers(): <T extends TSchema>(schema: T) => (value: unknown) => Static<T> {
+  const made = new Map<TSchema, (value: unknown) => unknown>();
+  return <T extends TSchema>(schema: T) => {
+    const known = made.get(schema) ?? checker(schema, "message.invalid", "controller's answer");
+    made.set(schema, known);
+    return known as (value: unknown) => Static<T>;
+  };
+}

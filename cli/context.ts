@@ -1,0 +1,90 @@
+// What every command is given: where to print, when to stop, and the controller when it asks for it.
+import type { Command } from "commander";
+import { BedplateError, type ErrorReport } from "../protocol/errors.ts";
+import type { ApiClient } from "./api-client.ts";
+import { type ExitCode, exitCodeOfError, exitCodes } from "./exit-codes.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
+
+export interface Context {
+  readonly terminal: Terminal;
+  /** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
+  readonly signal: AbortSignal;
+  /** The controller's API; the same one each time. */
+  api(): Promise<ApiClient>;
+}
+
+export type Work<Options> = (context: Context, options: Options, args: string[]) => Promise<ExitCode>;
+
+export interface Performer {
+  /** The action of a command: runs `work`, prints what it throws, keeps its exit code. */
+  <Options>(
+    work: Work<Options>,
+    mode?: { readonly lines?: boolean },
+  ): (...received: unknown[]) => Promise<void>;
+  readonly exitCode: () => ExitCode;
+}
+
+export function createPerformer(): Performer {
+  let exitCode: ExitCode = exitCodes.ok;
+  const performer = <Options>(work: Work<Options>, mode: { readonly lines?: boolean } = {}) => {
+    return async (...received: unknown[]): Promise<void> => {
+      const command = received.at(-1) as Command;
+      const options = command.optsWithGlobals<Options & { json?: boolean; client?: string }>();
+      const terminal = openTerminal({ json: options.json === true, ...mode });
+      using interrupt = onInterrupt();
+      await using resources = new AsyncDisposableStack();
+      let client: Promise<ApiClient> | undefined;
+      const api = async (): Promise<ApiClient> => {
+        const { findConnection } = await import("./connection.ts");
+        const { openApi } = await import("./api-client.ts");
+        return resources.use(openApi(await findConnection(options.client), interrupt.signal));
+      };
+      const context: Context = { terminal, signal: interrupt.signal, api: () => (client ??= api()) };
+      try {
+        exitCode = await work(context, options, command.args);
+      } catch (error) {
+        const shown = interrupt.signal.aborted && error === interrupt.signal.reason ? interrupted() : error;
+        terminal.fail(shown);
+        exitCode = shown instanceof BedplateError ? exitCodeOfError(shown.code) : exitCodes.failed;
+        if (!(shown instanceof BedplateError) && process.env.BEDPLATE_DEBUG !== undefined)
+          console.error(shown);
+      }
+    };
+  };
+  return Object.assign(performer, { exitCode: () => exitCode });
+}
+
+/** An interrupt is the signal's reason, so whoever sees it knows that nobody else failed. */
+function onInterrupt(): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const stop = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(name === "SIGINT" ? 130 : 143);
+    controller.abort(interrupted());
+  };
+  process.on("SIGINT", stop);
+  process.on("SIGTERM", stop);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.off("SIGINT", stop);
+      process.off("SIGTERM", stop);
+    },
+  };
+}
+
+function interrupted(): BedplateError {
+  return new BedplateError("command.cancelled", "Interrupted.");
+}
+
+/** A report whose code may be one that this version does not know, as an error to print. */
+export function errorOfReport(report: {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string | undefined;
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
+}): BedplateError {
+  return new BedplateError(report.code as ErrorReport["code"], report.message, {
+    ...(report.hint === undefined ? {} : { hint: report.hint }),
+    ...(report.details === undefined ? {} : { details: report.details }),
+  });
+}

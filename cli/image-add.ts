@@ -1,0 +1,120 @@
+// Bringing an image in: import into a store, and the upload of what was imported to the controller.
+import { createReadStream } from "node:fs";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import type { ImageView } from "../protocol/api.ts";
+import { BedplateError } from "../protocol/errors.ts";
+import type { ApiClient } from "./api-client.ts";
+import { monotonic } from "./clock.ts";
+import { formatBytes, progressLine } from "./output.ts";
+import type { Terminal } from "./terminal.ts";
+
+const formats = ["raw", "gzip", "zstd", "xz", "qcow2"] as const;
+
+export interface ImportRequest {
+  readonly terminal: Terminal;
+  readonly signal: AbortSignal;
+  /** A path, or an http or https address. */
+  readonly input: string;
+  readonly name?: string;
+  readonly sha256?: string;
+  readonly format?: string;
+}
+
+/** Imports into the directory `store`. @throws what the importer refuses, `usage` for an unknown format */
+export async function importIntoStore(
+  request: ImportRequest & { readonly store: string },
+): Promise<ImageView> {
+  const { terminal, signal, input, store, name, sha256 } = request;
+  const format = checkFormat(request.format);
+  const { importImage } = await import("../controller/images/import.ts");
+  const meter = createMeter(terminal, "import");
+  try {
+    return await importImage({
+      input,
+      store,
+      signal,
+      name,
+      sha256,
+      format,
+      onProgress: ({ inputBytes, inputBytesTotal, imageBytes }) =>
+        inputBytesTotal === null
+          ? terminal.status(`import   ${formatBytes(inputBytes)} read, ${formatBytes(imageBytes)} of image`)
+          : meter(inputBytes, inputBytesTotal),
+    });
+  } finally {
+    terminal.status("");
+  }
+}
+
+/** Imports into a temporary store and uploads from there; what the controller has already is not sent again. */
+export async function addImage(request: ImportRequest & { readonly client: ApiClient }): Promise<ImageView> {
+  const store = await mkdtemp(join(tmpdir(), "bedplate-import-"));
+  try {
+    const image = await importIntoStore({ ...request, store });
+    return await upload({ ...request, store, root: image.root });
+  } finally {
+    await rm(store, { recursive: true, force: true });
+  }
+}
+
+interface Upload {
+  readonly client: ApiClient;
+  readonly terminal: Terminal;
+  readonly signal: AbortSignal;
+  readonly store: string;
+  readonly root: string;
+}
+
+async function upload({ client, terminal, signal, store, root }: Upload): Promise<ImageView> {
+  const known = await client.image(root).catch((error: unknown) => {
+    if (error instanceof BedplateError && error.code === "image.unknown") return undefined;
+    throw error;
+  });
+  if (known !== undefined) {
+    terminal.note(`The controller has this image already, as ${known.name}.`);
+    return known;
+  }
+  await client.putManifest(root, await readFile(join(store, root, "manifest")));
+  const frames = join(store, root, "frames");
+  const { size } = await stat(frames);
+  const meter = createMeter(terminal, "upload");
+  let sent = 0;
+  const body = Readable.from(counted(), { objectMode: false });
+  async function* counted(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of createReadStream(frames, { highWaterMark: 1 << 20, signal })) {
+      sent += chunk.length;
+      meter(sent, size);
+      yield chunk;
+    }
+  }
+  try {
+    return await client.putFrames(root, body, size);
+  } finally {
+    terminal.status("");
+  }
+}
+
+/** A progress line that is drawn at most five times a second. */
+function createMeter(terminal: Terminal, phase: string): (done: number, total: number) => void {
+  const started = monotonic();
+  let drawn = Number.NEGATIVE_INFINITY;
+  return (done, total) => {
+    const at = monotonic();
+    if (at - drawn < 200 && done < total) return;
+    drawn = at;
+    const rate = at > started ? (done * 1000) / (at - started) : 0;
+    const secondsLeft = rate > 0 ? (total - done) / rate : null;
+    terminal.status(progressLine({ phase, done, total, unit: "bytes", rate, secondsLeft }, terminal.columns));
+  };
+}
+
+function checkFormat(format: string | undefined): (typeof formats)[number] | undefined {
+  const known = formats.find((name) => name === format);
+  if (format === undefined || known !== undefined) return known;
+  throw new BedplateError("usage", `"${format}" is no image format.`, {
+    hint: `Formats are ${formats.join(", ")}.`,
+  });
+}

@@ -1,0 +1,44 @@
+// Option values as people write them, refused with a sentence before anything runs.
+import { type Command, InvalidArgumentError } from "commander";
+import { operationStates } from "../protocol/commands.ts";
+import { parseBytes, parseSeconds } from "./output.ts";
+
+/** `15m` to seconds. */
+export function durationOption(text: string): number {
+  const seconds = parseSeconds(text);
+  if (seconds === undefined || seconds === 0)
+    throw new InvalidArgumentError('Write a duration such as "90s", "15m", "1h" or "7d".');
+  return seconds;
+}
+
+/** `192M` to bytes. */
+export function bytesOption(text: string): number {
+  const bytes = parseBytes(text);
+  if (bytes === undefined || bytes === 0)
+    throw new InvalidArgumentError('Write a size such as "192M" or "2G".');
+  return bytes;
+}
+
+export function countOption(text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("Write a whole number from 1 on.");
+  return Number(text);
+}
+
+export function digestOption(text: string): string {
+  if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new InvalidArgumentError("Write 64 hexadecimal digits.");
+  return text.toLowerCase();
+}
+
+export function stateOption(text: string): string {
+  if (!(operationStates as readonly string[]).includes(text))
+    throw new InvalidArgumentError(`States are ${operationStates.join(", ")}.`);
+  return text;
+}
+
+/** Every command's help ends with an example of it. */
+export function example(command: Command, ...lines: string[]): Command {
+  return command.addHelpText(
+    "after",
+    `\nExample${lines.length === 1 ? "" : "s"}:\n${lines.map((line) => `  ${line}`).join("\n")}`,
+  );
+}

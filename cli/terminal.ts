@@ -1,0 +1,73 @@
+// Where a command prints: one JSON document on stdout with --json, else text; notes and errors on stderr.
+import { reportOf } from "../protocol/errors.ts";
+import { errorText } from "./output.ts";
+
+export interface Terminal {
+  readonly json: boolean;
+  /** A person is at the keyboard and sees the questions. */
+  readonly interactive: boolean;
+  /** stdout may be coloured and rewritten. */
+  readonly fancy: boolean;
+  readonly columns: number;
+  /** Lines on stdout, for people. Nothing with --json. */
+  print(text: string): void;
+  /** A line on stderr, for people. Nothing with --json. */
+  note(text: string): void;
+  /** The one document (or one line of several, when following) on stdout. Nothing without --json. */
+  document(value: unknown): void;
+  /** A line that the next one replaces, on a terminal's stderr only; "" takes it away. */
+  status(text: string): void;
+  /** The error, as the mode wants it. `extra` goes beside it in the JSON document. */
+  fail(error: unknown, extra?: Readonly<Record<string, unknown>>): void;
+}
+
+export interface TerminalOptions {
+  readonly json: boolean;
+  /** Several documents follow each other, one a line. */
+  readonly lines?: boolean;
+}
+
+export function openTerminal({ json, lines = false }: TerminalOptions): Terminal {
+  const { stdin, stdout, stderr } = process;
+  let statusShown = false;
+  const clear = () => {
+    if (statusShown) stderr.write("\r\u001b[K");
+    statusShown = false;
+  };
+  return {
+    json,
+    interactive: !json && stdin.isTTY === true && stderr.isTTY === true,
+    fancy:
+      !json && stdout.isTTY === true && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb",
+    columns: stderr.columns ?? 100,
+    print(text) {
+      if (json) return;
+      clear();
+      stdout.write(`${text}\n`);
+    },
+    note(text) {
+      if (json) return;
+      clear();
+      stderr.write(`${text}\n`);
+    },
+    document(value) {
+      if (json) stdout.write(`${JSON.stringify(value, undefined, lines ? undefined : 2)}\n`);
+    },
+    status(text) {
+      if (json || stderr.isTTY !== true) return;
+      clear();
+      if (text === "") return;
+      stderr.write(text);
+      statusShown = true;
+    },
+    fail(error, extra = {}) {
+      const report = reportOf(error);
+      if (json) {
+        stdout.write(`${JSON.stringify({ error: report, ...extra }, undefined, lines ? undefined : 2)}\n`);
+        return;
+      }
+      clear();
+      stderr.write(`${errorText(report)}\n`);
+    },
+  };
+}
