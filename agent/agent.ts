@@ -3,6 +3,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Command, Ping } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { limits } from "../protocol/limits.ts";
+import { version } from "../protocol/version.ts";
 import type { AgentConfig } from "./config.ts";
 import { systemClock } from "./host/clock.ts";
 import { createExecutorLauncher } from "./host/executor-process.ts";
@@ -19,7 +20,7 @@ import { createSampleQueue } from "./link/sample-queue.ts";
 import type { Dictionary } from "./link/session.ts";
 import type { Log } from "./log.ts";
 import { createOperations } from "./operations/operations.ts";
-import { createAgentMetrics, runMetricsServer } from "./telemetry/metrics-server.ts";
+import { serveMetrics } from "./telemetry/metrics-server.ts";
 import { Sampler } from "./telemetry/sampler.ts";
 
 const dayMs = 86_400_000;
@@ -45,7 +46,8 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
     intervalMs: config.telemetryIntervalMs,
     clock,
     log,
-    onDictionary: ({ id, series }) => rememberDictionary(dictionaries, { t: "dictionary", id, series: [...series] }),
+    onDictionary: ({ id, series }) =>
+      rememberDictionary(dictionaries, { t: "dictionary", id, series: [...series] }),
     onBatch: (batch) => {
       samples.add(batch);
       bell.ring();
@@ -104,17 +106,19 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
     ...(config.metricsListen === undefined
       ? []
       : [
-          runMetricsServer(
+          serveMetrics(
             {
               listen: config.metricsListen,
-              metrics: createAgentMetrics({
-                connected: () => link.connected,
-                records: () => outbox.recordCount,
-                recordBytes: () => outbox.recordBytes,
-                sampleBytes: () => samples.bytes,
-                sampler: () => sampler.stats(),
-                snapshot: () => sampler.snapshot(),
+              version,
+              agent: () => ({
+                connected: link.connected,
+                outboxRecords: outbox.recordCount,
+                outboxRecordBytes: outbox.recordBytes,
+                outboxSampleBytes: samples.bytes,
+                droppedSamples: samples.dropped,
               }),
+              sampler: () => sampler.stats(),
+              snapshot: () => sampler.snapshot(),
               log,
             },
             until,

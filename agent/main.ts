@@ -18,6 +18,8 @@ export interface AgentOptions {
 export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<void> {
   const config = loadAgentConfig(options.configFile ?? defaultConfigFile(), { joinToken: options.joinToken });
   if (options.check === true) return;
+  // What the agent writes is for its own user alone, also the files that SQLite makes.
+  process.umask(0o077);
   const log = pino({ name: "bedplate-agent", level: config.logLevel }, destination({ fd: 1, sync: true }));
   await runDaemon(config, log, signal);
 }

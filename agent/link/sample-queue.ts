@@ -20,6 +20,8 @@ export interface Gap {
 
 export interface SampleQueue {
   readonly bytes: number;
+  /** Batches dropped so far. */
+  readonly dropped: number;
   add(batch: Batch): void;
   /** A session begins, and the controller has everything up to `stored`: what it lacks is queued again. */
   resume(stored: number): void;
@@ -40,6 +42,7 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
   let nextSeq = 1;
   let numbered = false;
   let gaps: Gap[] = [];
+  let droppedCount = 0;
 
   const cost = (batch: Batch) => batch.data.length + overheadBytes;
 
@@ -51,6 +54,7 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
     const dropped = queue.slice(0, end);
     queue = queue.slice(end);
     sent = Math.max(0, sent - end);
+    droppedCount += dropped.length;
     bytes -= dropped.reduce((sum, batch) => sum + cost(batch), 0);
     const [first, last] = [dropped[0]!.seq, dropped.at(-1)!.seq];
     const previous = gaps.at(-1);
@@ -62,6 +66,9 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
   return {
     get bytes() {
       return bytes;
+    },
+    get dropped() {
+      return droppedCount;
     },
     add(batch) {
       queue.push({ ...batch, seq: nextSeq++ });

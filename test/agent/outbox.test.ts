@@ -7,7 +7,13 @@ import { type Outbox, openOutbox } from "../../agent/link/outbox.ts";
 let directory: string;
 let outbox: Outbox;
 const id = "01890a5d-ac96-774b-bcce-b302099a8057";
-const offer = { document: Uint8Array.of(1, 2, 3), signatures: ["s"], generation: 1, epoch: 2, sources: [{ url: "https://a/", bearer: "b" }] };
+const offer = {
+  document: Uint8Array.of(1, 2, 3),
+  signatures: ["s"],
+  generation: 1,
+  epoch: 2,
+  sources: [{ url: "https://a/", bearer: "b" }],
+};
 const reopen = () => {
   outbox[Symbol.dispose]();
   outbox = openOutbox(join(directory, "agent.db"));
@@ -25,23 +31,38 @@ afterEach(() => {
 test("an offer and its record survive a restart together", () => {
   outbox.receive(id, offer, 5);
   reopen();
-  expect(outbox.operation(id)).toMatchObject({ id, state: "received", eventSeq: 0, offer: { ...offer, document: expect.any(Uint8Array) } });
+  expect(outbox.operation(id)).toMatchObject({
+    id,
+    state: "received",
+    eventSeq: 0,
+    offer: { ...offer, document: expect.any(Uint8Array) },
+  });
   expect([...outbox.operation(id)!.offer.document]).toEqual([1, 2, 3]);
   expect(outbox.after(0, 10)).toEqual([{ seq: 1, at: 5, body: { type: "received", command: id } }]);
 });
 
 test("an event of the executor becomes one record, however often it is replayed", () => {
   outbox.receive(id, offer, 5);
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 6)).toBe("queued");
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 7)).toBe("seen");
+  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 6)).toBe(
+    "queued",
+  );
+  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 7)).toBe(
+    "seen",
+  );
   reopen();
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 8)).toBe("seen");
+  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 8)).toBe(
+    "seen",
+  );
   expect(outbox.recordCount).toBe(2);
 });
 
 test("a result ends the operation, and what is acknowledged is gone while numbers go on", () => {
   outbox.receive(id, offer, 5);
-  outbox.record({ id, state: "succeeded", eventSeq: 3 }, { type: "result", command: id, result: { outcome: "succeeded", startedAt: 1, endedAt: 2 } }, 9);
+  outbox.record(
+    { id, state: "succeeded", eventSeq: 3 },
+    { type: "result", command: id, result: { outcome: "succeeded", startedAt: 1, endedAt: 2 } },
+    9,
+  );
   expect(outbox.openOperations()).toEqual([]);
   outbox.acknowledge(2);
   expect(outbox.recordBytes).toBe(0);
@@ -71,7 +92,8 @@ test("a resumed session forgets what the controller has stored", () => {
 
 test("no command is taken while there is no room for its result", () => {
   const large = "x".repeat(1 << 20);
-  for (let i = 0; i < 16; i++) outbox.append({ type: "refused", command: id, error: { code: "internal", message: large } }, i);
+  for (let i = 0; i < 16; i++)
+    outbox.append({ type: "refused", command: id, error: { code: "internal", message: large } }, i);
   expect(() => outbox.receive(id, offer, 1)).toThrow(expect.objectContaining({ code: "agent.outbox-full" }));
   expect(outbox.operation(id)).toBeUndefined();
 });

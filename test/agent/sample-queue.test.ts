@@ -2,7 +2,12 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createSampleQueue, type NumberedBatch } from "../../agent/link/sample-queue.ts";
 
-const batch = (at: number, key: boolean, bytes = 10) => ({ at, key, dictionary: 1, data: new Uint8Array(bytes) });
+const batch = (at: number, key: boolean, bytes = 10) => ({
+  at,
+  key,
+  dictionary: 1,
+  data: new Uint8Array(bytes),
+});
 const all = (take: () => NumberedBatch | undefined) => {
   const taken: NumberedBatch[] = [];
   for (let next = take(); next !== undefined; next = take()) taken.push(next);
@@ -106,7 +111,8 @@ test("whatever happens, each batch is either delivered decodable and in order, o
       reconnect();
       while (receive(true)) collect();
       collect();
-      for (let seq = 1; seq <= added; seq++) expect(delivered.has(seq) || told.has(seq), `batch ${seq}`).toBe(true);
+      for (let seq = 1; seq <= added; seq++)
+        expect(delivered.has(seq) || told.has(seq), `batch ${seq}`).toBe(true);
     }),
     { numRuns: 400 },
   );

@@ -18,5 +18,8 @@ if (!existsSync(`${root}dist/bedplate.js`)) {
   process.exit(2);
 }
 const files = (wanted.length > 0 ? wanted : all).map((name) => `test/e2e/${name}.e2e.ts`);
-const { status } = spawnSync("vitest", ["run", "--config", "test/e2e/vitest.config.ts", ...files], { cwd: root, stdio: "inherit" });
+const { status } = spawnSync("vitest", ["run", "--config", "test/e2e/vitest.config.ts", ...files], {
+  cwd: root,
+  stdio: "inherit",
+});
 process.exit(status ?? 1);
