@@ -100,21 +100,23 @@ export function createOwnMetrics({ version, agent, sampler }: OwnMetricsOptions)
     () => sampler().passMs / 1000,
   );
   gauge("bedplate_agent_series", "Series in a sample.", () => sampler().series);
-  new Gauge({
-    name: "bedplate_agent_event_loop_delay_seconds",
-    help: "How late the event loop's timers were since the scrape before; looked at once a second.",
-    labelNames: ["quantile"],
-    registers,
-    collect() {
-      for (const quantile of [0.5, 0.99, 1]) {
-        // The histogram holds whole intervals between two looks.
-        const lateMs =
-          loop.count === 0 ? 0 : Math.max(0, loop.percentile(quantile * 100) / 1e6 - resolutionMs);
-        this.set({ quantile: String(quantile) }, lateMs / 1000);
-      }
+  // The histogram holds whole intervals between two looks.
+  const lateSeconds = (intervalNs: number) =>
+    loop.count === 0 ? 0 : Math.max(0, intervalNs / 1e6 - resolutionMs) / 1000;
+  gauge(
+    "bedplate_agent_event_loop_delay_mean_seconds",
+    "How late the event loop was since the scrape before, on average; looked at once a second.",
+    () => lateSeconds(loop.mean),
+  );
+  gauge(
+    "bedplate_agent_event_loop_delay_max_seconds",
+    "How late the event loop was since the scrape before, at most; looked at once a second.",
+    () => {
+      const seconds = lateSeconds(loop.max);
       loop.reset();
+      return seconds;
     },
-  });
+  );
   counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;

@@ -111,7 +111,8 @@ export class Sampling {
       if (changed.length === 0) break;
       settled = false;
       if (attempt >= attemptsMax) {
-        for (const source of changed) this.#lose(source, "its shape changes faster than it can be read");
+        for (const source of changed)
+          this.#lose(source, `${source.collector.file} changes its shape faster than it can be read.`);
       }
     }
     const dictionary = this.#dictionary.id === this.#sentId ? undefined : this.#dictionary;
@@ -204,7 +205,7 @@ export class Sampling {
     source.reported = true;
     this.#report(
       "warn",
-      `${source.collector.file} is not read; it is tried again each minute: ${reason}`,
+      `${reason} Its series are left out, and it is tried again each minute.`,
       source.collector,
     );
   }
