@@ -1,0 +1,58 @@
+// Who may do what: bearer tokens with scopes, the short-lived bearers of images, and patience with wrong ones.
+import { BedplateError } from "../../protocol/errors.ts";
+import { findApiToken } from "../api-tokens.ts";
+import { type Scope, scopes } from "../store/store.ts";
+import type { Clock } from "../system.ts";
+import type { App, ApiParts } from "./app.ts";
+
+export function guardRoutes(app: App, parts: ApiParts): void {
+  const failures = new FailureCounter(parts.clock);
+  app.decorateRequest("imageRoot", undefined);
+  app.addHook("onRequest", async (request) => {
+    const access = request.routeOptions.config.access;
+    // A path that does not exist has no access of its own; its answer tells nothing.
+    if (access === "anyone" || request.is404) return;
+    const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
+    const image = text === undefined ? undefined : parts.bearers.check(text);
+    if (image !== undefined && access === "image") {
+      request.imageRoot = image.root;
+      return;
+    }
+    const token = text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
+    if (token === undefined) {
+      // A right token always passes, so nobody locks out a neighbour behind the same address.
+      if (failures.add(request.ip) === "too-many") throw new BedplateError("api.rate-limited", "Too many requests without a valid token came from this address.");
+      throw new BedplateError("api.unauthorized", text === undefined ? "The request has no bearer token." : "The bearer token is not known here or has expired.", {
+        hint: "The controller's first token is in client.json in its state directory, which the CLI reads by itself.",
+      });
+    }
+    const needed: Scope = access === undefined ? "admin" : access === "image" ? "read" : access;
+    if (scopes.indexOf(token.scope) < scopes.indexOf(needed)) {
+      throw new BedplateError("api.forbidden", `The token's scope is "${token.scope}"; this needs "${needed}".`);
+    }
+  });
+}
+
+/** Failures of each address within a minute; addresses beyond the bound push out the oldest. */
+class FailureCounter {
+  readonly #counts = new Map<string, { count: number; readonly sinceMs: number }>();
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  add(address: string): "few" | "too-many" {
+    const nowMs = this.#clock.monotonicMs();
+    let entry = this.#counts.get(address);
+    if (entry === undefined || nowMs - entry.sinceMs > 60_000) {
+      entry = { count: 0, sinceMs: nowMs };
+      this.#counts.delete(address);
+      this.#counts.set(address, entry);
+      const oldest = this.#counts.keys().next();
+      if (this.#counts.size > 4096 && oldest.done === false) this.#counts.delete(oldest.value);
+    }
+    entry.count += 1;
+    return entry.count > 30 ? "too-many" : "few";
+  }
+}

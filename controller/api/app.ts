@@ -1,0 +1,52 @@
+// What every route file needs: the parts it may use, and Fastify typed by our schemas.
+import type { Server } from "node:https";
+import type { FastifyInstance, FastifyTypeProvider, RawReplyDefaultExpression, RawRequestDefaultExpression, FastifyBaseLogger } from "fastify";
+import type { Static, TSchema } from "typebox";
+import type { Authority } from "../authority.ts";
+import type { ProgressBoard } from "../commands/progress.ts";
+import type { CommandService } from "../commands/service.ts";
+import type { ImageBearers } from "../image-bearers.ts";
+import type { ImageStore } from "../images/store.ts";
+import type { LinkMeters } from "../link/meters.ts";
+import type { Sessions } from "../link/sessions.ts";
+import type { Log } from "../log.ts";
+import type { Scope, Store } from "../store/store.ts";
+import type { Clock, Random } from "../system.ts";
+import type { LiveTelemetry } from "../telemetry/live.ts";
+
+export interface ApiParts {
+  readonly store: Store;
+  readonly images: ImageStore;
+  readonly commands: CommandService;
+  readonly progress: ProgressBoard;
+  readonly live: LiveTelemetry;
+  readonly sessions: Sessions;
+  readonly bearers: ImageBearers;
+  readonly meters: LinkMeters;
+  readonly authority: Authority;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Aborts when the controller stops: streams end then. */
+  readonly stopping: AbortSignal;
+}
+
+interface SchemaTypes extends FastifyTypeProvider {
+  validator: this["schema"] extends TSchema ? Static<this["schema"]> : unknown;
+  serializer: this["schema"] extends TSchema ? Static<this["schema"]> : unknown;
+}
+
+export type App = FastifyInstance<Server, RawRequestDefaultExpression<Server>, RawReplyDefaultExpression<Server>, FastifyBaseLogger, SchemaTypes>;
+
+/** Who may call a route: a scope; `image`, read or the bearer of that image; `anyone`. */
+export type Access = Scope | "image" | "anyone";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    access?: Access;
+  }
+  interface FastifyRequest {
+    /** The image that the caller's bearer opens, when that is what was shown. */
+    imageRoot: string | undefined;
+  }
+}

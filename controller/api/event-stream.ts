@@ -1,0 +1,66 @@
+// Server-sent events (WHATWG HTML, section 9.2) to one reader: with a heartbeat, and no more waiting than a bound.
+import type { FastifyReply } from "fastify";
+import { limits } from "../../protocol/limits.ts";
+import type { ApiParts } from "./app.ts";
+
+export interface EventStream {
+  /** Whether the reader keeps up. */
+  readonly writable: boolean;
+  /** Resolves when the reader is gone or the controller stops. */
+  readonly ended: Promise<void>;
+  send(event: { readonly id?: number; readonly event?: string; readonly data: unknown }): void;
+  /** Resolves when the reader has taken most of what was sent, or is gone. */
+  drained(): Promise<void>;
+}
+
+const heartbeatMs = 15_000;
+/** A reader that takes nothing for so long is not there. */
+const stuckMs = 30_000;
+/** Above this nothing that can be left out is sent; at the other the stream is ended. */
+const bufferedBytesSoft = 64 * 1024;
+const bufferedBytesMax = 4 * limits.socketBufferBytesMax;
+
+export function openEventStream(reply: FastifyReply, { clock, stopping }: Pick<ApiParts, "clock" | "stopping">): EventStream {
+  const response = reply.raw;
+  const { promise: ended, resolve } = Promise.withResolvers<void>();
+  reply.hijack();
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+  response.flushHeaders();
+  let stuckSinceMs: number | undefined;
+  const end = (): void => {
+    timer[Symbol.dispose]();
+    stopping.removeEventListener("abort", end);
+    response.destroy();
+    resolve();
+  };
+  const timer = clock.every(heartbeatMs, () => {
+    const nowMs = clock.monotonicMs();
+    if (response.writableLength <= bufferedBytesSoft) {
+      stuckSinceMs = undefined;
+      response.write(":\n\n");
+    } else {
+      stuckSinceMs ??= nowMs;
+      if (nowMs - stuckSinceMs >= stuckMs) end();
+    }
+  });
+  response.on("close", end);
+  response.on("error", end);
+  stopping.addEventListener("abort", end, { once: true });
+  if (stopping.aborted) end();
+  return {
+    ended,
+    get writable() {
+      return !response.destroyed && response.writableLength <= bufferedBytesSoft;
+    },
+    send({ id, event, data }) {
+      if (response.destroyed) return;
+      // JSON has no line breaks of its own, so each event is one data line.
+      response.write(`${id === undefined ? "" : `id: ${id}\n`}${event === undefined ? "" : `event: ${event}\n`}data: ${JSON.stringify(data)}\n\n`);
+      if (response.writableLength > bufferedBytesMax) end();
+    },
+    async drained() {
+      if (response.destroyed || response.writableLength <= bufferedBytesSoft) return;
+      await Promise.race([new Promise<void>((go) => response.once("drain", () => go())), ended]);
+    },
+  };
+}

@@ -1,0 +1,95 @@
+// Errors as RFC 9457 problems: the status that fits a code, and the one place where answers of 400 and above are made.
+import type { FastifyReply } from "fastify";
+import type { Problem } from "../../protocol/api.ts";
+import { type Code, codes } from "../../protocol/codes.ts";
+import { BedplateError, reportOf } from "../../protocol/errors.ts";
+import type { Log } from "../log.ts";
+import type { App } from "./app.ts";
+
+export const problemType = "application/problem+json";
+
+/** Error answers, and one for paths that do not exist. */
+export function answerProblems(app: App, log: Log): void {
+  app.setErrorHandler((error, request, reply) => {
+    const known = knownError(error);
+    if (known === undefined) log.error({ err: error, method: request.method, path: request.routeOptions.url }, "a fault while answering a request");
+    return sendProblem(reply, known ?? new BedplateError("internal", "The controller failed; its log has more."));
+  });
+  app.setNotFoundHandler((request, reply) =>
+    sendProblem(reply, new BedplateError("api.not-found", `There is nothing to ${request.method} at this path.`, { hint: "GET /openapi.json lists all paths." })),
+  );
+}
+
+function sendProblem(reply: FastifyReply, error: BedplateError): FastifyReply {
+  const problem = problemOf(error);
+  if (problem.status === 401) void reply.header("www-authenticate", 'Bearer realm="bedplate"');
+  if (problem.status === 429) void reply.header("retry-after", "60");
+  return reply
+    .code(problem.status)
+    .header("content-type", problemType)
+    .serializer((payload: unknown) => JSON.stringify(payload))
+    .send(problem);
+}
+
+export function problemOf(error: BedplateError): Problem {
+  const report = reportOf(error);
+  return {
+    type: `urn:bedplate:problem:${report.code}`,
+    title: codes[report.code],
+    status: statusOf(report.code),
+    code: report.code,
+    detail: report.message,
+    ...(report.hint === undefined ? {} : { hint: report.hint }),
+    ...(report.details === undefined ? {} : { details: { ...report.details } }),
+  };
+}
+
+function statusOf(code: Code): number {
+  switch (code) {
+    case "api.unauthorized":
+      return 401;
+    case "api.forbidden":
+      return 403;
+    case "api.not-found":
+    case "host.unknown":
+    case "image.unknown":
+      return 404;
+    case "command.id-conflict":
+    case "command.not-cancellable":
+    case "host.ambiguous":
+    case "image.exists":
+    case "image.in-use":
+    case "image.incomplete":
+      return 409;
+    case "api.gone":
+      return 410;
+    case "api.too-large":
+    case "frame.too-large":
+      return 413;
+    case "image.bad-manifest":
+    case "image.corrupt":
+    case "image.digest-mismatch":
+    case "image.truncated":
+      return 422;
+    case "api.rate-limited":
+      return 429;
+    case "image.aborted":
+      return 503;
+    case "image.store-failed":
+    case "internal":
+    case "worker.died":
+      return 500;
+    default:
+      return 400;
+  }
+}
+
+// Fastify's own errors have an HTTP status of theirs; what has neither that nor a code of ours is a fault.
+function knownError(error: unknown): BedplateError | undefined {
+  if (error instanceof BedplateError) return error.code === "internal" ? undefined : error;
+  const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
+  const message = error instanceof Error ? error.message : String(error);
+  if (status === 413) return new BedplateError("api.too-large", "The request's body is larger than is taken here.");
+  if (status >= 400 && status < 500) return new BedplateError("api.bad-request", message);
+  return undefined;
+}

@@ -1,0 +1,58 @@
+// The HTTPS server: Fastify with our checks, our problems, OpenAPI, and one file of routes a resource.
+import swagger from "@fastify/swagger";
+import Fastify from "fastify";
+import { version } from "../../protocol/version.ts";
+import { guardRoutes } from "./access.ts";
+import type { App, ApiParts } from "./app.ts";
+import { commandRoutes } from "./commands.ts";
+import { eventRoutes } from "./events.ts";
+import { hostRoutes } from "./hosts.ts";
+import { imageRoutes } from "./images.ts";
+import { joinTokenRoutes } from "./join-tokens.ts";
+import { metricsRoutes } from "./metrics.ts";
+import { answerProblems } from "./problems.ts";
+import { checkBySchemas } from "./schemas.ts";
+import { statusRoutes } from "./status.ts";
+
+export async function createApi(parts: ApiParts): Promise<App> {
+  const app = Fastify({
+    https: {
+      key: parts.authority.keyPem,
+      cert: parts.authority.certificatePem,
+      minVersion: "TLSv1.3",
+      handshakeTimeout: 10_000,
+      // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
+      headersTimeout: 10_000,
+    },
+    requestTimeout: 0,
+    bodyLimit: 64 * 1024,
+    exposeHeadRoutes: false,
+    forceCloseConnections: true,
+    logger: false,
+  }) as unknown as App;
+  app.server.maxConnections = 50_000;
+  checkBySchemas(app);
+  answerProblems(app, parts.log);
+  guardRoutes(app, parts);
+  app.addHook("onResponse", async (request, reply) => {
+    parts.log.debug({ method: request.method, path: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, "answered");
+  });
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: { title: "Bedplate controller", version, license: { name: "Apache-2.0", identifier: "Apache-2.0" } },
+      components: { securitySchemes: { token: { type: "http", scheme: "bearer" } } },
+      security: [{ token: [] }],
+    },
+  });
+  statusRoutes(app, parts);
+  hostRoutes(app, parts);
+  commandRoutes(app, parts);
+  imageRoutes(app, parts);
+  joinTokenRoutes(app, parts);
+  eventRoutes(app, parts);
+  metricsRoutes(app, parts);
+  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async () => app.swagger());
+  await app.ready();
+  return app;
+}
