@@ -20,7 +20,11 @@ export async function createApiToken(store: TokenStore, random: Random, token: N
 }
 
 /** The token that the text is; undefined when there is none or it has expired. */
-export async function findApiToken(store: TokenStore, text: string, at: number): Promise<StoredToken | undefined> {
+export async function findApiToken(
+  store: TokenStore,
+  text: string,
+  at: number,
+): Promise<StoredToken | undefined> {
   const match = /^bedplate-api\.([0-9a-f]{16})\.[A-Za-z0-9_-]{43}$/.exec(text);
   const token = match === null ? undefined : await store.apiToken(match[1]!);
   if (token === undefined || !timingSafeEqual(token.hash, hashOf(text))) return undefined;

@@ -1,5 +1,5 @@
 // The controller's own certificate authority and server certificate, made at first start, kept as PEM files.
-import { X509Certificate, createHash, createPrivateKey, type webcrypto } from "node:crypto";
+import { createHash, createPrivateKey, type webcrypto, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import type * as x509 from "@peculiar/x509";
@@ -30,9 +30,21 @@ const caName = "CN=Bedplate controller authority";
  * the authority never is: a CA without its key, or the other way round, is an error.
  * @throws `state.unsafe`
  */
-export async function openAuthority(directory: string, names: readonly string[], random: Random): Promise<Authority> {
-  const paths = { ca: join(directory, "ca.pem"), caKey: join(directory, "ca.key"), leaf: join(directory, "server.pem"), leafKey: join(directory, "server.key") };
-  let ca: Partial<Issued> = { certificate: await readTextFile(paths.ca), key: await readPrivateFile(paths.caKey) };
+export async function openAuthority(
+  directory: string,
+  names: readonly string[],
+  random: Random,
+): Promise<Authority> {
+  const paths = {
+    ca: join(directory, "ca.pem"),
+    caKey: join(directory, "ca.key"),
+    leaf: join(directory, "server.pem"),
+    leafKey: join(directory, "server.key"),
+  };
+  let ca: Partial<Issued> = {
+    certificate: await readTextFile(paths.ca),
+    key: await readPrivateFile(paths.caKey),
+  };
   const servedBefore = (await readTextFile(paths.leaf)) !== undefined;
   if (ca.certificate === undefined && !servedBefore) {
     ca = await makeCa(random);
@@ -47,13 +59,25 @@ export async function openAuthority(directory: string, names: readonly string[],
     });
   }
   const allNames = [...new Set([tlsServerName, "localhost", "127.0.0.1", ...names])];
-  let leaf: Partial<Issued> = { certificate: await readTextFile(paths.leaf), key: await readPrivateFile(paths.leafKey) };
-  if (leaf.certificate === undefined || leaf.key === undefined || !fits(leaf.certificate, leaf.key, caPem, allNames)) {
+  let leaf: Partial<Issued> = {
+    certificate: await readTextFile(paths.leaf),
+    key: await readPrivateFile(paths.leafKey),
+  };
+  if (
+    leaf.certificate === undefined ||
+    leaf.key === undefined ||
+    !fits(leaf.certificate, leaf.key, caPem, allNames)
+  ) {
     leaf = await makeLeaf(caPem, caKeyPem, allNames, random);
     await writePrivateFile(paths.leafKey, leaf.key!);
     await writePrivateFile(paths.leaf, leaf.certificate!);
   }
-  return { caPem, caSha256: sha256OfCertificate(caPem), certificatePem: leaf.certificate!, keyPem: leaf.key! };
+  return {
+    caPem,
+    caSha256: sha256OfCertificate(caPem),
+    certificatePem: leaf.certificate!,
+    keyPem: leaf.key!,
+  };
 }
 
 /** SHA-256 of a certificate's DER, lower-case hexadecimal. */
@@ -84,11 +108,18 @@ async function makeCa(random: Random): Promise<Issued> {
   return { certificate: pemOf(certificate), key: await keyPem(keys.privateKey) };
 }
 
-async function makeLeaf(caPem: string, caKeyPem: string, names: readonly string[], random: Random): Promise<Issued> {
+async function makeLeaf(
+  caPem: string,
+  caKeyPem: string,
+  names: readonly string[],
+  random: Random,
+): Promise<Issued> {
   const lib = await library();
   const ca = new lib.X509Certificate(caPem);
   const caKeyDer = createPrivateKey(caKeyPem).export({ type: "pkcs8", format: "der" });
-  const signingKey = await crypto.subtle.importKey("pkcs8", Uint8Array.from(caKeyDer), algorithm, false, ["sign"]);
+  const signingKey = await crypto.subtle.importKey("pkcs8", Uint8Array.from(caKeyDer), algorithm, false, [
+    "sign",
+  ]);
   const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const certificate = await lib.X509CertificateGenerator.create({
     ...validity,
@@ -102,7 +133,9 @@ async function makeLeaf(caPem: string, caKeyPem: string, names: readonly string[
       new lib.BasicConstraintsExtension(false, undefined, true),
       new lib.KeyUsagesExtension(lib.KeyUsageFlags.digitalSignature, true),
       new lib.ExtendedKeyUsageExtension([lib.ExtendedKeyUsage.serverAuth]),
-      new lib.SubjectAlternativeNameExtension(names.map((value) => ({ type: isIP(value) === 0 ? "dns" : "ip", value }))),
+      new lib.SubjectAlternativeNameExtension(
+        names.map((value) => ({ type: isIP(value) === 0 ? "dns" : "ip", value })),
+      ),
       await lib.SubjectKeyIdentifierExtension.create(keys.publicKey),
       await lib.AuthorityKeyIdentifierExtension.create(ca),
     ],
@@ -113,12 +146,16 @@ async function makeLeaf(caPem: string, caKeyPem: string, names: readonly string[
 // Whether the kept server certificate still serves: ours, with its key, and for exactly these names.
 function fits(certificatePem: string, key: string, caPem: string, names: readonly string[]): boolean {
   const leaf = new X509Certificate(certificatePem);
-  const found = (leaf.subjectAltName ?? "").split(", ").map((entry) => entry.replace(/^(DNS|IP Address):/, "").toLowerCase());
+  const found = (leaf.subjectAltName ?? "")
+    .split(", ")
+    .map((entry) => entry.replace(/^(DNS|IP Address):/, "").toLowerCase());
   return (
     leaf.checkIssued(new X509Certificate(caPem)) &&
     leaf.checkPrivateKey(createPrivateKey(key)) &&
     found.length === names.length &&
-    names.every((name) => (isIP(name) === 0 ? found.includes(name.toLowerCase()) : leaf.checkIP(name) !== undefined))
+    names.every((name) =>
+      isIP(name) === 0 ? found.includes(name.toLowerCase()) : leaf.checkIP(name) !== undefined,
+    )
   );
 }
 

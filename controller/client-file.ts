@@ -20,7 +20,14 @@ export async function refreshClientFile(
   const kept = await readKept(path);
   const createdAt = parts.clock.now();
   const known = kept !== undefined && (await findApiToken(parts.tokens, kept.token, createdAt)) !== undefined;
-  const token = known ? kept.token : await createApiToken(parts.tokens, parts.random, { label: clientFileName, scope: "admin", createdAt, expiresAt: null });
+  const token = known
+    ? kept.token
+    : await createApiToken(parts.tokens, parts.random, {
+        label: clientFileName,
+        scope: "admin",
+        createdAt,
+        expiresAt: null,
+      });
   const file: ClientFile = { url: address.url, token, ca: address.caPem };
   await writePrivateFile(path, `${JSON.stringify(file, undefined, 2)}\n`);
 }

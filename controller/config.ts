@@ -45,17 +45,26 @@ export interface ConfigOptions {
 }
 
 /** What holds where neither file nor command line says otherwise. */
-const defaults = { listen: "127.0.0.1:7443", heartbeatSeconds: 10, telemetryHours: 24, logLevel: "info" } as const;
+const defaults = {
+  listen: "127.0.0.1:7443",
+  heartbeatSeconds: 10,
+  telemetryHours: 24,
+  logLevel: "info",
+} as const;
 
 /**
  * The configuration that a controller started with these options would have.
  * @throws `config.invalid` naming file, line and key; `config.unreadable`
  */
 export function checkControllerConfig(options: ConfigOptions = {}): ControllerConfig {
-  const file = options.configFile === undefined ? {} : read(readConfigFile(options.configFile), options.configFile);
+  const file =
+    options.configFile === undefined ? {} : read(readConfigFile(options.configFile), options.configFile);
   return {
     listen: parseListen(options.listen ?? file.listen ?? defaults.listen),
-    stateDirectory: options.stateDirectory ?? file.stateDirectory ?? defaultStateDirectory(process.env, process.geteuid?.() === 0),
+    stateDirectory:
+      options.stateDirectory ??
+      file.stateDirectory ??
+      defaultStateDirectory(process.env, process.geteuid?.() === 0),
     names: file.names ?? [],
     heartbeatMs: 1000 * (file.heartbeatSeconds ?? defaults.heartbeatSeconds),
     telemetryHours: file.telemetryHours ?? defaults.telemetryHours,
@@ -64,9 +73,12 @@ export function checkControllerConfig(options: ConfigOptions = {}): ControllerCo
 }
 
 /** Where the controller keeps its state, and the CLI looks for client.json, unless told otherwise. */
-export function defaultStateDirectory(environment: Readonly<Record<string, string | undefined>>, root: boolean): string {
+export function defaultStateDirectory(
+  environment: Readonly<Record<string, string | undefined>>,
+  root: boolean,
+): string {
   if (root) return "/var/lib/bedplate/controller";
-  const base = environment["XDG_STATE_HOME"] ?? "";
+  const base = environment.XDG_STATE_HOME ?? "";
   // The XDG specification: a relative path is invalid and to be ignored.
   return join(base.startsWith("/") ? base : join(homedir(), ".local/state"), "bedplate/controller");
 }

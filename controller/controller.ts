@@ -2,7 +2,6 @@
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { BedplateError } from "../protocol/errors.ts";
-import { ImageBearers } from "./image-bearers.ts";
 import type { App } from "./api/app.ts";
 import { createApi } from "./api/server.ts";
 import { openAuthority } from "./authority.ts";
@@ -12,6 +11,7 @@ import { ProgressBoard } from "./commands/progress.ts";
 import { CommandService } from "./commands/service.ts";
 import type { ControllerConfig } from "./config.ts";
 import { openPrivateDirectory } from "./files.ts";
+import { ImageBearers } from "./image-bearers.ts";
 import { type ImageStore, openImageStore } from "./images/store.ts";
 import { LinkMeters } from "./link/meters.ts";
 import { LinkServer } from "./link/server.ts";
@@ -43,7 +43,13 @@ export interface Controller extends AsyncDisposable {
 
 /** @throws `state.unsafe`, `state.in-use`, `state.newer`, `config.invalid` when the address cannot be had */
 export async function startController(config: ControllerConfig, parts: ControllerParts): Promise<Controller> {
-  const { log, clock = systemClock, random = systemRandom, openImages = openImageStore, reconnectWindowMsMin = 5000 } = parts;
+  const {
+    log,
+    clock = systemClock,
+    random = systemRandom,
+    openImages = openImageStore,
+    reconnectWindowMsMin = 5000,
+  } = parts;
   const directory = config.stateDirectory;
   await using stack = new AsyncDisposableStack();
   await openPrivateDirectory(directory);
@@ -54,11 +60,30 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const images = stack.use(await openImages(join(directory, "images")));
   const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
-  const [sessions, live, progress, meters] = [new Sessions(), new LiveTelemetry(), new ProgressBoard(), new LinkMeters()];
+  const [sessions, live, progress, meters] = [
+    new Sessions(),
+    new LiveTelemetry(),
+    new ProgressBoard(),
+    new LinkMeters(),
+  ];
   const dispatcher = new Dispatcher({ store, sessions, bearers, clock, log });
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log }));
   const stopping = new AbortController();
-  const api = await createApi({ store, images, commands, progress, live, sessions, bearers, meters, authority, clock, random, log, stopping: stopping.signal });
+  const api = await createApi({
+    store,
+    images,
+    commands,
+    progress,
+    live,
+    sessions,
+    bearers,
+    meters,
+    authority,
+    clock,
+    random,
+    log,
+    stopping: stopping.signal,
+  });
   stack.defer(() => api.close());
   const link = stack.use(
     new LinkServer({
@@ -72,8 +97,15 @@ export async function startController(config: ControllerConfig, parts: Controlle
   stack.defer(() => stopping.abort());
   api.server.on("upgrade", (request, socket, head) => link.upgrade(request, socket, head));
   const address = await listen(api, config);
-  await refreshClientFile(directory, { url: address.url, caPem: authority.caPem }, { tokens: store.tokens, clock, random });
-  log.info({ url: address.url, stateDirectory: directory, caSha256: authority.caSha256 }, "the controller listens");
+  await refreshClientFile(
+    directory,
+    { url: address.url, caPem: authority.caPem },
+    { tokens: store.tokens, clock, random },
+  );
+  log.info(
+    { url: address.url, stateDirectory: directory, caSha256: authority.caSha256 },
+    "the controller listens",
+  );
   const running = stack.move();
   return { address, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
@@ -82,11 +114,15 @@ async function listen(api: App, { listen: { host, port } }: ControllerConfig): P
   try {
     await api.listen({ host, port });
   } catch (cause) {
-    throw new BedplateError("config.invalid", `The controller cannot listen on ${bracketed(host)}:${port}: ${cause instanceof Error ? cause.message : String(cause)}.`, {
-      hint: "Is another controller running? Another address can be given with listen, port 0 takes a free one.",
-      details: { key: "listen" },
-      cause,
-    });
+    throw new BedplateError(
+      "config.invalid",
+      `The controller cannot listen on ${bracketed(host)}:${port}: ${cause instanceof Error ? cause.message : String(cause)}.`,
+      {
+        hint: "Is another controller running? Another address can be given with listen, port 0 takes a free one.",
+        details: { key: "listen" },
+        cause,
+      },
+    );
   }
   const bound = (api.server.address() as AddressInfo).port;
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;

@@ -14,10 +14,14 @@ export async function openPrivateDirectory(path: string): Promise<void> {
   const found = await stat(path);
   const mode = found.mode & 0o777;
   if ((mode & 0o077) !== 0) {
-    throw new BedplateError("state.unsafe", `${path} has mode ${mode.toString(8)}: others can look into the controller's state.`, {
-      hint: `Make it private: chmod 700 ${path}`,
-      details: { path, mode: mode.toString(8) },
-    });
+    throw new BedplateError(
+      "state.unsafe",
+      `${path} has mode ${mode.toString(8)}: others can look into the controller's state.`,
+      {
+        hint: `Make it private: chmod 700 ${path}`,
+        details: { path, mode: mode.toString(8) },
+      },
+    );
   }
   refuseForeign(path, found.uid);
 }
@@ -33,10 +37,14 @@ export async function readPrivateFile(path: string): Promise<string | undefined>
     await using file = await open(path, "r");
     const found = await file.stat();
     if ((found.mode & 0o077) !== 0) {
-      throw new BedplateError("state.unsafe", `${path} has mode ${(found.mode & 0o777).toString(8)}: others can read it.`, {
-        hint: `If nobody did, make it private: chmod 600 ${path}. If in doubt, replace the key.`,
-        details: { path },
-      });
+      throw new BedplateError(
+        "state.unsafe",
+        `${path} has mode ${(found.mode & 0o777).toString(8)}: others can read it.`,
+        {
+          hint: `If nobody did, make it private: chmod 600 ${path}. If in doubt, replace the key.`,
+          details: { path },
+        },
+      );
     }
     refuseForeign(path, found.uid);
     text = await file.readFile("utf8");
@@ -62,7 +70,11 @@ export function readConfigFile(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (cause) {
-    throw new BedplateError("config.unreadable", `The configuration file ${path} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}.`, { cause });
+    throw new BedplateError(
+      "config.unreadable",
+      `The configuration file ${path} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}.`,
+      { cause },
+    );
   }
 }
 
@@ -90,10 +102,14 @@ export function readRange(path: string, range: { start: number; end: number }): 
 function refuseForeign(path: string, owner: number): void {
   const self = process.geteuid?.();
   if (self !== undefined && owner !== self) {
-    throw new BedplateError("state.unsafe", `${path} belongs to user ${owner}, the controller runs as user ${self}.`, {
-      hint: "Run the controller as the owner of its state directory.",
-      details: { path, owner },
-    });
+    throw new BedplateError(
+      "state.unsafe",
+      `${path} belongs to user ${owner}, the controller runs as user ${self}.`,
+      {
+        hint: "Run the controller as the owner of its state directory.",
+        details: { path, owner },
+      },
+    );
   }
 }
 

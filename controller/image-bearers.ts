@@ -21,9 +21,18 @@ export class ImageBearers {
 
   /** The host and image that the text is good for; undefined when it is no bearer of ours or has expired. */
   check(text: string): { readonly host: string; readonly root: string } | undefined {
-    const match = /^(bedplate-image\.([0-9a-f]{64})\.([0-9a-f]{64})\.(\d{1,16}))\.([A-Za-z0-9_-]{43})$/.exec(text);
+    const match = /^(bedplate-image\.([0-9a-f]{64})\.([0-9a-f]{64})\.(\d{1,16}))\.([A-Za-z0-9_-]{43})$/.exec(
+      text,
+    );
     if (match === null) return undefined;
-    const [, claim, host, root, expiresAt, mac] = match as unknown as [string, string, string, string, string, string];
+    const [, claim, host, root, expiresAt, mac] = match as unknown as [
+      string,
+      string,
+      string,
+      string,
+      string,
+      string,
+    ];
     if (!timingSafeEqual(this.#mac(claim), Buffer.from(mac, "base64url"))) return undefined;
     return Number(expiresAt) > this.#clock.now() ? { host, root } : undefined;
   }

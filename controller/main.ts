@@ -4,9 +4,9 @@ import { type ControllerAddress, type ControllerParts, startController } from ".
 import { type Log, openLog } from "./log.ts";
 import { systemClock } from "./system.ts";
 
-export { checkControllerConfig, defaultStateDirectory } from "./config.ts";
 export { clientFileName } from "./client-file.ts";
 export type { ControllerConfig } from "./config.ts";
+export { checkControllerConfig, defaultStateDirectory } from "./config.ts";
 export type { ControllerAddress } from "./controller.ts";
 
 export interface ControllerOptions extends ConfigOptions {
@@ -18,11 +18,16 @@ export interface ControllerOptions extends ConfigOptions {
  * Runs a controller until `signal` aborts; then sends its agents away with a time to come back, and closes what it has open.
  * @throws `config.invalid`, `config.unreadable`, `state.unsafe`, `state.in-use`, `state.newer`
  */
-export async function runController(options: ControllerOptions, signal: AbortSignal, onReady?: (address: ControllerAddress) => void): Promise<void> {
+export async function runController(
+  options: ControllerOptions,
+  signal: AbortSignal,
+  onReady?: (address: ControllerAddress) => void,
+): Promise<void> {
   const config = checkControllerConfig(options);
   const parts: ControllerParts = { log: options.log ?? openLog(config.logLevel, systemClock) };
   await using controller = await startController(config, parts);
   onReady?.(controller.address);
-  if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  if (!signal.aborted)
+    await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
   parts.log.info({}, "the controller stops");
 }

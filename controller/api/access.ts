@@ -3,7 +3,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { findApiToken } from "../api-tokens.ts";
 import { type Scope, scopes } from "../store/store.ts";
 import type { Clock } from "../system.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 
 export function guardRoutes(app: App, parts: ApiParts): void {
   const failures = new FailureCounter(parts.clock);
@@ -18,17 +18,31 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       request.imageRoot = image.root;
       return;
     }
-    const token = text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
+    const token =
+      text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
     if (token === undefined) {
       // A right token always passes, so nobody locks out a neighbour behind the same address.
-      if (failures.add(request.ip) === "too-many") throw new BedplateError("api.rate-limited", "Too many requests without a valid token came from this address.");
-      throw new BedplateError("api.unauthorized", text === undefined ? "The request has no bearer token." : "The bearer token is not known here or has expired.", {
-        hint: "The controller's first token is in client.json in its state directory, which the CLI reads by itself.",
-      });
+      if (failures.add(request.ip) === "too-many")
+        throw new BedplateError(
+          "api.rate-limited",
+          "Too many requests without a valid token came from this address.",
+        );
+      throw new BedplateError(
+        "api.unauthorized",
+        text === undefined
+          ? "The request has no bearer token."
+          : "The bearer token is not known here or has expired.",
+        {
+          hint: "The controller's first token is in client.json in its state directory, which the CLI reads by itself.",
+        },
+      );
     }
     const needed: Scope = access === undefined ? "admin" : access === "image" ? "read" : access;
     if (scopes.indexOf(token.scope) < scopes.indexOf(needed)) {
-      throw new BedplateError("api.forbidden", `The token's scope is "${token.scope}"; this needs "${needed}".`);
+      throw new BedplateError(
+        "api.forbidden",
+        `The token's scope is "${token.scope}"; this needs "${needed}".`,
+      );
     }
   });
 }

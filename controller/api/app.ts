@@ -1,6 +1,12 @@
 // What every route file needs: the parts it may use, and Fastify typed by our schemas.
 import type { Server } from "node:https";
-import type { FastifyInstance, FastifyTypeProvider, RawReplyDefaultExpression, RawRequestDefaultExpression, FastifyBaseLogger } from "fastify";
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyTypeProvider,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+} from "fastify";
 import type { Static, TSchema } from "typebox";
 import type { Authority } from "../authority.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
@@ -36,7 +42,13 @@ interface SchemaTypes extends FastifyTypeProvider {
   serializer: this["schema"] extends TSchema ? Static<this["schema"]> : unknown;
 }
 
-export type App = FastifyInstance<Server, RawRequestDefaultExpression<Server>, RawReplyDefaultExpression<Server>, FastifyBaseLogger, SchemaTypes>;
+export type App = FastifyInstance<
+  Server,
+  RawRequestDefaultExpression<Server>,
+  RawReplyDefaultExpression<Server>,
+  FastifyBaseLogger,
+  SchemaTypes
+>;
 
 /** Who may call a route: a scope; `image`, read or the bearer of that image; `anyone`. */
 export type Access = Scope | "image" | "anyone";

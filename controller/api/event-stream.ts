@@ -20,7 +20,10 @@ const stuckMs = 30_000;
 const bufferedBytesSoft = 64 * 1024;
 const bufferedBytesMax = 4 * limits.socketBufferBytesMax;
 
-export function openEventStream(reply: FastifyReply, { clock, stopping }: Pick<ApiParts, "clock" | "stopping">): EventStream {
+export function openEventStream(
+  reply: FastifyReply,
+  { clock, stopping }: Pick<ApiParts, "clock" | "stopping">,
+): EventStream {
   const response = reply.raw;
   const { promise: ended, resolve } = Promise.withResolvers<void>();
   reply.hijack();
@@ -55,7 +58,9 @@ export function openEventStream(reply: FastifyReply, { clock, stopping }: Pick<A
     send({ id, event, data }) {
       if (response.destroyed) return;
       // JSON has no line breaks of its own, so each event is one data line.
-      response.write(`${id === undefined ? "" : `id: ${id}\n`}${event === undefined ? "" : `event: ${event}\n`}data: ${JSON.stringify(data)}\n\n`);
+      response.write(
+        `${id === undefined ? "" : `id: ${id}\n`}${event === undefined ? "" : `event: ${event}\n`}data: ${JSON.stringify(data)}\n\n`,
+      );
       if (response.writableLength > bufferedBytesMax) end();
     },
     async drained() {

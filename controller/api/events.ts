@@ -2,7 +2,7 @@
 import Type from "typebox";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Count } from "../../protocol/schema.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 import { openEventStream } from "./event-stream.ts";
 import { answerOf, problemAnswers } from "./schemas.ts";
 
@@ -16,7 +16,13 @@ export function eventRoutes(app: App, parts: ApiParts): void {
       config: { access: "read" },
       schema: {
         querystring: Query,
-        response: { 200: answerOf("Events after `since` (or the header Last-Event-ID), and then each new one. Without either: from now on.", "text/event-stream"), ...problemAnswers },
+        response: {
+          200: answerOf(
+            "Events after `since` (or the header Last-Event-ID), and then each new one. Without either: from now on.",
+            "text/event-stream",
+          ),
+          ...problemAnswers,
+        },
       },
     },
     async (request, reply) => {
@@ -51,5 +57,7 @@ export function eventRoutes(app: App, parts: ApiParts): void {
 }
 
 function gone(index: number): BedplateError {
-  return new BedplateError("api.gone", `Events after ${index} are no longer kept.`, { hint: "List what you follow, then follow from now on: GET /v1/events without since." });
+  return new BedplateError("api.gone", `Events after ${index} are no longer kept.`, {
+    hint: "List what you follow, then follow from now on: GET /v1/events without since.",
+  });
 }

@@ -1,24 +1,36 @@
 // /v1/hosts: who there is, and what they read.
-import { HostList, type HostView, HostView as HostSchema, TelemetryView } from "../../protocol/api.ts";
+import { HostList, HostView as HostSchema, type HostView, TelemetryView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Store, StoredHost } from "../store/store.ts";
-import type { App, ApiParts } from "./app.ts";
-import { HostParameters, answerOf, problemAnswers } from "./schemas.ts";
+import type { ApiParts, App } from "./app.ts";
 import { openEventStream } from "./event-stream.ts";
+import { answerOf, HostParameters, problemAnswers } from "./schemas.ts";
 
 export function hostRoutes(app: App, parts: ApiParts): void {
   const { store, live } = parts;
-  app.get("/v1/hosts", { config: { access: "read" }, schema: { response: { 200: HostList, ...problemAnswers } } }, async () => ({
-    hosts: (await store.hosts.list()).map((host) => hostView(parts, host)),
-  }));
+  app.get(
+    "/v1/hosts",
+    { config: { access: "read" }, schema: { response: { 200: HostList, ...problemAnswers } } },
+    async () => ({
+      hosts: (await store.hosts.list()).map((host) => hostView(parts, host)),
+    }),
+  );
 
-  app.get("/v1/hosts/:host", { config: { access: "read" }, schema: { params: HostParameters, response: { 200: HostSchema, ...problemAnswers } } }, async (request) =>
-    hostView(parts, await findHost(store, request.params.host)),
+  app.get(
+    "/v1/hosts/:host",
+    {
+      config: { access: "read" },
+      schema: { params: HostParameters, response: { 200: HostSchema, ...problemAnswers } },
+    },
+    async (request) => hostView(parts, await findHost(store, request.params.host)),
   );
 
   app.get(
     "/v1/hosts/:host/telemetry",
-    { config: { access: "read" }, schema: { params: HostParameters, response: { 200: TelemetryView, ...problemAnswers } } },
+    {
+      config: { access: "read" },
+      schema: { params: HostParameters, response: { 200: TelemetryView, ...problemAnswers } },
+    },
     async (request) => live.view((await findHost(store, request.params.host)).id),
   );
 
@@ -26,7 +38,13 @@ export function hostRoutes(app: App, parts: ApiParts): void {
     "/v1/hosts/:host/telemetry/live",
     {
       config: { access: "read" },
-      schema: { params: HostParameters, response: { 200: answerOf("Events: dictionary first and after each change, then samples.", "text/event-stream"), ...problemAnswers } },
+      schema: {
+        params: HostParameters,
+        response: {
+          200: answerOf("Events: dictionary first and after each change, then samples.", "text/event-stream"),
+          ...problemAnswers,
+        },
+      },
     },
     async (request, reply) => {
       const host = await findHost(store, request.params.host);
@@ -34,7 +52,8 @@ export function hostRoutes(app: App, parts: ApiParts): void {
       using _following = live.follow(host.id, {
         dictionary: (dictionary) => stream.send({ event: "dictionary", data: dictionary }),
         // A reader that cannot keep up misses samples, as a live view may; the newest counts.
-        sample: (at, values) => stream.writable && stream.send({ event: "sample", data: { at, values: [...values] } }),
+        sample: (at, values) =>
+          stream.writable && stream.send({ event: "sample", data: { at, values: [...values] } }),
       });
       await stream.ended;
     },
@@ -45,10 +64,15 @@ export function hostRoutes(app: App, parts: ApiParts): void {
 export async function findHost(store: Pick<Store, "hosts">, reference: string): Promise<StoredHost> {
   const [host, another] = await store.hosts.find(reference);
   if (host === undefined) {
-    throw new BedplateError("host.unknown", `There is no host "${reference}".`, { hint: "Give its name, its id, or at least 6 digits of the id: see GET /v1/hosts." });
+    throw new BedplateError("host.unknown", `There is no host "${reference}".`, {
+      hint: "Give its name, its id, or at least 6 digits of the id: see GET /v1/hosts.",
+    });
   }
   if (another !== undefined) {
-    throw new BedplateError("host.ambiguous", `"${reference}" begins the ids of several hosts.`, { hint: "Give more digits of the id.", details: { hosts: [host.id, another.id] } });
+    throw new BedplateError("host.ambiguous", `"${reference}" begins the ids of several hosts.`, {
+      hint: "Give more digits of the id.",
+      details: { hosts: [host.id, another.id] },
+    });
   }
   return host;
 }
@@ -66,6 +90,11 @@ function hostView({ sessions, live }: ApiParts, host: StoredHost): HostView {
     agentVersion: host.agentVersion,
     bootId: host.bootId,
     clockOffsetMs: host.clockOffsetMs,
-    telemetry: { series: live.seriesCount(host.id) ?? host.series, samples: host.batches, gaps: host.gaps, lastAt: host.lastBatchAt },
+    telemetry: {
+      series: live.seriesCount(host.id) ?? host.series,
+      samples: host.batches,
+      gaps: host.gaps,
+      lastAt: host.lastBatchAt,
+    },
   };
 }

@@ -8,9 +8,9 @@ import { limits } from "../../protocol/limits.ts";
 import { Digest } from "../../protocol/schema.ts";
 import { readRange } from "../files.ts";
 import type { ImageStore } from "../images/store.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 import { parseRange } from "./range.ts";
-import { ImageParameters, answerOf, problemAnswers } from "./schemas.ts";
+import { answerOf, ImageParameters, problemAnswers } from "./schemas.ts";
 
 const RootParameters = Type.Object({ root: Digest });
 const octets = "application/octet-stream";
@@ -21,35 +21,71 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
   const { store, images, clock, log } = parts;
   // A scope of its own, so that streamed bodies are taken by these routes and no others.
   void whole.register(async (app: App) => {
-    app.addContentTypeParser("*", (_request: unknown, payload: IncomingMessage, done: (error: null, body: IncomingMessage) => void) => done(null, payload));
+    app.addContentTypeParser(
+      "*",
+      (_request: unknown, payload: IncomingMessage, done: (error: null, body: IncomingMessage) => void) =>
+        done(null, payload),
+    );
 
-    app.get("/v1/images", { config: { access: "read" }, schema: { response: { 200: ImageList, ...problemAnswers } } }, async () => {
-      await images.rescan();
-      return { images: images.list() };
-    });
+    app.get(
+      "/v1/images",
+      { config: { access: "read" }, schema: { response: { 200: ImageList, ...problemAnswers } } },
+      async () => {
+        await images.rescan();
+        return { images: images.list() };
+      },
+    );
 
-    app.get("/v1/images/:root", { config: { access: "read" }, schema: { params: ImageParameters, response: { 200: ImageView, ...problemAnswers } } }, (request) =>
-      findImage(images, request.params.root),
+    app.get(
+      "/v1/images/:root",
+      {
+        config: { access: "read" },
+        schema: { params: ImageParameters, response: { 200: ImageView, ...problemAnswers } },
+      },
+      (request) => findImage(images, request.params.root),
     );
 
     app.put(
       "/v1/images/:root/manifest",
-      { config: { access: "operate" }, bodyLimit: bodyBytesMax, schema: { consumes: [octets], params: RootParameters, response: { 204: Type.Null(), ...problemAnswers } } },
+      {
+        config: { access: "operate" },
+        bodyLimit: bodyBytesMax,
+        schema: {
+          consumes: [octets],
+          params: RootParameters,
+          response: { 204: Type.Null(), ...problemAnswers },
+        },
+      },
       async (request, reply) => {
-        await images.beginUpload(request.params.root, await readWhole(streamOf(request.body), limits.manifestBytesMax));
+        await images.beginUpload(
+          request.params.root,
+          await readWhole(streamOf(request.body), limits.manifestBytesMax),
+        );
         return reply.code(204).send(null);
       },
     );
 
     app.put(
       "/v1/images/:root/frames",
-      { config: { access: "operate" }, bodyLimit: bodyBytesMax, schema: { consumes: [octets], params: RootParameters, response: { 201: ImageView, ...problemAnswers } } },
+      {
+        config: { access: "operate" },
+        bodyLimit: bodyBytesMax,
+        schema: {
+          consumes: [octets],
+          params: RootParameters,
+          response: { 201: ImageView, ...problemAnswers },
+        },
+      },
       async (request, reply) => {
         const gone = new AbortController();
         request.raw.once("close", () => {
           if (!request.raw.complete) gone.abort();
         });
-        const image = await images.receiveFrames(request.params.root, streamOf(request.body), AbortSignal.any([gone.signal, parts.stopping]));
+        const image = await images.receiveFrames(
+          request.params.root,
+          streamOf(request.body),
+          AbortSignal.any([gone.signal, parts.stopping]),
+        );
         await store.events.append({ topic: "image", id: image.root, event: "added" }, clock.now());
         log.info({ image: image.root, name: image.name, bytes: image.storedBytes }, "an image was added");
         return reply.code(201).send(image);
@@ -63,23 +99,36 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
           config: { access: "image" },
           schema: {
             params: ImageParameters,
-            response: { 200: answerOf(`The image's ${part}.`, octets), 206: answerOf("The range asked for.", octets), ...problemAnswers },
+            response: {
+              200: answerOf(`The image's ${part}.`, octets),
+              206: answerOf("The range asked for.", octets),
+              ...problemAnswers,
+            },
           },
         },
         async (request, reply) => {
           const image = await findImage(images, request.params.root);
-          if (request.imageRoot !== undefined && request.imageRoot !== image.root) throw new BedplateError("api.forbidden", "The bearer is for another image.");
+          if (request.imageRoot !== undefined && request.imageRoot !== image.root)
+            throw new BedplateError("api.forbidden", "The bearer is for another image.");
           const { path, sizeBytes } = await images.open(image.root, part);
           // What a root names never changes, so neither does its tag.
-          void reply.header("accept-ranges", "bytes").header("content-type", octets).header("etag", `"${image.root}-${part}"`).header("cache-control", "private, immutable");
+          void reply
+            .header("accept-ranges", "bytes")
+            .header("content-type", octets)
+            .header("etag", `"${image.root}-${part}"`)
+            .header("cache-control", "private, immutable");
           const range = parseRange(request.headers.range, sizeBytes);
           if (range === "unsatisfiable") {
             void reply.header("content-range", `bytes */${sizeBytes}`);
-            return reply.code(416).serializer((text: unknown) => String(text)).send("");
+            return reply
+              .code(416)
+              .serializer((text: unknown) => String(text))
+              .send("");
           }
           const { start, end } = range ?? { start: 0, end: sizeBytes - 1 };
           void reply.header("content-length", end - start + 1);
-          if (range !== undefined) void reply.code(206).header("content-range", `bytes ${start}-${end}/${sizeBytes}`);
+          if (range !== undefined)
+            void reply.code(206).header("content-range", `bytes ${start}-${end}/${sizeBytes}`);
           return reply.send(sizeBytes === 0 ? Buffer.alloc(0) : readRange(path, { start, end }));
         },
       );
@@ -99,7 +148,9 @@ async function findImage(images: ImageStore, reference: string): Promise<ImageVi
 
 function streamOf(body: unknown): Readable {
   if (body === null || typeof body !== "object" || !(Symbol.asyncIterator in body)) {
-    throw new BedplateError("api.bad-request", "The request has no body of octets.", { hint: `Send the bytes as ${octets}.` });
+    throw new BedplateError("api.bad-request", "The request has no body of octets.", {
+      hint: `Send the bytes as ${octets}.`,
+    });
   }
   return body as Readable;
 }
@@ -109,7 +160,8 @@ async function readWhole(body: Readable, bytesMax: number): Promise<Uint8Array> 
   let bytes = 0;
   for await (const chunk of body as AsyncIterable<Uint8Array>) {
     bytes += chunk.length;
-    if (bytes > bytesMax) throw new BedplateError("api.too-large", `The body has more than ${bytesMax} bytes.`);
+    if (bytes > bytesMax)
+      throw new BedplateError("api.too-large", `The body has more than ${bytesMax} bytes.`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

@@ -2,13 +2,19 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import { operationStates } from "../../protocol/commands.ts";
 import { version } from "../../protocol/version.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 import { answerOf, problemAnswers } from "./schemas.ts";
 
 export function metricsRoutes(app: App, parts: ApiParts): void {
   const registry = controllerRegistry(parts);
-  app.get("/metrics", { config: { access: "read" }, schema: { response: { 200: answerOf("Prometheus text.", "text/plain"), ...problemAnswers } } }, async (_request, reply) =>
-    reply.header("content-type", registry.contentType).send(await registry.metrics()),
+  app.get(
+    "/metrics",
+    {
+      config: { access: "read" },
+      schema: { response: { 200: answerOf("Prometheus text.", "text/plain"), ...problemAnswers } },
+    },
+    async (_request, reply) =>
+      reply.header("content-type", registry.contentType).send(await registry.metrics()),
   );
 }
 
@@ -16,7 +22,12 @@ function controllerRegistry({ store, sessions, meters }: ApiParts): Registry {
   const registry = new Registry();
   const registers = [registry];
   const prefix = "bedplate_controller_";
-  new Gauge({ name: `${prefix}info`, help: "The controller's version.", labelNames: ["version"], registers }).set({ version }, 1);
+  new Gauge({
+    name: `${prefix}info`,
+    help: "The controller's version.",
+    labelNames: ["version"],
+    registers,
+  }).set({ version }, 1);
   new Gauge({
     name: `${prefix}hosts`,
     help: "Hosts by connection.",
@@ -45,7 +56,10 @@ function controllerRegistry({ store, sessions, meters }: ApiParts): Registry {
     link_refused_total: ["Connections refused because too many were unproven.", () => meters.refused],
     records_total: ["Records received, repetitions included.", () => meters.records],
     telemetry_batches_total: ["Batches of readings received.", () => meters.batches],
-    telemetry_batches_dropped_total: ["Batches dropped for want of the one before them.", () => meters.batchesDropped],
+    telemetry_batches_dropped_total: [
+      "Batches dropped for want of the one before them.",
+      () => meters.batchesDropped,
+    ],
   } satisfies Record<string, [string, () => number]>;
   for (const [name, [help, value]] of Object.entries(counters) as [string, [string, () => number]][]) {
     new Counter({

@@ -12,11 +12,23 @@ export const problemType = "application/problem+json";
 export function answerProblems(app: App, log: Log): void {
   app.setErrorHandler((error, request, reply) => {
     const known = knownError(error);
-    if (known === undefined) log.error({ err: error, method: request.method, path: request.routeOptions.url }, "a fault while answering a request");
-    return sendProblem(reply, known ?? new BedplateError("internal", "The controller failed; its log has more."));
+    if (known === undefined)
+      log.error(
+        { err: error, method: request.method, path: request.routeOptions.url },
+        "a fault while answering a request",
+      );
+    return sendProblem(
+      reply,
+      known ?? new BedplateError("internal", "The controller failed; its log has more."),
+    );
   });
   app.setNotFoundHandler((request, reply) =>
-    sendProblem(reply, new BedplateError("api.not-found", `There is nothing to ${request.method} at this path.`, { hint: "GET /openapi.json lists all paths." })),
+    sendProblem(
+      reply,
+      new BedplateError("api.not-found", `There is nothing to ${request.method} at this path.`, {
+        hint: "GET /openapi.json lists all paths.",
+      }),
+    ),
   );
 }
 
@@ -89,7 +101,8 @@ function knownError(error: unknown): BedplateError | undefined {
   if (error instanceof BedplateError) return error.code === "internal" ? undefined : error;
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
   const message = error instanceof Error ? error.message : String(error);
-  if (status === 413) return new BedplateError("api.too-large", "The request's body is larger than is taken here.");
+  if (status === 413)
+    return new BedplateError("api.too-large", "The request's body is larger than is taken here.");
   if (status >= 400 && status < 500) return new BedplateError("api.bad-request", message);
   return undefined;
 }

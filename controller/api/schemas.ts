@@ -3,16 +3,20 @@ import Type, { type TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { Convert } from "typebox/value";
 import { Problem } from "../../protocol/api.ts";
+import { assert, type BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import { BedplateError, assert } from "../../protocol/errors.ts";
 import { checker } from "../../protocol/schema.ts";
 import type { App } from "./app.ts";
 import { problemType } from "./problems.ts";
 
 /** What a host is called in a path: its id, a prefix of 6 digits or more, or its name. */
-export const HostParameters = Type.Object({ host: Type.String({ minLength: 1, maxLength: limits.nameLengthMax }) });
+export const HostParameters = Type.Object({
+  host: Type.String({ minLength: 1, maxLength: limits.nameLengthMax }),
+});
 /** An image's root, a prefix of 8 digits or more, or its name. */
-export const ImageParameters = Type.Object({ root: Type.String({ minLength: 1, maxLength: limits.nameLengthMax }) });
+export const ImageParameters = Type.Object({
+  root: Type.String({ minLength: 1, maxLength: limits.nameLengthMax }),
+});
 
 /** The answer of every route when it is not the one asked for. */
 export const problemAnswers = {
@@ -27,7 +31,12 @@ export function answerOf(description: string, contentType: string): Record<strin
 /** Makes Fastify check by our schemas what comes in, and what goes out. */
 export function checkBySchemas(app: App): void {
   app.setValidatorCompiler(({ schema, httpPart }) => {
-    const what = httpPart === "body" ? "request's body" : httpPart === "querystring" ? "request's query" : "request's path";
+    const what =
+      httpPart === "body"
+        ? "request's body"
+        : httpPart === "querystring"
+          ? "request's query"
+          : "request's path";
     const check = checker(schema as TSchema, "api.bad-request", what);
     return (value: unknown) => {
       try {

@@ -3,7 +3,7 @@ import swagger from "@fastify/swagger";
 import Fastify from "fastify";
 import { version } from "../../protocol/version.ts";
 import { guardRoutes } from "./access.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
 import { hostRoutes } from "./hosts.ts";
@@ -35,12 +35,24 @@ export async function createApi(parts: ApiParts): Promise<App> {
   answerProblems(app, parts.log);
   guardRoutes(app, parts);
   app.addHook("onResponse", async (request, reply) => {
-    parts.log.debug({ method: request.method, path: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, "answered");
+    parts.log.debug(
+      {
+        method: request.method,
+        path: request.routeOptions.url,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+      },
+      "answered",
+    );
   });
   await app.register(swagger, {
     openapi: {
       openapi: "3.1.0",
-      info: { title: "Bedplate controller", version, license: { name: "Apache-2.0", identifier: "Apache-2.0" } },
+      info: {
+        title: "Bedplate controller",
+        version,
+        license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+      },
       components: { securitySchemes: { token: { type: "http", scheme: "bearer" } } },
       security: [{ token: [] }],
     },
@@ -52,7 +64,9 @@ export async function createApi(parts: ApiParts): Promise<App> {
   joinTokenRoutes(app, parts);
   eventRoutes(app, parts);
   metricsRoutes(app, parts);
-  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async () => app.swagger());
+  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async () =>
+    app.swagger(),
+  );
   await app.ready();
   return app;
 }

@@ -3,23 +3,40 @@ import { StatusView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { subprotocol } from "../../protocol/messages.ts";
 import { version } from "../../protocol/version.ts";
-import type { App, ApiParts } from "./app.ts";
+import type { ApiParts, App } from "./app.ts";
 import { answerOf, problemAnswers } from "./schemas.ts";
 
 export function statusRoutes(app: App, { store, authority, sessions, clock }: ApiParts): void {
-  app.get("/v1/status", { config: { access: "read" }, schema: { response: { 200: StatusView, ...problemAnswers } } }, async () => ({
-    version,
-    epoch: await store.epoch(),
-    at: clock.now(),
-    hosts: { known: (await store.hosts.list()).length, online: sessions.count },
-  }));
-
-  // Public, and believed only when its SHA-256 is the one in a join token.
-  app.get("/v1/ca", { config: { access: "anyone" }, schema: { response: { 200: answerOf("The CA certificate, PEM.", "application/x-pem-file"), ...problemAnswers } } }, async (_request, reply) =>
-    reply.header("content-type", "application/x-pem-file").send(authority.caPem),
+  app.get(
+    "/v1/status",
+    { config: { access: "read" }, schema: { response: { 200: StatusView, ...problemAnswers } } },
+    async () => ({
+      version,
+      epoch: await store.epoch(),
+      at: clock.now(),
+      hosts: { known: (await store.hosts.list()).length, online: sessions.count },
+    }),
   );
 
-  app.get("/v1/link", { config: { access: "anyone" }, schema: { response: { ...problemAnswers } } }, async () => {
-    throw new BedplateError("api.bad-request", "Agents connect here by WebSocket.", { hint: `Upgrade with Sec-WebSocket-Protocol: ${subprotocol}.` });
-  });
+  // Public, and believed only when its SHA-256 is the one in a join token.
+  app.get(
+    "/v1/ca",
+    {
+      config: { access: "anyone" },
+      schema: {
+        response: { 200: answerOf("The CA certificate, PEM.", "application/x-pem-file"), ...problemAnswers },
+      },
+    },
+    async (_request, reply) => reply.header("content-type", "application/x-pem-file").send(authority.caPem),
+  );
+
+  app.get(
+    "/v1/link",
+    { config: { access: "anyone" }, schema: { response: { ...problemAnswers } } },
+    async () => {
+      throw new BedplateError("api.bad-request", "Agents connect here by WebSocket.", {
+        hint: `Upgrade with Sec-WebSocket-Protocol: ${subprotocol}.`,
+      });
+    },
+  );
 }

@@ -54,7 +54,11 @@ export class Dispatcher {
             break;
           }
           if (!session.offered.has(open.id)) await this.#offer(session, open.id);
-          if (open.cancelRequestedAt !== null && session.offered.has(open.id) && !session.cancelled.has(open.id)) {
+          if (
+            open.cancelRequestedAt !== null &&
+            session.offered.has(open.id) &&
+            !session.cancelled.has(open.id)
+          ) {
             session.cancelled.add(open.id);
             session.send({ t: "cancel", command: open.id });
           }
@@ -93,6 +97,11 @@ export class Dispatcher {
     const decoded = decodeCommand(command.document);
     if (!("image" in decoded.arguments)) return [];
     const root = decoded.arguments.image.root;
-    return [{ url: `https://${session.authority}/v1/images/${root}`, bearer: this.#parts.bearers.issue(session.host, root) }];
+    return [
+      {
+        url: `https://${session.authority}/v1/images/${root}`,
+        bearer: this.#parts.bearers.issue(session.host, root),
+      },
+    ];
   }
 }

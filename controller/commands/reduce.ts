@@ -1,5 +1,5 @@
 // The life of a command as the controller sees it, pure: (state, event) → state. A simulator drives this very function.
-import { type OperationState, type Result, isTerminal, operationStates } from "../../protocol/commands.ts";
+import { isTerminal, type OperationState, operationStates, type Result } from "../../protocol/commands.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 
@@ -27,7 +27,14 @@ export type CommandEvent =
 export const historyMax = 64;
 
 export function newCommandState(at: number): CommandState {
-  return { state: "waiting", updatedAt: at, cancelRequestedAt: null, runs: 0, result: null, history: [{ state: "waiting", at }] };
+  return {
+    state: "waiting",
+    updatedAt: at,
+    cancelRequestedAt: null,
+    runs: 0,
+    result: null,
+    history: [{ state: "waiting", at }],
+  };
 }
 
 /**
@@ -47,17 +54,43 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       return { ...before, state: "running", runs, updatedAt: at, history: remember(before, "running", at) };
     }
     case "refused":
-      return end(before, "refused", { outcome: "failed", startedAt: at, endedAt: at, error: event.error }, at);
+      return end(
+        before,
+        "refused",
+        { outcome: "failed", startedAt: at, endedAt: at, error: event.error },
+        at,
+      );
     case "result":
       return end(before, event.result.outcome, event.result, at);
     case "cancel":
       // Never offered: no host can have begun it. Otherwise the host decides, and its result says what came of it.
-      if (before.state === "waiting") return end(before, "cancelled", ended("cancelled", "command.cancelled", "The command was cancelled before it was sent to its host.", at), at);
+      if (before.state === "waiting")
+        return end(
+          before,
+          "cancelled",
+          ended(
+            "cancelled",
+            "command.cancelled",
+            "The command was cancelled before it was sent to its host.",
+            at,
+          ),
+          at,
+        );
       return before.cancelRequestedAt === null ? { ...before, cancelRequestedAt: at, updatedAt: at } : before;
     case "expire":
       // Once offered, the host itself keeps the limit and answers; only what never left here ends here.
       if (before.state !== "waiting") return before;
-      return end(before, "failed", ended("failed", "command.expired", "The host was not connected before the command's time limit to start.", at), at);
+      return end(
+        before,
+        "failed",
+        ended(
+          "failed",
+          "command.expired",
+          "The host was not connected before the command's time limit to start.",
+          at,
+        ),
+        at,
+      );
   }
 }
 
@@ -75,7 +108,12 @@ function end(before: CommandState, state: OperationState, result: Result, at: nu
   return { ...before, state, result, updatedAt: at, history: remember(before, state, at) };
 }
 
-function ended(outcome: "cancelled" | "failed", code: "command.cancelled" | "command.expired", message: string, at: number): Result {
+function ended(
+  outcome: "cancelled" | "failed",
+  code: "command.cancelled" | "command.expired",
+  message: string,
+  at: number,
+): Result {
   return { outcome, startedAt: at, endedAt: at, error: reportOf(new BedplateError(code, message)) };
 }
 

@@ -35,7 +35,10 @@ export class CommandService implements Disposable {
    * Takes a command document as text, byte for byte. The same one again is answered with its state.
    * @throws what decodeCommand throws; `host.unknown`, `image.unknown`, `command.id-conflict`, `api.rate-limited`
    */
-  async submit(document: string, signatures: readonly string[]): Promise<{ readonly status: "created" | "known"; readonly command: StoredCommand }> {
+  async submit(
+    document: string,
+    signatures: readonly string[],
+  ): Promise<{ readonly status: "created" | "known"; readonly command: StoredCommand }> {
     const bytes = utf8(document);
     const command = decodeCommand(bytes);
     const known = await this.#parts.store.commands.get(command.id);
@@ -50,9 +53,15 @@ export class CommandService implements Disposable {
     });
     switch (answer.status) {
       case "full":
-        throw new BedplateError("api.rate-limited", `${storeLimits.openCommandsMax} commands wait for this host or run on it.`, { hint: "Let some end, or cancel them." });
+        throw new BedplateError(
+          "api.rate-limited",
+          `${storeLimits.openCommandsMax} commands wait for this host or run on it.`,
+          { hint: "Let some end, or cancel them." },
+        );
       case "conflict":
-        throw new BedplateError("command.id-conflict", `A command ${id} with other content exists.`, { hint: "Make a new id (UUID version 7) for a new command." });
+        throw new BedplateError("command.id-conflict", `A command ${id} with other content exists.`, {
+          hint: "Make a new id (UUID version 7) for a new command.",
+        });
       case "created":
         this.#parts.log.info({ command: id, host, kind, mode }, "a command was taken");
         this.#parts.dispatcher.wake(host);
@@ -71,7 +80,9 @@ export class CommandService implements Disposable {
     const before = await store.commands.get(id);
     if (before === undefined) throw new BedplateError("api.not-found", `There is no command ${id}.`);
     if (isTerminal(before.state)) {
-      throw new BedplateError("command.not-cancellable", `The command has ended already: ${before.state}.`, { details: { state: before.state } });
+      throw new BedplateError("command.not-cancellable", `The command has ended already: ${before.state}.`, {
+        details: { state: before.state },
+      });
     }
     const after = (await store.commands.apply(id, { type: "cancel" }, clock.now()))!;
     dispatcher.wake(after.host);
@@ -83,7 +94,8 @@ export class CommandService implements Disposable {
     const { store, clock, log } = this.#parts;
     try {
       const at = clock.now();
-      for (const id of await store.commands.expired(at)) await store.commands.apply(id, { type: "expire" }, at);
+      for (const id of await store.commands.expired(at))
+        await store.commands.apply(id, { type: "expire" }, at);
     } catch (error) {
       log.error({ err: error }, "expired commands could not be ended");
     }
@@ -91,13 +103,18 @@ export class CommandService implements Disposable {
 
   async #check(command: Command): Promise<void> {
     if ((await this.#parts.store.hosts.get(command.host)) === undefined) {
-      throw new BedplateError("host.unknown", `There is no host ${command.host}.`, { hint: "A command names its host by its whole id: see GET /v1/hosts." });
+      throw new BedplateError("host.unknown", `There is no host ${command.host}.`, {
+        hint: "A command names its host by its whole id: see GET /v1/hosts.",
+      });
     }
     if (!("image" in command.arguments)) return;
     const { root, sizeBytes } = command.arguments.image;
     const image = this.#parts.images.find(root);
     if (image.sizeBytes !== sizeBytes) {
-      throw new BedplateError("command.bad-arguments", `The image ${root} has ${image.sizeBytes} bytes, the command says ${sizeBytes}.`);
+      throw new BedplateError(
+        "command.bad-arguments",
+        `The image ${root} has ${image.sizeBytes} bytes, the command says ${sizeBytes}.`,
+      );
     }
   }
 }

@@ -35,7 +35,13 @@ export class Channel {
   #closing = false;
   #heardAtMs: number;
 
-  constructor(parts: { webSocket: WebSocket; socket: TLSSocket; clock: Clock; log: Log; meters: LinkMeters }) {
+  constructor(parts: {
+    webSocket: WebSocket;
+    socket: TLSSocket;
+    clock: Clock;
+    log: Log;
+    meters: LinkMeters;
+  }) {
     this.#webSocket = parts.webSocket;
     this.#socket = parts.socket;
     this.#clock = parts.clock;
@@ -43,7 +49,9 @@ export class Channel {
     this.#meters = parts.meters;
     this.#heardAtMs = parts.clock.monotonicMs();
     this.address = parts.socket.remoteAddress ?? "";
-    this.#meter = new FrameMeter(limits.frameBytesBeforeAuthMax, (bytes) => this.#refuse(tooLarge(bytes, this.#meter.bytesMax)));
+    this.#meter = new FrameMeter(limits.frameBytesBeforeAuthMax, (bytes) =>
+      this.#refuse(tooLarge(bytes, this.#meter.bytesMax)),
+    );
     // Before the library's own listener, which is there already.
     this.#socket.prependListener("data", (chunk: Buffer) => {
       this.#meters.receivedBytes += chunk.length;
@@ -59,7 +67,9 @@ export class Channel {
       this.#heardAtMs = this.#clock.monotonicMs();
     });
     // The library closes what breaks RFC 6455 itself, with the codes of that document.
-    this.#webSocket.on("error", (error) => this.#log.info({ address: this.address, reason: error.message }, "an agent's connection broke"));
+    this.#webSocket.on("error", (error) =>
+      this.#log.info({ address: this.address, reason: error.message }, "an agent's connection broke"),
+    );
     this.#webSocket.on("close", () => {
       this.#closing = true;
       this.#ended.resolve();
@@ -101,10 +111,16 @@ export class Channel {
    */
   expect<T extends AgentMessage["t"]>(type: T): Promise<Received<Extract<AgentMessage, { t: T }>>> {
     return new Promise((resolve, reject) => {
-      void this.#ended.promise.then(() => reject(new BedplateError("agent.offline", "The connection was closed.")));
+      void this.#ended.promise.then(() =>
+        reject(new BedplateError("agent.offline", "The connection was closed.")),
+      );
       this.#receive = (received) => {
         this.#receive = undefined;
-        if (received.message.t !== type) throw new BedplateError("message.unexpected", `A message "${received.message.t}" came where "${type}" must.`);
+        if (received.message.t !== type)
+          throw new BedplateError(
+            "message.unexpected",
+            `A message "${received.message.t}" came where "${type}" must.`,
+          );
         resolve(received as Received<Extract<AgentMessage, { t: T }>>);
       };
     });
@@ -164,9 +180,11 @@ export class Channel {
     this.#heardAtMs = this.#clock.monotonicMs();
     this.#meters.messages += 1;
     try {
-      if (!isBinary) throw new BedplateError("frame.malformed", "A text frame came; all messages are binary.");
+      if (!isBinary)
+        throw new BedplateError("frame.malformed", "A text frame came; all messages are binary.");
       const message = checkAgentMessage(decodeFrame(data, this.#meter.bytesMax));
-      if (this.#receive === undefined) throw new BedplateError("message.unexpected", `A message "${message.t}" came before its time.`);
+      if (this.#receive === undefined)
+        throw new BedplateError("message.unexpected", `A message "${message.t}" came before its time.`);
       // A frame is a view on the library's buffer: what is kept of it must be a copy.
       this.#receive({ message, bytes: Uint8Array.from(data) });
     } catch (error) {
@@ -177,9 +195,15 @@ export class Channel {
   #refuse(error: unknown): void {
     if (this.#closing) return;
     const report = reportOf(error);
-    if (report.code === "internal") this.#log.error({ address: this.address, err: error }, "a fault while serving an agent");
+    if (report.code === "internal")
+      this.#log.error({ address: this.address, err: error }, "a fault while serving an agent");
     else this.#log.warn({ address: this.address, code: report.code }, report.message);
-    this.close(closeNameOf(report.code), report.code === "internal" ? "internal: a fault of the controller" : `${report.code}: ${report.message}`);
+    this.close(
+      closeNameOf(report.code),
+      report.code === "internal"
+        ? "internal: a fault of the controller"
+        : `${report.code}: ${report.message}`,
+    );
   }
 }
 
@@ -206,12 +230,16 @@ export function closeNameOf(code: string): CloseName {
 }
 
 function tooLarge(bytes: number, bytesMax: number): BedplateError {
-  return new BedplateError("frame.too-large", `A message of ${bytes} bytes or more was begun; at most ${bytesMax} are taken now.`);
+  return new BedplateError(
+    "frame.too-large",
+    `A message of ${bytes} bytes or more was begun; at most ${bytesMax} are taken now.`,
+  );
 }
 
 // RFC 6455, 5.5: a control frame holds 125 bytes, two of which are the code.
 function shortened(reason: string): string {
   const bytes = Buffer.from(reason);
   if (bytes.length <= 123) return reason;
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(0, 120)).replace(/\uFFFD+$/, "") + "…";
+  const whole = new TextDecoder().decode(bytes.subarray(0, 120)).replace(/\uFFFD+$/, "");
+  return `${whole}…`;
 }

@@ -33,7 +33,10 @@ export interface Proven {
 export async function handshake(channel: Channel, parts: HandshakeParts): Promise<Proven> {
   const { message: hello, bytes: helloFrame } = await channel.expect("hello");
   if (hello.versions.min > protocolVersion || hello.versions.max < protocolVersion) {
-    throw new BedplateError("link.version", `The agent speaks versions ${hello.versions.min} to ${hello.versions.max}, this controller ${protocolVersion}.`);
+    throw new BedplateError(
+      "link.version",
+      `The agent speaks versions ${hello.versions.min} to ${hello.versions.max}, this controller ${protocolVersion}.`,
+    );
   }
   const epoch = await parts.store.epoch();
   const nonce = parts.random.bytes(32);
@@ -47,19 +50,35 @@ export async function handshake(channel: Channel, parts: HandshakeParts): Promis
   });
   // A key that is no point of the curve throws where a wrong signature answers false.
   const holds = await verifyEd25519(hello.linkKey, auth.signature, proof).catch(() => false);
-  if (!holds) throw new BedplateError("link.auth-failed", "The signature does not hold for this key and connection.");
-  const facts: HostFacts = { instance: hello.instance, bootId: hello.bootId, hostname: hello.hostname, agentVersion: hello.agentVersion };
+  if (!holds)
+    throw new BedplateError("link.auth-failed", "The signature does not hold for this key and connection.");
+  const facts: HostFacts = {
+    instance: hello.instance,
+    bootId: hello.bootId,
+    hostname: hello.hostname,
+    agentVersion: hello.agentVersion,
+  };
   const id = await hostIdOf(hello.linkKey);
   const host = (await parts.store.hosts.get(id)) ?? (await join(id, hello, auth, facts, parts));
   return { host, facts, previousSession: hello.previousSession };
 }
 
-async function join(id: string, hello: Hello, auth: Auth, facts: HostFacts, parts: HandshakeParts): Promise<StoredHost> {
+async function join(
+  id: string,
+  hello: Hello,
+  auth: Auth,
+  facts: HostFacts,
+  parts: HandshakeParts,
+): Promise<StoredHost> {
   if (auth.joinToken === undefined) {
-    throw new BedplateError("link.unknown-host", "This controller does not know the host's key; join it with a token.");
+    throw new BedplateError(
+      "link.unknown-host",
+      "This controller does not know the host's key; join it with a token.",
+    );
   }
   const token = parseJoinToken(auth.joinToken);
-  if (token.caSha256 !== parts.caSha256) throw new BedplateError("enrol.token-invalid", "The join token is for another controller.");
+  if (token.caSha256 !== parts.caSha256)
+    throw new BedplateError("enrol.token-invalid", "The join token is for another controller.");
   const answer = await parts.store.hosts.join({
     ...facts,
     host: id,
@@ -91,6 +110,9 @@ export function hashOfSecret(secret: string): Uint8Array {
 }
 
 function nameOfHostname(hostname: string, id: string): string {
-  const name = hostname.replace(/[^A-Za-z0-9._:-]/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, limits.nameLengthMax);
+  const name = hostname
+    .replace(/[^A-Za-z0-9._:-]/g, "-")
+    .replace(/^[^A-Za-z0-9]+/, "")
+    .slice(0, limits.nameLengthMax);
   return name === "" ? `host-${id.slice(0, 12)}` : name;
 }

@@ -1,6 +1,7 @@
 // A result as JSON can say it: the API serves JSON, and a host may send what JSON has no word for.
-import type { Result } from "../../protocol/commands.ts";
+
 import { hex } from "../../protocol/bytes.ts";
+import type { Result } from "../../protocol/commands.ts";
 
 /** Bytes become hexadecimal, integers beyond 2^53 decimal text, infinities and NaN null. */
 export function jsonResult(result: Result): Result {

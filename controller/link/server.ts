@@ -9,7 +9,7 @@ import { subprotocol } from "../../protocol/messages.ts";
 import type { Random } from "../system.ts";
 import { pause } from "../system.ts";
 import { Channel } from "./channel.ts";
-import { type HandshakeParts, type Proven, handshake } from "./handshake.ts";
+import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
 import { Session, type SessionParts } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
 
@@ -64,14 +64,19 @@ export class LinkServer implements AsyncDisposable {
       return;
     }
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
-      const serving = this.#serve(webSocket, socket as TLSSocket, request.headers.host).finally(() => this.#serving.delete(serving));
+      const serving = this.#serve(webSocket, socket as TLSSocket, request.headers.host).finally(() =>
+        this.#serving.delete(serving),
+      );
       this.#serving.add(serving);
     });
   }
 
   /** The window in which this many agents can come back without queueing. */
   get reconnectWindowMs(): number {
-    return Math.max(this.#parts.reconnectWindowMsMin, Math.ceil((1000 * this.#parts.sessions.count) / agentsPerSecond));
+    return Math.max(
+      this.#parts.reconnectWindowMsMin,
+      Math.ceil((1000 * this.#parts.sessions.count) / agentsPerSecond),
+    );
   }
 
   /** Tells every agent to come back within the window, and waits for them to go. */
@@ -105,7 +110,10 @@ export class LinkServer implements AsyncDisposable {
     this.#channels.add(channel);
     try {
       const proven = await this.#prove(channel);
-      const authority = hostHeader !== undefined && /^[A-Za-z0-9.:[\]-]{1,261}$/.test(hostHeader) ? hostHeader : this.#parts.authority();
+      const authority =
+        hostHeader !== undefined && /^[A-Za-z0-9.:[\]-]{1,261}$/.test(hostHeader)
+          ? hostHeader
+          : this.#parts.authority();
       await this.#session(channel, proven, authority);
     } catch (error) {
       channel.fail(error);
@@ -118,7 +126,9 @@ export class LinkServer implements AsyncDisposable {
   async #prove(channel: Channel): Promise<Proven> {
     const address = channel.address;
     this.#unproven.set(address, (this.#unproven.get(address) ?? 0) + 1);
-    using _timeout = this.#parts.clock.after(limits.authSecondsMax * 1000, () => channel.close("authTimeout", "no proof of identity in time"));
+    using _timeout = this.#parts.clock.after(limits.authSecondsMax * 1000, () =>
+      channel.close("authTimeout", "no proof of identity in time"),
+    );
     try {
       return await handshake(channel, this.#parts);
     } finally {
@@ -132,10 +142,17 @@ export class LinkServer implements AsyncDisposable {
     const { store, sessions, clock, log } = this.#parts;
     const id = hex(this.#parts.random.bytes(16));
     if (channel.closing) return;
-    const session = new Session(channel, { id, host: host.id, instance: facts.instance, authority }, this.#parts);
+    const session = new Session(
+      channel,
+      { id, host: host.id, instance: facts.instance, authority },
+      this.#parts,
+    );
     const attached = sessions.attach(session, clock.monotonicMs());
     if (attached !== "attached") {
-      log.warn({ host: host.id, instance: facts.instance, address: channel.address }, "two agents with the same key and different state are connected: one is a copy");
+      log.warn(
+        { host: host.id, instance: facts.instance, address: channel.address },
+        "two agents with the same key and different state are connected: one is a copy",
+      );
       await store.events.append({ topic: "host", id: host.id, event: "duplicate" }, clock.now());
     }
     if (attached === "too-soon") {
@@ -154,7 +171,10 @@ export class LinkServer implements AsyncDisposable {
         reconnectWindowMs: this.reconnectWindowMs,
         ...marks,
       });
-      log.info({ host: host.id, name: host.name, session: id, address: channel.address }, "an agent connected");
+      log.info(
+        { host: host.id, name: host.name, session: id, address: channel.address },
+        "an agent connected",
+      );
       this.#parts.offer(session);
       await session.run();
     } finally {

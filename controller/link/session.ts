@@ -7,7 +7,12 @@ import type { ProgressBoard } from "../commands/progress.ts";
 import type { Log } from "../log.ts";
 import type { Store } from "../store/store.ts";
 import type { Clock } from "../system.ts";
-import { type BatchMessage, type DictionaryMessage, type LiveTelemetry, Readings } from "../telemetry/live.ts";
+import {
+  type BatchMessage,
+  type DictionaryMessage,
+  type LiveTelemetry,
+  Readings,
+} from "../telemetry/live.ts";
 import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
 import { jsonResult } from "./json-result.ts";
@@ -82,7 +87,9 @@ export class Session {
 
   /** Whether more may be sent now without piling up. */
   get writable(): boolean {
-    return this.#welcomed && !this.#channel.closing && this.#channel.bufferedBytes < limits.socketBufferBytesMax;
+    return (
+      this.#welcomed && !this.#channel.closing && this.#channel.bufferedBytes < limits.socketBufferBytesMax
+    );
   }
 
   /** Begins the session: from now on messages come and go. The agent sends none before it, so none is missed. */
@@ -122,7 +129,11 @@ export class Session {
   async #work(): Promise<void> {
     this.#working = true;
     try {
-      for (let received = this.#queue.shift(); received !== undefined && !this.#channel.closing; received = this.#queue.shift()) {
+      for (
+        let received = this.#queue.shift();
+        received !== undefined && !this.#channel.closing;
+        received = this.#queue.shift()
+      ) {
         this.#queueBytes -= received.bytes.length;
         await this.#handle(received);
       }
@@ -150,7 +161,10 @@ export class Session {
         return this.#channel.close("bye", `the agent said goodbye: ${message.reason}`);
       case "hello":
       case "auth":
-        throw new BedplateError("message.unexpected", `A message "${message.t}" came after the welcome of ${subprotocol}.`);
+        throw new BedplateError(
+          "message.unexpected",
+          `A message "${message.t}" came after the welcome of ${subprotocol}.`,
+        );
     }
   }
 
@@ -161,12 +175,28 @@ export class Session {
   }
 
   async #record(message: Extract<AgentMessage, { t: "record" }>): Promise<void> {
-    const body = message.body.type === "result" ? { ...message.body, result: jsonResult(message.body.result) } : message.body;
-    const answer = await this.#parts.store.records.apply({ host: this.host, instance: this.instance, seq: message.seq, body, at: this.#parts.clock.now() });
+    const body =
+      message.body.type === "result"
+        ? { ...message.body, result: jsonResult(message.body.result) }
+        : message.body;
+    const answer = await this.#parts.store.records.apply({
+      host: this.host,
+      instance: this.instance,
+      seq: message.seq,
+      body,
+      at: this.#parts.clock.now(),
+    });
     if (answer.status === "hole") {
-      throw new BedplateError("message.unexpected", `Record ${message.seq} came, record ${answer.mark + 1} did not.`);
+      throw new BedplateError(
+        "message.unexpected",
+        `Record ${message.seq} came, record ${answer.mark + 1} did not.`,
+      );
     }
-    if (answer.ignored !== undefined) this.#parts.log.warn({ host: this.host, record: message.seq }, `a record has no effect: ${answer.ignored}`);
+    if (answer.ignored !== undefined)
+      this.#parts.log.warn(
+        { host: this.host, record: message.seq },
+        `a record has no effect: ${answer.ignored}`,
+      );
     if (body.type === "result" || body.type === "refused") this.#parts.progress.delete(body.command);
     this.#parts.meters.records += 1;
     this.#marks.records = answer.mark;
@@ -174,7 +204,12 @@ export class Session {
   }
 
   async #dictionary(message: DictionaryMessage, bytes: Uint8Array): Promise<void> {
-    this.#dictionaryNumber = await this.#parts.store.telemetry.dictionary(this.host, bytes, message.series.length, this.#parts.clock.now());
+    this.#dictionaryNumber = await this.#parts.store.telemetry.dictionary(
+      this.host,
+      bytes,
+      message.series.length,
+      this.#parts.clock.now(),
+    );
     this.#readings.setDictionary(message);
     this.#parts.live.changed(this.host, this.#readings, "dictionary");
   }
@@ -192,11 +227,14 @@ export class Session {
     if (message.seq <= this.#batchesTaken) return this.#acknowledgeSoon();
     this.#batchesTaken = message.seq;
     const { host, instance } = this;
-    await this.#parts.writer.add({ host, instance, seq: message.seq, at, dictionary: this.#dictionaryNumber, frame: bytes }, (error) => {
-      if (error !== undefined) return this.#channel.fail(error);
-      this.#marks.samples = Math.max(this.#marks.samples, message.seq);
-      this.#acknowledgeSoon();
-    });
+    await this.#parts.writer.add(
+      { host, instance, seq: message.seq, at, dictionary: this.#dictionaryNumber, frame: bytes },
+      (error) => {
+        if (error !== undefined) return this.#channel.fail(error);
+        this.#marks.samples = Math.max(this.#marks.samples, message.seq);
+        this.#acknowledgeSoon();
+      },
+    );
   }
 
   #progress(message: Extract<AgentMessage, { t: "progress" }>): void {
@@ -221,7 +259,8 @@ export class Session {
 
   #watch(): void {
     if (this.#channel.silentMs > deadAfterIntervals * this.#parts.heartbeatMs) {
-      return this.close("silent", `nothing was heard for ${Math.round(this.#channel.silentMs)} ms`);
+      this.close("silent", `nothing was heard for ${Math.round(this.#channel.silentMs)} ms`);
+      return;
     }
     if (this.#channel.bufferedBytes <= limits.socketBufferBytesMax) {
       this.#slowSinceMs = undefined;
@@ -229,6 +268,7 @@ export class Session {
     }
     const nowMs = this.#parts.clock.monotonicMs();
     this.#slowSinceMs ??= nowMs;
-    if (nowMs - this.#slowSinceMs >= slowConsumerMs) this.close("slowConsumer", "the peer does not read what it is sent");
+    if (nowMs - this.#slowSinceMs >= slowConsumerMs)
+      this.close("slowConsumer", "the peer does not read what it is sent");
   }
 }

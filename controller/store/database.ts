@@ -1,6 +1,6 @@
 // One SQLite file: opened alone, migrated, with prepared statements and transactions.
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import { BedplateError, assert } from "../../protocol/errors.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
 import { migrations } from "./migrations.ts";
 
 export type Row = Readonly<Record<string, SQLInputValue>>;
@@ -17,12 +17,17 @@ export class Database {
     this.#database = new DatabaseSync(path, { timeout: 1000 });
     try {
       // Exclusive: a second controller on the same directory must not start. WAL with FULL: durable at each commit.
-      this.#database.exec("pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;");
+      this.#database.exec(
+        "pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;",
+      );
       this.#migrate(path);
     } catch (cause) {
       this.#database.close();
       if (cause instanceof Error && "errcode" in cause && cause.errcode === 5) {
-        throw new BedplateError("state.in-use", `Another controller has ${path} open.`, { hint: "Stop it, or give this one another state directory.", cause });
+        throw new BedplateError("state.in-use", `Another controller has ${path} open.`, {
+          hint: "Stop it, or give this one another state directory.",
+          cause,
+        });
       }
       throw cause;
     }
@@ -84,11 +89,15 @@ export class Database {
   }
 
   #migrate(path: string): void {
-    const version = Number((this.#database.prepare("pragma user_version").get() as Row)["user_version"]);
+    const version = Number((this.#database.prepare("pragma user_version").get() as Row).user_version);
     if (version > migrations.length) {
-      throw new BedplateError("state.newer", `${path} has version ${version}; this Bedplate knows versions up to ${migrations.length}.`, {
-        hint: "Run the newer Bedplate that wrote it, or restore a backup.",
-      });
+      throw new BedplateError(
+        "state.newer",
+        `${path} has version ${version}; this Bedplate knows versions up to ${migrations.length}.`,
+        {
+          hint: "Run the newer Bedplate that wrote it, or restore a backup.",
+        },
+      );
     }
     for (const [index, sql] of migrations.entries()) {
       if (index < version) continue;

@@ -12,11 +12,18 @@ export function sqliteEvents(database: Database): { readonly store: EventStore; 
     for (const listener of listeners) listener();
   };
   const put: PutEvent = (event, at) => {
-    database.run("insert into events (at, topic, id, event) values (?, ?, ?, ?)", at, event.topic, event.id, event.event);
+    database.run(
+      "insert into events (at, topic, id, event) values (?, ?, ?, ?)",
+      at,
+      event.topic,
+      event.id,
+      event.event,
+    );
     database.afterCommit(tell);
   };
   // The sequence outlives the rows: an index is never given out twice, whatever was pruned.
-  const newest = (): number => Number(database.one("select seq from sqlite_sequence where name = 'events'")?.["seq"] ?? 0);
+  const newest = (): number =>
+    Number(database.one("select seq from sqlite_sequence where name = 'events'")?.seq ?? 0);
   const store: EventStore = {
     async append(event, at) {
       database.transaction(() => put(event, at));
@@ -25,9 +32,11 @@ export function sqliteEvents(database: Database): { readonly store: EventStore; 
       return newest();
     },
     async after(index, limit) {
-      const oldest = Number(database.one("select min(number) as oldest from events")?.["oldest"] ?? newest() + 1);
+      const oldest = Number(database.one("select min(number) as oldest from events")?.oldest ?? newest() + 1);
       if (index + 1 < oldest) return "gone";
-      return database.all("select * from events where number > ? order by number limit ?", index, limit).map(eventOfRow);
+      return database
+        .all("select * from events where number > ? order by number limit ?", index, limit)
+        .map(eventOfRow);
     },
     follow(listener) {
       const own = (): void => listener();
@@ -43,10 +52,10 @@ export function sqliteEvents(database: Database): { readonly store: EventStore; 
 
 function eventOfRow(row: Row): ApiEvent {
   return {
-    index: Number(row["number"]),
-    at: Number(row["at"]),
-    topic: row["topic"] as ApiEvent["topic"],
-    id: String(row["id"]),
-    event: String(row["event"]),
+    index: Number(row.number),
+    at: Number(row.at),
+    topic: row.topic as ApiEvent["topic"],
+    id: String(row.id),
+    event: String(row.event),
   };
 }

@@ -9,13 +9,22 @@ export function sqliteRecords(database: Database, put: PutEvent): RecordStore {
   return {
     async apply(record) {
       return database.transaction(() => {
-        const mark = Number(database.one("select records from outboxes where host = ? and instance = ?", record.host, record.instance)?.["records"] ?? 0);
+        const mark = Number(
+          database.one(
+            "select records from outboxes where host = ? and instance = ?",
+            record.host,
+            record.instance,
+          )?.records ?? 0,
+        );
         if (record.seq <= mark) return { status: "known", mark };
         if (record.seq !== mark + 1) return { status: "hole", mark };
         const ignored = applyBody(database, put, record, record.body);
         database.run(
           "insert into outboxes (host, instance, records, used_at) values (?, ?, ?, ?) on conflict do update set records = excluded.records",
-          record.host, record.instance, record.seq, record.at,
+          record.host,
+          record.instance,
+          record.seq,
+          record.at,
         );
         return { status: "stored", mark: record.seq, ...(ignored === undefined ? {} : { ignored }) };
       });
@@ -24,7 +33,12 @@ export function sqliteRecords(database: Database, put: PutEvent): RecordStore {
 }
 
 // Returns why the record has no effect. It is stored all the same, else the host would send it for ever.
-function applyBody(database: Database, put: PutEvent, record: IncomingRecord, body: RecordBody): string | undefined {
+function applyBody(
+  database: Database,
+  put: PutEvent,
+  record: IncomingRecord,
+  body: RecordBody,
+): string | undefined {
   switch (body.type) {
     case "gap":
       database.run("update hosts set gaps = gaps + 1 where id = ?", record.host);

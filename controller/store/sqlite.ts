@@ -1,7 +1,7 @@
 // The store on one SQLite file, for a controller of its own.
 import { chmodSync, closeSync, openSync } from "node:fs";
-import { Database } from "./database.ts";
 import { sqliteCommands } from "./commands.ts";
+import { Database } from "./database.ts";
 import { sqliteEvents } from "./events.ts";
 import { sqliteHosts } from "./hosts.ts";
 import { sqliteRecords } from "./records.ts";
@@ -18,13 +18,13 @@ export async function openSqliteStore(path: string): Promise<Store> {
   const events = sqliteEvents(database);
   return {
     async epoch() {
-      return Number(database.one("select value from meta where key = 'epoch'")?.["value"] ?? 1);
+      return Number(database.one("select value from meta where key = 'epoch'")?.value ?? 1);
     },
     async secret(name, make) {
       return database.transaction(() => {
         const key = `secret.${name}`;
         const kept = database.one("select value from meta where key = ?", key);
-        if (kept !== undefined) return Uint8Array.from(kept["value"] as Uint8Array);
+        if (kept !== undefined) return Uint8Array.from(kept.value as Uint8Array);
         const made = make();
         database.run("insert into meta (key, value) values (?, ?)", key, made);
         return made;

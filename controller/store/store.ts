@@ -68,7 +68,12 @@ export interface HostStore {
   /** Uses up a join token for this key, bound to it: the same key again gets the same answer, another one none. */
   join(request: JoinRequest): Promise<JoinAnswer>;
   /** The host's session began: it is online, and this session is the newest. Answers what is stored of its outbox. */
-  connected(host: string, session: string, facts: HostFacts, at: number): Promise<{ readonly records: number; readonly samples: number }>;
+  connected(
+    host: string,
+    session: string,
+    facts: HostFacts,
+    at: number,
+  ): Promise<{ readonly records: number; readonly samples: number }>;
   /** The session ended; the host is offline unless a newer session began. */
   disconnected(host: string, session: string, at: number): Promise<void>;
   /** At start: no host is connected; those that were are offline since they were last seen. */
@@ -89,7 +94,13 @@ export const scopes = ["read", "operate", "admin"] as const;
 export type Scope = (typeof scopes)[number];
 
 export interface TokenStore {
-  createJoinToken(token: { id: string; secretHash: Uint8Array; createdAt: number; expiresAt: number; uses: number }): Promise<void>;
+  createJoinToken(token: {
+    id: string;
+    secretHash: Uint8Array;
+    createdAt: number;
+    expiresAt: number;
+    uses: number;
+  }): Promise<void>;
   createApiToken(token: StoredToken): Promise<void>;
   apiToken(id: string): Promise<StoredToken | undefined>;
 }
@@ -128,7 +139,12 @@ export interface CommandFilter {
 
 export interface CommandStore {
   /** `known`: the same id with the same document; `conflict`: with another one; `full`: the host has too many open ones. */
-  create(command: NewCommand): Promise<{ readonly status: "created" | "known" | "conflict"; readonly command: StoredCommand } | { readonly status: "full" }>;
+  create(
+    command: NewCommand,
+  ): Promise<
+    | { readonly status: "created" | "known" | "conflict"; readonly command: StoredCommand }
+    | { readonly status: "full" }
+  >;
   get(id: string): Promise<StoredCommand | undefined>;
   /** Newest first. */
   list(filter: CommandFilter): Promise<readonly StoredCommand[]>;
@@ -192,9 +208,17 @@ export interface TelemetryStore {
   /** Keeps a dictionary message as received, once, and answers its number. */
   dictionary(host: string, frame: Uint8Array, series: number, at: number): Promise<number>;
   /** Appends what need not be durable at once: batches, when hosts were seen, progress events. */
-  append(late: { readonly batches: readonly StoredBatch[]; readonly seen: readonly Sighting[]; readonly progressed: readonly string[]; readonly at: number }): Promise<void>;
+  append(late: {
+    readonly batches: readonly StoredBatch[];
+    readonly seen: readonly Sighting[];
+    readonly progressed: readonly string[];
+    readonly at: number;
+  }): Promise<void>;
   /** Batches received in the minutes `from` to `to` (since 1970), oldest first, with their dictionaries. */
-  read(host: string, minutes: { readonly from: number; readonly to: number }): Promise<readonly { readonly dictionary: Uint8Array; readonly frame: Uint8Array }[]>;
+  read(
+    host: string,
+    minutes: { readonly from: number; readonly to: number },
+  ): Promise<readonly { readonly dictionary: Uint8Array; readonly frame: Uint8Array }[]>;
   /** Forgets what was received before the minute. */
   prune(beforeMinute: number): Promise<void>;
 }

@@ -4,7 +4,7 @@ import { concatBytes } from "../../protocol/bytes.ts";
 import { assert } from "../../protocol/errors.ts";
 import type { Database } from "./database.ts";
 import type { PutEvent } from "./events.ts";
-import { type StoredBatch, type TelemetryStore, minuteOf, storeLimits } from "./store.ts";
+import { minuteOf, type StoredBatch, storeLimits, type TelemetryStore } from "./store.ts";
 
 const headerBytes = 8;
 
@@ -16,18 +16,24 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
         database.run("update hosts set series = ? where id = ?", series, host);
         const row = database.one(
           "insert into dictionaries (host, digest, frame, used_minute) values (?, ?, ?, ?) on conflict do update set used_minute = max(used_minute, excluded.used_minute) returning number",
-          host, digest, frame, minuteOf(at),
+          host,
+          digest,
+          frame,
+          minuteOf(at),
         );
-        return Number(row!["number"]);
+        return Number(row!.number);
       });
     },
     async append({ batches, seen, progressed, at }) {
       database.transaction(() => {
-        for (const [host, own] of Map.groupBy(batches, (batch) => batch.host)) appendOfHost(database, host, own);
+        for (const [host, own] of Map.groupBy(batches, (batch) => batch.host))
+          appendOfHost(database, host, own);
         for (const sighting of seen) {
           database.run(
             "update hosts set last_seen_at = max(last_seen_at, ?), clock_offset_ms = coalesce(?, clock_offset_ms) where id = ?",
-            sighting.at, sighting.clockOffsetMs, sighting.host,
+            sighting.at,
+            sighting.clockOffsetMs,
+            sighting.host,
           );
         }
         for (const id of progressed) put({ topic: "command", id, event: "progress" }, at);
@@ -35,11 +41,18 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
     },
     async read(host, minutes) {
       const dictionaries = new Map(
-        database.all("select number, frame from dictionaries where host = ?", host).map((row) => [Number(row["number"]), Uint8Array.from(row["frame"] as Uint8Array)]),
+        database
+          .all("select number, frame from dictionaries where host = ?", host)
+          .map((row) => [Number(row.number), Uint8Array.from(row.frame as Uint8Array)]),
       );
-      const blobs = database.all("select data from telemetry where host = ? and minute between ? and ? order by minute", host, minutes.from, minutes.to);
+      const blobs = database.all(
+        "select data from telemetry where host = ? and minute between ? and ? order by minute",
+        host,
+        minutes.from,
+        minutes.to,
+      );
       return blobs.flatMap((row) =>
-        unpackMinute(row["data"] as Uint8Array).flatMap(({ dictionary: number, frame }) => {
+        unpackMinute(row.data as Uint8Array).flatMap(({ dictionary: number, frame }) => {
           const dictionary = dictionaries.get(number);
           return dictionary === undefined ? [] : [{ dictionary, frame }];
         }),
@@ -49,7 +62,10 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
       database.transaction(() => {
         database.run("delete from telemetry where minute < ?", beforeMinute);
         // The newest one of each host may be a quiet session's: it stays.
-        database.run("delete from dictionaries where used_minute < ? and number not in (select max(number) from dictionaries group by host)", beforeMinute);
+        database.run(
+          "delete from dictionaries where used_minute < ? and number not in (select max(number) from dictionaries group by host)",
+          beforeMinute,
+        );
       });
     },
   };
@@ -58,19 +74,36 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
 function appendOfHost(database: Database, host: string, batches: readonly StoredBatch[]): void {
   for (const [minute, own] of Map.groupBy(batches, (batch) => minuteOf(batch.at))) {
     const data = packMinute(own);
-    const kept = Number(database.one("select length(data) as bytes from telemetry where host = ? and minute = ?", host, minute)?.["bytes"] ?? 0);
+    const kept = Number(
+      database.one("select length(data) as bytes from telemetry where host = ? and minute = ?", host, minute)
+        ?.bytes ?? 0,
+    );
     if (kept + data.length > storeLimits.minuteBytesMax) {
       // More than any honest agent sends. Told as a gap, not kept silently short.
       database.run("update hosts set gaps = gaps + 1 where id = ?", host);
     } else {
-      database.run("insert into telemetry (host, minute, data) values (?, ?, ?) on conflict do update set data = data || excluded.data", host, minute, data);
+      database.run(
+        "insert into telemetry (host, minute, data) values (?, ?, ?) on conflict do update set data = data || excluded.data",
+        host,
+        minute,
+        data,
+      );
       database.run("update hosts set batches = batches + ? where id = ?", own.length, host);
       for (const number of new Set(own.map((batch) => batch.dictionary))) {
-        database.run("update dictionaries set used_minute = ?1 where number = ?2 and used_minute < ?1", minute, number);
+        database.run(
+          "update dictionaries set used_minute = ?1 where number = ?2 and used_minute < ?1",
+          minute,
+          number,
+        );
       }
     }
     for (const batch of own) {
-      database.run("update outboxes set samples = ?1 where host = ?2 and instance = ?3 and samples < ?1", batch.seq, host, batch.instance);
+      database.run(
+        "update outboxes set samples = ?1 where host = ?2 and instance = ?3 and samples < ?1",
+        batch.seq,
+        host,
+        batch.instance,
+      );
     }
     database.run("update hosts set last_batch_at = ? where id = ?", own.at(-1)!.at, host);
   }

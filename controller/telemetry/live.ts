@@ -36,7 +36,11 @@ export class Readings {
    * @throws `message.invalid`
    */
   apply(batch: BatchMessage): "applied" | "dropped" {
-    if (batch.data.length > limits.batchBytesMax) throw new BedplateError("message.invalid", `A batch has ${batch.data.length} bytes; at most ${limits.batchBytesMax} are taken.`);
+    if (batch.data.length > limits.batchBytesMax)
+      throw new BedplateError(
+        "message.invalid",
+        `A batch has ${batch.data.length} bytes; at most ${limits.batchBytesMax} are taken.`,
+      );
     if (this.#dictionary === undefined || this.#dictionary.id !== batch.dictionary) return "dropped";
     if (!batch.key && this.#seq !== batch.seq - 1) {
       this.#seq = undefined;
@@ -86,7 +90,12 @@ export class LiveTelemetry {
     const values = readings.values();
     return {
       at: readings.at,
-      series: readings.series.map(({ name, labels, type }, index) => ({ name, labels, type, value: values[index]! })),
+      series: readings.series.map(({ name, labels, type }, index) => ({
+        name,
+        labels,
+        type,
+        value: values[index]!,
+      })),
     };
   }
 

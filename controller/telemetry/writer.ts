@@ -1,6 +1,6 @@
 // Gathers what may be written late (batches, when hosts were seen, progress) and writes it once a second, in one transaction.
 import type { Log } from "../log.ts";
-import { type Sighting, type Store, type StoredBatch, minuteOf } from "../store/store.ts";
+import { minuteOf, type Sighting, type Store, type StoredBatch } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 
 /** Written early beyond this, and whoever adds waits for it. */
@@ -11,7 +11,12 @@ const pruneIntervalMs = 60_000;
 const eventsKept = 100_000;
 
 export class LateWriter implements AsyncDisposable {
-  readonly #parts: { readonly store: Store; readonly clock: Clock; readonly log: Log; readonly telemetryHours: number };
+  readonly #parts: {
+    readonly store: Store;
+    readonly clock: Clock;
+    readonly log: Log;
+    readonly telemetryHours: number;
+  };
   readonly #timers: Disposable[];
   #batches: { readonly batch: StoredBatch; readonly stored: (error?: unknown) => void }[] = [];
   #pendingBytes = 0;
@@ -21,7 +26,10 @@ export class LateWriter implements AsyncDisposable {
 
   constructor(parts: { store: Store; clock: Clock; log: Log; telemetryHours: number }) {
     this.#parts = parts;
-    this.#timers = [parts.clock.every(intervalMs, () => void this.flush()), parts.clock.every(pruneIntervalMs, () => void this.#prune())];
+    this.#timers = [
+      parts.clock.every(intervalMs, () => void this.flush()),
+      parts.clock.every(pruneIntervalMs, () => void this.#prune()),
+    ];
   }
 
   /** Takes a batch; `stored` is called when it is durable, or could not be made so. Resolves when more may be added. */
@@ -60,7 +68,12 @@ export class LateWriter implements AsyncDisposable {
     this.#seen.clear();
     this.#progressed.clear();
     try {
-      await this.#parts.store.telemetry.append({ batches: entries.map(({ batch }) => batch), seen, progressed, at: this.#parts.clock.now() });
+      await this.#parts.store.telemetry.append({
+        batches: entries.map(({ batch }) => batch),
+        seen,
+        progressed,
+        at: this.#parts.clock.now(),
+      });
       for (const { stored } of entries) stored();
     } catch (error) {
       this.#parts.log.error({ err: error, batches: entries.length }, "telemetry could not be stored");
