@@ -1,0 +1,80 @@
+// Whole files from the page cache, wall time: our workers against the programs one would use instead.
+import { execFile } from "node:child_process";
+import { randomFillSync } from "node:crypto";
+import { mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { createFileHasher, type FileHasher, groupBytes } from "../assembly/index.ts";
+import { type Bench, type Candidate, type Skipped, wallTimed } from "./harness.ts";
+
+const groups = 256;
+const bytes = groups * groupBytes;
+const signal = new AbortController().signal;
+const run = promisify(execFile);
+
+export const files: Bench = {
+  name: "files",
+  title: `Whole file of ${groups} MiB from the page cache, wall time`,
+  async prepare() {
+    const directory = await mkdtemp(join(tmpdir(), "bedplate-bench-"));
+    const path = join(directory, "random.bin");
+    await writeRandom(path);
+    const hashers = [createFileHasher({ threads: 1 }), createFileHasher({ threads: 2 })] as const;
+    const ours = (hasher: FileHasher) =>
+      wallTimed(() => hasher.hash(path, { algorithm: "blake3", signal }), bytes);
+    const program = (name: string, ...args: string[]) => programCandidate(name, [...args, path]);
+    return {
+      rounds: 5,
+      sliceSeconds: 0.1,
+      candidates: {
+        "ours 1 worker": ours(hashers[0]),
+        "ours 2 workers": ours(hashers[1]),
+        "openssl sha256": await program("openssl", "dgst", "-sha256"),
+        sha256sum: await program("sha256sum"),
+        "b3sum 1 thread": await program("b3sum", "--num-threads", "1"),
+      },
+      rows: [
+        { name: "1 → 2 workers", subject: "ours 2 workers", peer: "ours 1 worker", floor: 1.6, cores: 2 },
+        {
+          name: "2 workers against openssl dgst -sha256",
+          subject: "ours 2 workers",
+          peer: "openssl sha256",
+          floor: 1.6,
+        },
+        {
+          name: "2 workers against sha256sum",
+          subject: "ours 2 workers",
+          peer: "sha256sum",
+          floor: 12,
+          cores: 2,
+        },
+        {
+          name: "2 workers against b3sum --num-threads 1",
+          subject: "ours 2 workers",
+          peer: "b3sum 1 thread",
+          floor: 0.5,
+        },
+      ],
+      async [Symbol.asyncDispose]() {
+        await Promise.all(hashers.map((hasher) => hasher[Symbol.asyncDispose]()));
+        await rm(directory, { recursive: true });
+      },
+    };
+  },
+};
+
+async function writeRandom(path: string): Promise<void> {
+  await using handle = await open(path, "w");
+  const group = new Uint8Array(groupBytes);
+  for (let k = 0; k < groups; k++) await handle.write(randomFillSync(group));
+}
+
+async function programCandidate(name: string, args: string[]): Promise<Candidate | Skipped> {
+  try {
+    await run(name, ["--version"]).catch(() => run(name, ["version"]));
+  } catch {
+    return { skipped: `${name} is not installed` };
+  }
+  return wallTimed(() => run(name, args), bytes);
+}

@@ -1,0 +1,187 @@
+// Measures candidates that alternate within one run and judges rows by the median of their rounds' ratios: what a busy
+// neighbour or a turbo window does to one candidate it does to all.
+import { pbkdf2 } from "node:crypto";
+import { promisify } from "node:util";
+
+/** Something to measure: does its work `repeat` times and returns the seconds it took by its own clock. */
+export interface Candidate {
+  readonly measure: (repeat: number) => number | Promise<number>;
+  /** Bytes of one repetition, for the table's GB/s. */
+  readonly bytes?: number;
+}
+
+/** Why a candidate cannot be measured here. */
+export interface Skipped {
+  readonly skipped: string;
+}
+
+/** How many times faster the subject is than the peer. */
+export interface RatioRow {
+  readonly name: string;
+  readonly subject: string;
+  readonly peer: string;
+  /** `--check` fails below it. */
+  readonly floor: number;
+  /** The subject's threads: the row is skipped when the machine cannot give them so many cores now. */
+  readonly cores?: number;
+}
+
+/** A figure that stands for itself. */
+export interface LimitRow {
+  readonly name: string;
+  readonly unit: string;
+  readonly measure: () => number | Promise<number>;
+  /** `--check` fails above it. */
+  readonly most: number;
+}
+
+export interface Suite extends AsyncDisposable {
+  readonly candidates: Readonly<Record<string, Candidate | Skipped>>;
+  readonly rows: readonly (RatioRow | LimitRow)[];
+  readonly rounds: number;
+  /** A candidate repeats its work until a slice takes about so long. */
+  readonly sliceSeconds: number;
+}
+
+/** One file of bench/: prepares what it measures. Limits its own time: all of them share 90 seconds. */
+export interface Bench {
+  readonly name: string;
+  readonly title: string;
+  prepare(): Promise<Suite>;
+}
+
+export type RowResult = {
+  readonly name: string;
+  readonly subject?: string;
+  readonly peer?: string;
+  /** The ratio, or the figure in `unit`; undefined when skipped. */
+  readonly value: number | undefined;
+  readonly unit: string;
+  readonly bound: number;
+  readonly state: "ok" | "below" | "skipped";
+  readonly note?: string;
+};
+
+export interface BenchResult {
+  readonly name: string;
+  readonly rows: readonly RowResult[];
+  /** GB/s of candidates that have bytes, else repetitions a second: medians. */
+  readonly rates: Readonly<Record<string, number>>;
+}
+
+/** Processor time: for kernels in memory. Of the process, as a thread's own is only counted in ticks. */
+export function cpuTimed(work: () => void, bytes?: number): Candidate {
+  const measure = (repeat: number) => {
+    const before = process.cpuUsage();
+    for (let k = 0; k < repeat; k++) work();
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) / 1e6;
+  };
+  return bytes === undefined ? { measure } : { measure, bytes };
+}
+
+/** Wall time: for what involves other threads, processes or the disk. */
+export function wallTimed(work: () => Promise<unknown>, bytes?: number): Candidate {
+  const measure = async (repeat: number) => {
+    const before = performance.now();
+    for (let k = 0; k < repeat; k++) await work();
+    return (performance.now() - before) / 1e3;
+  };
+  return bytes === undefined ? { measure } : { measure, bytes };
+}
+
+/** Measures the suite once. `only`: the rows to judge, all when undefined. */
+export async function measureSuite(
+  name: string,
+  suite: Suite,
+  only?: ReadonlySet<string>,
+): Promise<BenchResult> {
+  const rows = suite.rows.filter((row) => only === undefined || only.has(row.name));
+  const needed = new Set(rows.flatMap((row) => ("peer" in row ? [row.subject, row.peer] : [])));
+  const coresNeeded = Math.max(1, ...rows.map((row) => ("peer" in row ? (row.cores ?? 1) : 1)));
+  const { rounds, cores } = await measureRounds(suite, needed, coresNeeded);
+  const results: RowResult[] = [];
+  for (const row of rows)
+    results.push("peer" in row ? judgeRatio(row, suite, { rounds, cores }) : await judgeLimit(row));
+  const rates: Record<string, number> = {};
+  for (const [candidate, seconds] of rounds) {
+    const { bytes } = suite.candidates[candidate] as Candidate;
+    rates[candidate] = bytes === undefined ? 1 / median(seconds) : bytes / median(seconds) / 1e9;
+  }
+  return { name, rows: results, rates };
+}
+
+interface Rounds {
+  /** Seconds of one repetition, for each candidate and round. */
+  readonly rounds: ReadonlyMap<string, number[]>;
+  /** How many cores' work was really to be had meanwhile. */
+  readonly cores: number;
+}
+
+async function measureRounds(
+  suite: Suite,
+  needed: ReadonlySet<string>,
+  coresNeeded: number,
+): Promise<Rounds> {
+  const free: number[] = [];
+  const runs: { name: string; candidate: Candidate; repeat: number; seconds: number[] }[] = [];
+  for (const name of needed) {
+    const candidate = suite.candidates[name];
+    if (candidate === undefined) throw new Error(`no candidate ${name}`);
+    if ("skipped" in candidate) continue;
+    // Twice: the first warms up code and caches.
+    await candidate.measure(1);
+    const seconds = await candidate.measure(1);
+    const repeat = Math.max(1, Math.round(suite.sliceSeconds / Math.max(seconds, 1e-5)));
+    await candidate.measure(repeat);
+    runs.push({ name, candidate, repeat, seconds: [] });
+  }
+  for (let round = 0; round < suite.rounds; round++) {
+    if (coresNeeded > 1) free.push(await freeCores(coresNeeded));
+    // Every other round backwards, so that none always follows the same neighbour.
+    for (const run of round % 2 === 0 ? runs : runs.toReversed()) {
+      run.seconds.push((await run.candidate.measure(run.repeat)) / run.repeat);
+    }
+  }
+  return {
+    rounds: new Map(runs.map(({ name, seconds }) => [name, seconds])),
+    cores: free.length > 0 ? median(free) : 1,
+  };
+}
+
+/** How much faster `cores` threads of libuv's pool get the same work done than one. */
+async function freeCores(cores: number): Promise<number> {
+  const derive = () => promisify(pbkdf2)("", "", 40_000, 32, "sha256");
+  const start = performance.now();
+  await derive();
+  const middle = performance.now();
+  await Promise.all(Array.from({ length: cores }, derive));
+  return (cores * (middle - start)) / (performance.now() - middle);
+}
+
+function judgeRatio(row: RatioRow, suite: Suite, { rounds, cores }: Rounds): RowResult {
+  const { name, subject, peer, floor } = row;
+  const base = { name, subject, peer, unit: "×", bound: floor };
+  for (const side of [subject, peer]) {
+    const candidate = suite.candidates[side]!;
+    if ("skipped" in candidate)
+      return { ...base, value: undefined, state: "skipped", note: candidate.skipped };
+  }
+  if (row.cores !== undefined && cores < 0.85 * row.cores) {
+    return { ...base, value: undefined, state: "skipped", note: `only ${cores.toFixed(1)} cores were free` };
+  }
+  const subjectSeconds = rounds.get(subject)!;
+  const value = median(rounds.get(peer)!.map((seconds, round) => seconds / subjectSeconds[round]!));
+  return { ...base, value, state: value >= floor ? "ok" : "below" };
+}
+
+async function judgeLimit({ name, unit, measure, most }: LimitRow): Promise<RowResult> {
+  const value = await measure();
+  return { name, value, unit, bound: most, state: value <= most ? "ok" : "below" };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
