@@ -92,12 +92,10 @@ async function runQemuImg({
     signal,
   });
   const watching = new AbortController();
-  const watched = watchExpansion({ raw, spooledBytes, bound, signal: watching.signal }).catch(
-    async (error) => {
-      await tool.stop();
-      throw error;
-    },
-  );
+  const watched = watchExpansion({ raw, spooledBytes, bound, signal: watching.signal }).catch((error) => {
+    tool.kill();
+    throw error;
+  });
   watched.catch(() => {});
   try {
     for await (const _ of tool.stdout);
@@ -105,11 +103,12 @@ async function runQemuImg({
     watching.abort();
     // What the watcher found is the reason that the program was killed.
     await watched;
-    if (exitCode !== 0)
-      throw new BedplateError(
-        "image.corrupt",
-        `qemu-img cannot convert the image (${message || "it was killed"}).`,
-      );
+    if (exitCode !== 0) {
+      const why = message || "it was killed";
+      throw new BedplateError("image.corrupt", `qemu-img cannot convert the image (${why}).`);
+    }
+    // A conversion may end between two looks of the watcher.
+    await checkAllocated({ raw, spooledBytes, bound });
   } finally {
     watching.abort();
     await tool.stop();
@@ -117,18 +116,24 @@ async function runQemuImg({
   }
 }
 
-interface Watch {
+interface Allocation {
   readonly raw: FileHandle;
   readonly spooledBytes: number;
   readonly bound: ExpansionBound;
-  readonly signal: AbortSignal;
+}
+
+async function watchExpansion({
+  signal,
+  ...allocation
+}: Allocation & { readonly signal: AbortSignal }): Promise<void> {
+  while (!signal.aborted) {
+    await checkAllocated(allocation);
+    await sleep(200, undefined, { signal }).catch(() => {});
+  }
 }
 
 /** Many entries of a qcow2 table may name one cluster: what counts is the disk space that the output takes. */
-async function watchExpansion({ raw, spooledBytes, bound, signal }: Watch): Promise<void> {
-  while (!signal.aborted) {
-    const { blocks } = await raw.stat();
-    checkExpansion(blocks * 512, spooledBytes, bound);
-    await sleep(200, undefined, { signal }).catch(() => {});
-  }
+async function checkAllocated({ raw, spooledBytes, bound }: Allocation): Promise<void> {
+  const { blocks } = await raw.stat();
+  checkExpansion(blocks * 512, spooledBytes, bound);
 }

@@ -1,10 +1,9 @@
 // The worker of image import and upload: hashes groups in WebAssembly, compresses them, and verifies frames.
 import { readSync } from "node:fs";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { createGroupKernel, type GroupKernel, mergeGroups } from "../../assembly/index.ts";
+import { createGroupKernel, type GroupKernel, groupBytes, mergeGroups } from "../../assembly/index.ts";
 import { equalBytes } from "../../protocol/bytes.ts";
 import { assert, BedplateError, reportOf } from "../../protocol/errors.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
 import type { GroupTasks, Packed, TaskAnswer, TaskMessage } from "./group-tasks.ts";
 import { imageLimits } from "./limits.ts";
 import { createFrameScanner } from "./zstd-frames.ts";

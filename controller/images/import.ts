@@ -15,6 +15,8 @@ import { createStaging } from "./staging.ts";
 import { storeError } from "./store-error.ts";
 import type { Programs } from "./tool.ts";
 
+export type { Format } from "./format.ts";
+
 export interface ImportProgress {
   readonly inputBytes: number;
   /** Null where the server did not say. */

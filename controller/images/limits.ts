@@ -1,7 +1,8 @@
 // Every bound of image import and upload, in one place.
+
+import { groupBytes } from "../../assembly/index.ts";
 import { assert } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
 
 const mib = 1024 * 1024;
 const gib = 1024 * mib;

@@ -37,6 +37,8 @@ export interface Tool {
   readonly stdout: AsyncIterable<Uint8Array>;
   /** The first part of what it wrote to its error output. Rejects with what the input threw. */
   readonly ended: Promise<{ readonly exitCode: number | null; readonly message: string }>;
+  /** Its output then ends as if it had ended by itself. */
+  kill(): void;
   /** Kills it if it still runs, and waits until it is gone. */
   stop(): Promise<void>;
 }
@@ -91,11 +93,15 @@ export async function runTool(options: ToolOptions): Promise<Tool> {
   })();
   // Whoever stops reading early does not wait for the end.
   ended.catch(() => {});
+  const kill = () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
+  };
   return {
     stdout: child.stdout!,
     ended,
+    kill,
     async stop() {
-      if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
+      kill();
       child.stdout!.destroy();
       await Promise.all([closed, fed]);
     },
