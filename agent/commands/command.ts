@@ -1,0 +1,69 @@
+// What a command's handler is given and gives.
+import type { CommandKind, CommandOf, commandKinds } from "../../protocol/commands.ts";
+import type { ImageSource } from "../../protocol/messages.ts";
+import type { DiskListing } from "../devices/disks.ts";
+import type { Facts } from "../devices/facts.ts";
+import type { Policy } from "../executor/policy.ts";
+import type { Clock } from "../host/clock.ts";
+import type { Files } from "../host/files.ts";
+import type { Processes } from "../host/processes.ts";
+import type { Random } from "../host/random.ts";
+
+/** Kinds that run in an executor. */
+export type ExecutorKind = {
+  [K in CommandKind]: (typeof commandKinds)[K]["runs"] extends "executor" ? K : never;
+}[CommandKind];
+
+/** The machine, through interfaces: what a simulated host replaces. */
+export interface Host {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly files: Files;
+  readonly processes: Processes;
+  /** Fresh facts: what was unreadable is noted for each collection anew. */
+  readonly facts: () => Facts;
+}
+
+/** What an operation keeps across its runs. Each change is durable when the method returns. */
+export interface Notes {
+  get(name: string): Uint8Array | undefined;
+  /** All or none. */
+  set(entries: { readonly [name: string]: Uint8Array }): void;
+}
+
+export interface CommandContext {
+  readonly host: Host;
+  readonly policy: Policy;
+  readonly sources: readonly ImageSource[];
+  /** PEM of the authority that https sources are signed by. */
+  readonly ca: string;
+  /** Counts from 1; above 1 the operation is resumed. */
+  readonly run: number;
+  readonly notes: Notes;
+  /** Lists the disks as they are now. */
+  readonly disks: (facts: Facts) => DiskListing;
+  /** Progress is read from `done` once a second until the next phase. */
+  readonly phase: (phase: Phase) => void;
+  /** Throws the signal's reason when the operation is to stop; after it, nothing stops it any more. */
+  readonly pointOfNoReturn: (why: string) => void;
+  readonly log: (text: string) => void;
+}
+
+export interface Phase {
+  /** One word: fetch, write, verify, seal. */
+  readonly name: string;
+  readonly total: number;
+  readonly unit: "bytes" | "groups" | "items";
+  readonly done: () => number;
+}
+
+/** What a handler gives: the kind's output, and with `error` an operation that failed and has output none the less. */
+export interface CommandEnd {
+  readonly output: unknown;
+  readonly error?: Error;
+}
+
+export interface Command<K extends CommandKind> {
+  /** Ends soon after the signal aborts, with its reason. Whatever it throws is the operation's failure. */
+  run(command: CommandOf<K>, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
+}

@@ -1,0 +1,39 @@
+// image.verify: reads the disk and compares it with the image. Changes nothing, and so needs no policy.
+import { compileKernel } from "../../assembly/index.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { paddedBytes } from "../devices/guards.ts";
+import { selectDisk } from "../devices/select.ts";
+import { verifyImage } from "../devices/verify-image.ts";
+import type { Command } from "./command.ts";
+import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
+
+export const imageVerify: Command<"image.verify"> = {
+  async run({ arguments: { image, disk: selector } }, context, signal) {
+    const { host } = context;
+    const { disk } = selectDisk(context.disks(host.facts()), selector);
+    const manifest = await fetchCheckedManifest(image, context, signal);
+    const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
+    if (needed > disk.sizeBytes) {
+      throw new BedplateError("disk.too-small", `The image needs ${needed} bytes; ${disk.path} has ${disk.sizeBytes}: it cannot hold it.`);
+    }
+    const { open } = await openForReading(disk);
+    await using _closing = open;
+    const output = await verifyImage({
+      manifest,
+      open,
+      sectorBytes: disk.logicalSectorBytes,
+      kernel: await compileKernel(),
+      clock: host.clock,
+      signal,
+      phase: (name, total, done) => context.phase({ name, total, unit: "bytes", done }),
+    });
+    if (output.matches) return { output };
+    const named = output.wrongGroups.slice(0, 8).join(", ");
+    const error = new BedplateError(
+      "disk.readback-mismatch",
+      `${disk.path} does not hold the image: ${output.wrongGroupCount} of ${output.groups} groups differ (${named}${output.wrongGroupCount > 8 ? ", …" : ""}).`,
+      { details: { root: output.root, expectedRoot: output.expectedRoot, wrongGroups: output.wrongGroups, wrongGroupCount: output.wrongGroupCount } },
+    );
+    return { output, error };
+  },
+};

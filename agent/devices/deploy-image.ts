@@ -1,0 +1,200 @@
+// Writes an image to an open disk in the one order that never leaves a half-written disk able to boot:
+// marker, groups, read-back, and only then the real first MiB.
+import { type CompiledKernel, groupKernelOf, mergeGroups } from "../../assembly/index.ts";
+import { equalBytes, hex } from "../../protocol/bytes.ts";
+import type { DeployOutput } from "../../protocol/commands.ts";
+import type { Disk, Fingerprint } from "../../protocol/disks.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
+import type { ImageSource } from "../../protocol/messages.ts";
+import type { Clock } from "../host/clock.ts";
+import type { Random } from "../host/random.ts";
+import { type OpenDisk, syncDisk } from "./direct-file.ts";
+import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
+import { sourcesOf } from "./frame-stream.ts";
+import type { Work } from "./group-work.ts";
+import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, shareImage, slots } from "./image-job.ts";
+import { type ImageRun, startImageRun } from "./image-run.ts";
+import { openConnections } from "./image-source.ts";
+import { loadFirstGroup, markInProgress, showsOwnMark, type Target, writeFirstGroup } from "./seal.ts";
+
+/** What the operation remembers across its runs. Each change is durable when its method returns. */
+export interface DeployJournal {
+  /** An earlier run may have written to the disk. */
+  readonly began: boolean;
+  /** An earlier run may have replaced the marker by the real first MiB. */
+  readonly sealing: boolean;
+  /** The groups that are right and durable on the disk, and how many were claimed by then. */
+  readonly good: { readonly bitmap: Uint8Array; readonly claimed: number } | undefined;
+  begin(): void;
+  saveGood(bitmap: Uint8Array, claimed: number): void;
+  seal(): void;
+}
+
+export interface DeployRequest {
+  readonly operation: string;
+  /** Counts from 1. */
+  readonly run: number;
+  readonly manifest: Manifest;
+  readonly sources: readonly ImageSource[];
+  readonly ca: string;
+  readonly disk: Disk;
+  readonly open: OpenDisk;
+  readonly planned: Fingerprint;
+  readonly bootId: string;
+  readonly kernel: CompiledKernel;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly journal: DeployJournal;
+  readonly signal: AbortSignal;
+  /** When the operation's run began, by the monotonic clock. */
+  readonly startedMs: number;
+  readonly phase: (name: string, total: number, done: () => number) => void;
+  /** Throws when it is cancelled already; after it nothing can be cancelled. */
+  readonly pointOfNoReturn: (why: string) => void;
+}
+
+const digestWindow = 0;
+
+/** @throws `plan.changed` with nothing written; all else with the marker on the disk, which the error's details tell */
+export async function deployImage(request: DeployRequest): Promise<DeployOutput> {
+  const { manifest, disk, open, journal, kernel, clock, signal } = request;
+  const shared = shareImage(manifest);
+  const good = journal.good;
+  if (good !== undefined) new Uint8Array(shared.good.buffer).set(good.bitmap.subarray(0, shared.good.byteLength));
+  const job = {
+    disk: { path: open.path, fd: open.fd, direct: open.direct },
+    sectorBytes: disk.logicalSectorBytes,
+    sizeBytes: manifest.sizeBytes,
+    claimedBefore: good?.claimed ?? 0,
+    shared,
+    sources: request.sources,
+    ca: request.ca,
+  };
+  using connections = openConnections(request.ca);
+  const work: Work = {
+    job: { ...job, phase: "write", kernel },
+    kernel: groupKernelOf(kernel),
+    signal,
+    fetching: {
+      connections,
+      sources: sourcesOf(request.sources),
+      clock,
+      random: request.random,
+      signal,
+      onBytes: (count) => addTo(shared, "fetched", count),
+    },
+  };
+  const target: Target = { disk: open, diskBytes: disk.sizeBytes };
+  const times = [request.startedMs];
+  const lap = () => times.push(clock.monotonic());
+  const steps: Steps = { ...request, job, work, target, facts: { operation: request.operation, root: hex(manifest.root) } };
+  const kept = good === undefined ? 0 : countBits(good.bitmap);
+
+  await requireTarget(steps);
+  journal.begin();
+  try {
+    await markInProgress(work, target, steps.facts);
+    lap();
+    const readRoot = await writeAll(steps, lap);
+    const seconds = (lapIndex: number) => (times[lapIndex]! - times[lapIndex - 1]!) / 1000;
+    return {
+      root: hex(readRoot),
+      sizeBytes: manifest.sizeBytes,
+      disk: { path: disk.path, serial: disk.serial, backing: disk.backing },
+      groups: groupCount(manifest.sizeBytes),
+      bytesFetched: countOf(shared, "fetched"),
+      bytesWritten: countOf(shared, "written"),
+      bytesSkipped: countOf(shared, "skipped"),
+      bytesZeroed: countOf(shared, "zeroed"),
+      resumed: {
+        times: request.run - 1,
+        groupsKept: kept,
+        groupsRechecked: countOf(shared, "rechecked"),
+        groupsRewritten: countOf(shared, "rewritten"),
+      },
+      readback: { root: hex(readRoot), direct: open.direct },
+      seconds: { prepare: seconds(1), write: seconds(2), readback: seconds(3), seal: seconds(4), total: (times[4]! - times[0]!) / 1000 },
+    };
+  } catch (error) {
+    throw leftMarked(error, disk);
+  }
+}
+
+interface Steps extends DeployRequest {
+  readonly job: Omit<ImageJob, "phase" | "kernel">;
+  readonly work: Work;
+  readonly target: Target;
+  readonly facts: { readonly operation: string; readonly root: string };
+}
+
+/**
+ * The last check before the first write, through the descriptor that is written to.
+ * @throws `plan.changed`
+ */
+async function requireTarget({ disk, open, planned, bootId, journal, work, target, facts }: Steps): Promise<void> {
+  requireSameDisk(planned, identityOf(disk));
+  if (journal.began && (await showsOwnMark(work, target, facts, journal.sealing))) return;
+  // Also after a crash between the journal's entry and the marker.
+  const found = await fingerprintOf(disk, open, bootId, work.kernel.windows[digestWindow]!);
+  if (journal.began && found.edges === planned.edges) return;
+  requireSameFingerprint(planned, found);
+}
+
+/** From marker to sealed disk. @returns the root of what the disk gave back */
+async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
+  const { manifest, open, journal, clock, signal, job, kernel, work, target, facts } = steps;
+  const { shared } = job;
+  const others = manifest.sizeBytes - groupLength(manifest.sizeBytes, 0);
+  const done = () => countOf(shared, "done");
+  if (others > 0) {
+    await using run: ImageRun = startImageRun({ job, kernel, clock });
+    steps.phase("write", others, done);
+    // Only what was done before a sync began is durable after it.
+    const saveGood = async () => {
+      const claimed = Math.min(Atomics.load(shared.control, slots.next), groupCount(manifest.sizeBytes));
+      const bitmap = new Uint8Array(shared.good.buffer.slice(0));
+      await syncDisk(open, "data");
+      journal.saveGood(bitmap, claimed);
+    };
+    await run.run("write", { first: 1, signal, onTick: saveGood });
+    await syncDisk(open, "all");
+    lap();
+    steps.phase("verify", others, done);
+    await run.run("readback", { first: 1, signal, onTick: async () => {} });
+    await syncDisk(open, "all");
+  } else lap();
+  lap();
+  const sealLength = extentOf(job, 0).length;
+  let sealed = 0;
+  steps.phase("seal", sealLength, () => sealed);
+  await loadFirstGroup(work);
+  steps.pointOfNoReturn("the real first MiB is being written: the disk is about to hold the whole image");
+  journal.seal();
+  shared.found.set(await writeFirstGroup(work, target, facts));
+  sealed = sealLength;
+  addTo(shared, isZeroGroup(shared, 0) ? "zeroed" : "written", sealLength);
+  const root = mergeGroups(new Uint8Array(shared.found), groupCount(manifest.sizeBytes));
+  if (!equalBytes(root, manifest.root)) {
+    await markInProgress(work, target, facts);
+    throw new BedplateError("disk.readback-mismatch", `What ${open.path} gives back has the root ${hex(root)}, not ${hex(manifest.root)}.`);
+  }
+  lap();
+  return root;
+}
+
+/** Says what state the disk is left in. */
+function leftMarked(error: unknown, disk: Disk): unknown {
+  if (!(error instanceof BedplateError)) return error;
+  return new BedplateError(error.code, `${error.message} ${disk.path} is left with the in-progress marker and boots nothing.`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: { ...error.details, left: { path: disk.path, serial: disk.serial, marker: true } },
+    cause: error,
+  });
+}
+
+function countBits(bitmap: Uint8Array): number {
+  let count = 0;
+  for (let byte of bitmap) for (; byte !== 0; byte &= byte - 1) count++;
+  return count;
+}

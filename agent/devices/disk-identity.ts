@@ -1,0 +1,81 @@
+// The stable identities of a disk: serial, world-wide name, address on its bus, and how it is attached.
+import { cleanText, type Facts } from "./facts.ts";
+
+export interface DiskIdentity {
+  readonly serial: string | null;
+  readonly wwn: string | null;
+  readonly model: string | null;
+  readonly vendor: string | null;
+  readonly firmware: string | null;
+  /** Host:channel:target:lun. */
+  readonly hctl: string | null;
+  readonly transport: string | null;
+}
+
+/** `name` as in /sys/block, `number` its MAJOR:MINOR. */
+export function readIdentity(facts: Facts, name: string, number: string): DiskIdentity {
+  const disk = `/sys/block/${name}`;
+  const device = `${disk}/device`;
+  const udev = parseUdev(facts.optionalText(`/run/udev/data/b${number}`) ?? "");
+  const page = facts.optionalBytes(`${device}/vpd_pg80`);
+  const address = (facts.link(device) ?? "").split("/").at(-1)!;
+  return {
+    serial:
+      known(page === null ? null : parseSerialPage(page)) ??
+      known(facts.optionalText(`${device}/serial`)) ??
+      known(facts.optionalText(`${disk}/serial`)) ??
+      known(udev.get("ID_SERIAL_SHORT") ?? null),
+    wwn: normalWwn(
+      known(facts.optionalText(`${disk}/wwid`)) ?? known(facts.optionalText(`${device}/wwid`)) ?? known(udev.get("ID_WWN") ?? null) ?? "",
+    ),
+    model: known(facts.optionalText(`${device}/model`)),
+    vendor: known(facts.optionalText(`${device}/vendor`)),
+    firmware: known(facts.optionalText(`${device}/firmware_rev`)) ?? known(facts.optionalText(`${device}/rev`)),
+    hctl: /^\d+:\d+:\d+:\d+$/.test(address) ? address : null,
+    transport: transportOf(facts.realPath(disk) ?? "", facts.optionalText(`${device}/transport`)),
+  };
+}
+
+/** The Unit Serial Number page of SCSI (SPC, page 80h): four bytes of header, then ASCII; null when it is none. */
+export function parseSerialPage(page: Uint8Array): string | null {
+  if (page.length < 5 || page[1] !== 0x80) return null;
+  const length = (page[2]! << 8) | page[3]!;
+  return cleanText(page.subarray(4, 4 + length));
+}
+
+/** Properties of a device in udev's database: the lines `E:KEY=VALUE`. */
+export function parseUdev(text: string): ReadonlyMap<string, string> {
+  const properties = new Map<string, string>();
+  for (const line of text.split("\n")) {
+    const match = /^E:([A-Za-z0-9_]+)=(.*)$/.exec(line);
+    if (match !== null) properties.set(match[1]!, match[2]!);
+  }
+  return properties;
+}
+
+/**
+ * `0x5000c500a1b2c3d4` (as lsblk prints what the kernel calls naa.), `eui.…`, `uuid.…`, `nvme.…`; null for what names
+ * a disk only within its vendor (t10.).
+ */
+export function normalWwn(text: string): string | null {
+  const lower = text.trim().toLowerCase();
+  if (/^(naa\.|0x)[0-9a-f]{16,32}$/.test(lower)) return `0x${lower.replace(/^(naa\.|0x)/, "")}`;
+  return /^(eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{32,36}|nvme\.[0-9a-f-]+)$/.test(lower) ? lower : null;
+}
+
+/** By the way the device's path in sysfs takes; `nvme` is NVMe's own word for its transport (pcie, tcp, rdma, fc). */
+export function transportOf(path: string, nvme: string | null): string | null {
+  if (/\/nvme\d+/.test(path)) return nvme === null || nvme === "pcie" ? "nvme" : `nvme-${nvme}`;
+  if (path.includes("/session")) return "iscsi";
+  if (path.includes("/rport-")) return "fc";
+  if (path.includes("/usb")) return "usb";
+  if (path.includes("/end_device-")) return "sas";
+  if (/\/ata\d+\//.test(path)) return "sata";
+  if (/\/virtio\d+/.test(path)) return "virtio";
+  return path.includes("/mmc_host/") ? "mmc" : null;
+}
+
+function known(text: string | null): string | null {
+  const trimmed = text?.trim() ?? "";
+  return trimmed === "" ? null : trimmed;
+}

@@ -1,0 +1,243 @@
+// The host's disks: from sysfs, and the file-backed ones that the policy declares; each with what uses it.
+import type { Disk } from "../../protocol/disks.ts";
+import type { FileDisk } from "../executor/policy.ts";
+import { errnoOf, type Files } from "../host/files.ts";
+import { readIdentity } from "./disk-identity.ts";
+import type { Facts } from "./facts.ts";
+import { type Mount, mountOf, parseMountinfo, parseSwaps } from "./mounts.ts";
+
+export interface ListedDisk {
+  readonly disk: Disk;
+  /** `MAJOR:MINOR`; null for a file-backed disk. */
+  readonly number: string | null;
+  /** Which of the asked paths (root, state directory) it carries, itself or under other layers. */
+  readonly carries: readonly string[];
+}
+
+/** What is listed for people but never taken: and why. */
+export interface ExcludedDisk {
+  readonly path: string;
+  readonly reason: string;
+  readonly serial: string | null;
+  readonly model: string | null;
+  readonly sizeBytes: number;
+}
+
+export interface DiskListing {
+  readonly disks: readonly ListedDisk[];
+  readonly excluded: readonly ExcludedDisk[];
+}
+
+export interface DiskSources {
+  readonly facts: Facts;
+  readonly files: Files;
+  readonly fileDisks: readonly FileDisk[];
+  /** Whether the policy allows destructive commands on it. */
+  readonly allows: (disk: Disk) => boolean;
+  /** Paths whose disks are told by `carries`. */
+  readonly protectedPaths: readonly string[];
+}
+
+const sectorBytes = 512;
+/** Of a file: what the file systems of today take for O_DIRECT. */
+const fileSectors = { logicalSectorBytes: 512, physicalSectorBytes: 4096 } as const;
+
+export function listDisks({ facts, files, fileDisks, allows, protectedPaths }: DiskSources): DiskListing {
+  const uses = readUses(facts);
+  const disks: ListedDisk[] = [];
+  const excluded: ExcludedDisk[] = [];
+  const add = (found: Omit<ListedDisk, "carries"> | ExcludedDisk, carries: (path: string) => boolean) => {
+    if ("reason" in found) excluded.push(found);
+    else disks.push({ ...found, disk: { ...found.disk, allowed: allows(found.disk) }, carries: protectedPaths.filter(carries) });
+  };
+  for (const name of facts.list("/sys/block")) {
+    add(readBlockDisk(facts, name, uses), (path) => uses.under(mountOf(uses.mounts, path)).has(name));
+  }
+  for (const fileDisk of fileDisks) {
+    add(readFileDisk(files, fileDisk, uses), (path) => path !== "/" && fileDisk.path.startsWith(`${path}/`));
+  }
+  return { disks, excluded };
+}
+
+interface Uses {
+  readonly mounts: readonly Mount[];
+  readonly swaps: readonly string[];
+  /** Loop device to the path behind it. */
+  readonly loops: ReadonlyMap<string, string>;
+  /** Disks under a mount, through partitions, device mapper, md and loop. */
+  readonly under: (mount: Mount | undefined) => ReadonlySet<string>;
+}
+
+function readUses(facts: Facts): Uses {
+  const mounts = parseMountinfo(facts.text("/proc/self/mountinfo") ?? "");
+  const names = facts.list("/sys/block");
+  const loops = new Map(
+    names.flatMap((name) => {
+      const backing = facts.optionalText(`/sys/block/${name}/loop/backing_file`);
+      return backing === null ? [] : [[name, backing] as const];
+    }),
+  );
+  const ofPartition = new Map(names.flatMap((name) => partitionNames(facts, name).map((partition) => [partition, name] as const)));
+  const ofNumber = new Map(
+    [...names, ...ofPartition.keys()].map((name) => [facts.optionalText(`/sys/class/block/${name}/dev`) ?? "", name] as const),
+  );
+  const under = (mount: Mount | undefined): ReadonlySet<string> => {
+    const seen = new Set<string>();
+    const descend = (name: string | undefined) => {
+      if (name === undefined || seen.has(name)) return;
+      seen.add(name);
+      descend(ofPartition.get(name));
+      for (const slave of facts.list(`/sys/class/block/${name}/slaves`)) descend(slave);
+      const backing = loops.get(name);
+      if (backing !== undefined) follow(mountOf(mounts, backing));
+    };
+    // btrfs and overlay have a number of no device; the source's name leads further there.
+    const follow = (at: Mount | undefined) => {
+      if (at !== undefined) descend(ofNumber.get(at.device) ?? kernelName(facts, at.source));
+    };
+    follow(mount);
+    return seen;
+  };
+  return { mounts, swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""), loops, under };
+}
+
+function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk, "carries"> | ExcludedDisk {
+  const at = `/sys/block/${name}`;
+  const path = devicePath(name);
+  const number = facts.text(`${at}/dev`) ?? "";
+  const identity = readIdentity(facts, name, number);
+  const sizeBytes = (facts.number(`${at}/size`) ?? 0) * sectorBytes;
+  const backing = uses.loops.get(name) ?? null;
+  const reason = exclusion({ name, sizeBytes, backing, hidden: facts.optionalNumber(`${at}/hidden`) === 1 });
+  if (reason !== undefined) return { path, reason, serial: identity.serial, model: identity.model, sizeBytes };
+
+  const partitions = partitionNames(facts, name);
+  const nodes = [name, ...partitions];
+  const numbers = new Set(nodes.map((node) => facts.optionalText(`/sys/class/block/${node}/dev`) ?? "none"));
+  const paths = new Set(nodes.map(devicePath));
+  const logicalSectorBytes = facts.number(`${at}/queue/logical_block_size`) ?? 512;
+  return {
+    number,
+    disk: {
+      ...identity,
+      path,
+      type: typeOf(name, facts.optionalNumber(`${at}/queue/rotational`)),
+      sizeBytes,
+      logicalSectorBytes,
+      physicalSectorBytes: facts.optionalNumber(`${at}/queue/physical_block_size`) ?? logicalSectorBytes,
+      byId: linksTo(facts, "/dev/disk/by-id", name),
+      readOnly: facts.optionalNumber(`${at}/ro`) === 1,
+      removable: facts.optionalNumber(`${at}/removable`) === 1,
+      diskSequence: facts.optionalNumber(`${at}/diskseq`) ?? 0,
+      backing,
+      fileDisk: null,
+      partitions: partitions.map((partition) => ({
+        path: devicePath(partition),
+        number: facts.number(`${at}/${partition}/partition`) ?? 0,
+        startBytes: (facts.number(`${at}/${partition}/start`) ?? 0) * sectorBytes,
+        sizeBytes: (facts.number(`${at}/${partition}/size`) ?? 0) * sectorBytes,
+      })),
+      mounts: uses.mounts.filter((mount) => numbers.has(mount.device) || paths.has(mount.source)).map((mount) => mount.mountPoint),
+      swap: uses.swaps.some((swap) => paths.has(swap)),
+      holders: holdersOf(facts, nodes, uses),
+      allowed: false,
+    },
+  };
+}
+
+function readFileDisk(files: Files, fileDisk: FileDisk, uses: Uses): Omit<ListedDisk, "carries"> | ExcludedDisk {
+  const { name, path, sizeBytes } = fileDisk;
+  const excludedFor = (reason: string): ExcludedDisk => ({ path, reason, serial: null, model: null, sizeBytes });
+  let readOnly: boolean;
+  try {
+    const status = files.linkStatus(path);
+    if (status.kind !== "file") return excludedFor(`the policy's file disk "${name}" is a ${status.kind}, not a file`);
+    if (status.sizeBytes !== sizeBytes) {
+      return excludedFor(`the policy gives the file disk "${name}" ${sizeBytes} bytes; the file has ${status.sizeBytes}`);
+    }
+    readOnly = (status.mode & 0o222) === 0;
+  } catch (error) {
+    return excludedFor(`the file of the policy's file disk "${name}" cannot be used: ${errnoOf(error)}`);
+  }
+  return {
+    number: null,
+    disk: {
+      ...fileSectors,
+      path,
+      type: "file",
+      sizeBytes,
+      serial: null,
+      wwn: null,
+      model: null,
+      vendor: null,
+      firmware: null,
+      hctl: null,
+      byId: [],
+      transport: null,
+      readOnly,
+      removable: false,
+      diskSequence: 0,
+      backing: path,
+      fileDisk: name,
+      partitions: [],
+      mounts: [],
+      swap: uses.swaps.includes(path),
+      holders: [...uses.loops].filter(([, backing]) => backing === path).map(([loop]) => loop),
+      allowed: false,
+    },
+  };
+}
+
+function exclusion(disk: { name: string; sizeBytes: number; backing: string | null; hidden: boolean }): string | undefined {
+  const { name, sizeBytes, backing, hidden } = disk;
+  if (/^(ram|zram)\d/.test(name)) return "a disk in memory";
+  if (/^fd\d/.test(name)) return "a floppy drive";
+  if (/^sr\d/.test(name)) return "an optical drive";
+  if (/^(dm-|md|drbd|nbd|bcache|rbd|zd)\d*/.test(name)) return "a layer over other disks or the network, not a disk of this host";
+  if (/^mmcblk\d+(boot|rpmb)/.test(name)) return "a boot area of an MMC device";
+  if (hidden) return "one path of a multipath device";
+  if (name.startsWith("loop") && backing === null) return "a loop device with no file behind it";
+  if (backing?.endsWith(" (deleted)") === true) return "a loop device whose file is deleted";
+  return sizeBytes === 0 ? "of size 0: no medium" : undefined;
+}
+
+function typeOf(name: string, rotational: number | null): Disk["type"] {
+  if (name.startsWith("loop")) return "loop";
+  if (name.startsWith("nvme")) return "nvme";
+  return rotational === 1 ? "hdd" : "ssd";
+}
+
+/** Everything stacked on these, layer over layer: device mapper, md, bcache, and loop devices on them. */
+function holdersOf(facts: Facts, nodes: readonly string[], uses: Uses): string[] {
+  const found = new Set<string>();
+  const climb = (node: string) => {
+    const direct = facts.list(`/sys/class/block/${node}/holders`);
+    const loops = [...uses.loops].filter(([, backing]) => backing === devicePath(node)).map(([loop]) => loop);
+    for (const holder of [...direct, ...loops]) {
+      if (found.has(holder)) continue;
+      found.add(holder);
+      climb(holder);
+    }
+  };
+  nodes.forEach(climb);
+  return [...found].sort();
+}
+
+function partitionNames(facts: Facts, name: string): readonly string[] {
+  return facts.list(`/sys/block/${name}`).filter((entry) => entry.startsWith(name) && facts.exists(`/sys/block/${name}/${entry}/partition`));
+}
+
+function linksTo(facts: Facts, directory: string, name: string): string[] {
+  return facts.list(directory).filter((link) => (facts.link(`${directory}/${link}`) ?? "").split("/").at(-1) === name);
+}
+
+/** The name in sysfs of a device node, links resolved. */
+function kernelName(facts: Facts, path: string): string | undefined {
+  if (!path.startsWith("/dev/")) return undefined;
+  return (facts.realPath(path) ?? path).slice("/dev/".length).replaceAll("/", "!");
+}
+
+/** Names with a slash (`cciss/c0d0`) have `!` for it in sysfs. */
+function devicePath(name: string): string {
+  return `/dev/${name.replaceAll("!", "/")}`;
+}

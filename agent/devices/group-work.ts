@@ -1,0 +1,87 @@
+// What a worker does with one group: read it from the disk, compare it, decode and verify a frame, write it.
+import { zstdDecompressSync } from "node:zlib";
+import type { GroupKernel } from "../../assembly/index.ts";
+import { equalBytes, hex } from "../../protocol/bytes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { groupBytes, groupCount } from "../../protocol/manifest.ts";
+import type { ImageSource } from "../../protocol/messages.ts";
+import { readFully, writeFully } from "./direct-file.ts";
+import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
+import { digestOf, extentOf, type ImageJob, isZeroGroup } from "./image-job.ts";
+
+export interface Work {
+  readonly job: ImageJob;
+  readonly kernel: GroupKernel;
+  readonly fetching: FrameOptions;
+  readonly signal: AbortSignal;
+}
+
+export async function readGroup({ job, kernel }: Work, group: number, window: number): Promise<void> {
+  const { padded } = extentOf(job, group);
+  await readFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
+}
+
+/** SAFETY: the caller has verified the window's content against the group's digest (see {@link decodeFrame}). */
+export async function writeGroup({ job, kernel }: Work, group: number, window: number): Promise<void> {
+  const { padded } = extentOf(job, group);
+  await writeFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
+}
+
+/** SAFETY: the group is one that the verified manifest declares to be zeroes. */
+export async function writeZeroGroup({ job, kernel }: Work, group: number): Promise<void> {
+  const { padded } = extentOf(job, group);
+  await writeFully(job.disk, kernel.zeroes.subarray(0, padded), group * groupBytes);
+}
+
+export function digestOfWindow({ job, kernel }: Work, group: number, window: number): Uint8Array {
+  return kernel.chainingValue(window, extentOf(job, group).length, group, { root: groupCount(job.sizeBytes) === 1 });
+}
+
+/** Whether the window holds the group as it must stand on the disk, the padding of the last sector included. */
+export function isRight(work: Work, group: number, window: number): boolean {
+  const { job, kernel } = work;
+  const { length, padded } = extentOf(job, group);
+  if (isZeroGroup(job.shared, group)) return kernel.isZero(window, padded);
+  if (kernel.windows[window]!.subarray(length, padded).some((byte) => byte !== 0)) return false;
+  return equalBytes(digestOfWindow(work, group, window), digestOf(job.shared, group));
+}
+
+export function frameAt({ shared }: ImageJob, group: number): FrameAt {
+  return { group, start: shared.frameStarts[group]!, bytes: shared.frameBytes[group]! };
+}
+
+/**
+ * Decodes a frame into the window, its padding zeroed, and verifies it there: what follows writes from that memory.
+ * @returns the error when the bytes are not the group's; the window then holds nothing that may be written
+ */
+export function decodeFrame(work: Work, { group, data, source }: Frame, window: number): BedplateError | undefined {
+  const { job, kernel } = work;
+  const { length, padded } = extentOf(job, group);
+  let decoded: Uint8Array;
+  try {
+    decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize: Math.max(64, length) });
+  } catch (cause) {
+    return corrupt(work, group, source, `its frame does not decode (${(cause as Error).message})`, cause);
+  }
+  if (decoded.length !== length) return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
+  const target = kernel.windows[window]!;
+  target.set(decoded);
+  target.fill(0, length, padded);
+  const found = digestOfWindow(work, group, window);
+  if (equalBytes(found, digestOf(job.shared, group))) return undefined;
+  return corrupt(work, group, source, `its digest is ${hex(found)}`, undefined, hex(found));
+}
+
+function corrupt({ job }: Work, group: number, source: ImageSource, why: string, cause?: unknown, found?: string): BedplateError {
+  const offset = group * groupBytes;
+  const expected = hex(digestOf(job.shared, group));
+  return new BedplateError(
+    "image.corrupt",
+    `Group ${group} (from byte ${offset}) as ${source.url} sent it is not the image's: ${why}; expected ${expected}. It was not written.`,
+    {
+      hint: "The source's copy, or the way to it, is damaged: import the image again there, or offer another source.",
+      details: { group, offset, length: extentOf(job, group).length, expected, found: found ?? null, source: source.url },
+      ...(cause === undefined ? {} : { cause }),
+    },
+  );
+}

@@ -1,0 +1,97 @@
+// What the main thread and the workers of one image operation share: memory that all see, and what a job is.
+import type { CompiledKernel } from "../../assembly/index.ts";
+import { assert } from "../../protocol/errors.ts";
+import { digestBytes, frameOffsets, groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
+import type { ImageSource } from "../../protocol/messages.ts";
+import type { OpenDisk } from "./direct-file.ts";
+import { paddedBytes } from "./guards.ts";
+
+/** Int32 cells of {@link SharedImage.control}. */
+export const slots = { next: 0, stop: 1, wrong: 2 } as const;
+/** BigInt64 cells of {@link SharedImage.counts}: bytes, but for the last three, which count groups. */
+export const counters = { done: 0, fetched: 1, written: 2, skipped: 3, zeroed: 4, rechecked: 5, rewritten: 6, rereads: 7 } as const;
+/** How many wrong groups are named. */
+export const wrongGroupsMax = 64;
+
+export interface SharedImage {
+  readonly control: Int32Array<SharedArrayBuffer>;
+  readonly counts: BigInt64Array<SharedArrayBuffer>;
+  /** A bit a group, least significant first: right on the disk. */
+  readonly good: Int32Array<SharedArrayBuffer>;
+  /** 32 bytes a group: what the disk gave back. */
+  readonly found: Uint8Array<SharedArrayBuffer>;
+  readonly wrong: Int32Array<SharedArrayBuffer>;
+  /** The manifest's: 32 bytes a group, a frame's length (0: zeroes), where a frame begins. */
+  readonly digests: Uint8Array<SharedArrayBuffer>;
+  readonly frameBytes: Uint32Array<SharedArrayBuffer>;
+  readonly frameStarts: Float64Array<SharedArrayBuffer>;
+}
+
+/**
+ * `write` brings groups onto the disk; `readback` reads them, and repairs a wrong one once; `verify` reads and counts
+ * the wrong ones.
+ */
+export type ImagePhase = "write" | "readback" | "verify";
+
+export interface ImageJob {
+  readonly phase: ImagePhase;
+  readonly disk: OpenDisk;
+  readonly sectorBytes: number;
+  readonly sizeBytes: number;
+  /** Groups below this may have been written by an earlier run of the operation. */
+  readonly claimedBefore: number;
+  readonly shared: SharedImage;
+  readonly kernel: CompiledKernel;
+  readonly sources: readonly ImageSource[];
+  readonly ca: string;
+}
+
+export function shareImage(manifest: Manifest): SharedImage {
+  const count = groupCount(manifest.sizeBytes);
+  // Claims overshoot the end by some groups for each worker.
+  assert(count < 2 ** 30, "a group's number fits the claim counter");
+  const shared: SharedImage = {
+    control: new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length)),
+    counts: new BigInt64Array(new SharedArrayBuffer(8 * Object.keys(counters).length)),
+    good: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
+    found: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
+    wrong: new Int32Array(new SharedArrayBuffer(4 * wrongGroupsMax)),
+    digests: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
+    frameBytes: new Uint32Array(new SharedArrayBuffer(4 * count)),
+    frameStarts: new Float64Array(new SharedArrayBuffer(8 * (count + 1))),
+  };
+  shared.digests.set(manifest.groups);
+  shared.frameBytes.set(manifest.frameBytes);
+  shared.frameStarts.set(frameOffsets(manifest));
+  return shared;
+}
+
+export function isGood(shared: SharedImage, group: number): boolean {
+  return (Atomics.load(shared.good, group >> 5) & (1 << (group & 31))) !== 0;
+}
+
+export function setGood(shared: SharedImage, group: number): void {
+  Atomics.or(shared.good, group >> 5, 1 << (group & 31));
+}
+
+export function countOf(shared: SharedImage, counter: keyof typeof counters): number {
+  return Number(Atomics.load(shared.counts, counters[counter]));
+}
+
+export function addTo(shared: SharedImage, counter: keyof typeof counters, amount: number): void {
+  Atomics.add(shared.counts, counters[counter], BigInt(amount));
+}
+
+export function isZeroGroup(shared: SharedImage, group: number): boolean {
+  return shared.frameBytes[group] === 0;
+}
+
+export function digestOf(shared: SharedImage, group: number): Uint8Array {
+  return shared.digests.subarray(group * digestBytes, (group + 1) * digestBytes);
+}
+
+/** Bytes of a group in the image, and on a disk of whole sectors. */
+export function extentOf(image: { readonly sizeBytes: number; readonly sectorBytes: number }, group: number): { length: number; padded: number } {
+  const length = groupLength(image.sizeBytes, group);
+  return { length, padded: paddedBytes(length, image.sectorBytes) };
+}

@@ -1,0 +1,97 @@
+// The main thread's side of an image operation: starts the workers on a phase, follows them, stops them, awaits them all.
+import { availableParallelism } from "node:os";
+import { Piscina } from "piscina";
+import { entryUrl } from "../../assembly/built.ts";
+import type { CompiledKernel } from "../../assembly/index.ts";
+import { BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
+import { groupCount } from "../../protocol/manifest.ts";
+import type { Clock } from "../host/clock.ts";
+import { counters, type ImageJob, type ImagePhase, slots } from "./image-job.ts";
+
+export interface ImageRun extends AsyncDisposable {
+  /**
+   * Works on groups `first` and above, to the end of every worker: the first failure or the signal stops all.
+   * @throws the first failure; the signal's reason; `worker.died`
+   */
+  run(phase: ImagePhase, options: PhaseOptions): Promise<void>;
+}
+
+export interface PhaseOptions {
+  readonly first: number;
+  readonly signal: AbortSignal;
+  /** Once a second, and once at the end unless it failed itself. */
+  readonly onTick: () => Promise<void>;
+}
+
+export interface ImageRunOptions {
+  readonly job: Omit<ImageJob, "phase" | "kernel">;
+  readonly kernel: CompiledKernel;
+  readonly clock: Clock;
+  /** Default: as many as this process may use at once, at most 4. */
+  readonly threads?: number;
+  /** Default: image-worker.ts. */
+  readonly worker?: URL;
+}
+
+const threadsMax = 4;
+const tickMs = 1000;
+
+export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
+  const jobs = Math.max(1, Math.min(threads ?? availableParallelism(), threadsMax, groupCount(job.sizeBytes)));
+  const pool = new Piscina({
+    filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
+    minThreads: jobs,
+    maxThreads: jobs,
+    // One job a worker and phase: a worker need not block for the next one.
+    atomics: "disabled",
+  });
+  // What has a task rejects that; the rest is told by the next task.
+  pool.on("error", () => {});
+  return {
+    async run(phase, { first, signal, onTick }) {
+      const { control, counts } = job.shared;
+      Atomics.store(control, slots.next, first);
+      Atomics.store(control, slots.stop, 0);
+      Atomics.store(counts, counters.done, 0n);
+      const stop = () => {
+        Atomics.store(control, slots.stop, 1);
+        Atomics.notify(control, slots.stop);
+      };
+      const ended = new AbortController();
+      signal.addEventListener("abort", stop, { once: true });
+      if (signal.aborted) stop();
+      let failure: unknown;
+      const fail = (error: unknown) => {
+        failure ??= error;
+        stop();
+      };
+      const ticking = tickUntil(ended.signal, clock, onTick).catch(fail);
+      await Promise.all(
+        Array.from({ length: jobs }, () =>
+          (pool.run({ ...job, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
+            (report) => report && fail(errorOf(report)),
+            (cause: unknown) => fail(new BedplateError("worker.died", `A worker of the image operation died: ${(cause as Error).message}.`, { cause })),
+          ),
+        ),
+      );
+      ended.abort();
+      signal.removeEventListener("abort", stop);
+      await ticking;
+      if (failure === undefined || signal.aborted) await onTick();
+      if (signal.aborted) throw signal.reason;
+      if (failure !== undefined) throw failure;
+    },
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+async function tickUntil(ended: AbortSignal, clock: Clock, onTick: () => Promise<void>): Promise<void> {
+  for (;;) {
+    const more = await clock.sleep(tickMs, ended).then(
+      () => true,
+      () => false,
+    );
+    if (!more) return;
+    await onTick();
+  }
+}

@@ -1,0 +1,201 @@
+// HTTP to image sources: one pinned authority, no redirect, no link-local address, every answer bounded.
+import { lookup, type LookupAddress, type LookupOptions } from "node:dns";
+import { Agent as PlainAgent, type IncomingMessage, request as plainRequest } from "node:http";
+import { Agent, request } from "node:https";
+import { BlockList, isIP } from "node:net";
+import { BedplateError } from "../../protocol/errors.ts";
+import { limits } from "../../protocol/limits.ts";
+import { decodeManifest, type Manifest } from "../../protocol/manifest.ts";
+import { type ImageSource, tlsServerName } from "../../protocol/messages.ts";
+import { errnoOf } from "../host/files.ts";
+
+/** Without a byte for so long, a transfer has stalled. */
+const stallMs = 15_000;
+const stallReason = `it sent nothing for ${stallMs / 1000} s`;
+
+/** Metadata services of clouds and whatever else answers on the local wire only. */
+const refused = new BlockList();
+refused.addSubnet("169.254.0.0", 16, "ipv4");
+refused.addSubnet("fe80::", 10, "ipv6");
+
+export interface Connections extends Disposable {
+  /** The body of an answer of the expected status; the caller reads or destroys it. */
+  open(source: ImageSource, name: "manifest" | "frames", options: RequestOptions): Promise<IncomingMessage>;
+}
+
+export interface RequestOptions {
+  /** Bytes [start, end) of the file. */
+  readonly range?: { readonly start: number; readonly end: number };
+  readonly signal: AbortSignal;
+}
+
+/** Connections that are kept between requests. @param ca PEM of the one authority that https sources are signed by */
+export function openConnections(ca: string): Connections {
+  const secure = new Agent({ keepAlive: true, ca, servername: tlsServerName, rejectUnauthorized: true, minVersion: "TLSv1.3" });
+  const plain = new PlainAgent({ keepAlive: true });
+  return {
+    async open(source, name, { range, signal }) {
+      signal.throwIfAborted();
+      const url = checkSource(source);
+      url.pathname = `${url.pathname.replace(/\/$/, "")}/${name}`;
+      const options = {
+        signal,
+        lookup: lookupAllowed,
+        timeout: stallMs,
+        headers: {
+          "accept-encoding": "identity",
+          ...(source.bearer === undefined ? {} : { authorization: `Bearer ${source.bearer}` }),
+          ...(range === undefined ? {} : { range: `bytes=${range.start}-${range.end - 1}` }),
+        },
+      };
+      const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+      const outgoing = url.protocol === "https:" ? request(url, { ...options, agent: secure }) : plainRequest(url, { ...options, agent: plain });
+      const stalled = () => outgoing.destroy(fetchFailed(source, stallReason));
+      outgoing.on("timeout", stalled);
+      outgoing.on("response", (response) => {
+        outgoing.off("timeout", stalled);
+        resolve(response);
+      });
+      outgoing.on("error", (error) => {
+        if (signal.aborted) reject(signal.reason);
+        else reject(error instanceof BedplateError ? error : fetchFailed(source, reasonOf(error), error));
+      });
+      outgoing.end();
+      const response = await promise;
+      try {
+        checkAnswer(source, name, response, range);
+      } catch (error) {
+        response.destroy();
+        throw error;
+      }
+      return response;
+    },
+    [Symbol.dispose]() {
+      secure.destroy();
+      plain.destroy();
+    },
+  };
+}
+
+/** Breaks a body off that has stalled. @param waiting a socket is also silent while nobody reads from it: that is no stall */
+export function watchForStall(response: IncomingMessage, source: ImageSource, waiting: () => boolean): void {
+  const { socket } = response;
+  const check = () => {
+    if (waiting()) response.destroy(fetchFailed(source, stallReason));
+    else socket.setTimeout(stallMs);
+  };
+  socket.on("timeout", check);
+  socket.setTimeout(stallMs);
+  response.once("close", () => socket.off("timeout", check));
+}
+
+/** Whether another try at the same source may help. */
+export function isTransient(error: unknown): boolean {
+  return error instanceof BedplateError && error.details?.["transient"] === true;
+}
+
+export function fetchFailed(source: ImageSource, why: string, cause?: unknown): BedplateError {
+  return new BedplateError("image.fetch-failed", `${source.url} cannot be read: ${why}.`, {
+    details: { source: source.url, transient: true },
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/** Fetches the manifest from the first source that gives one. @throws `image.fetch-failed`, `source.refused`, `image.bad-manifest` */
+export async function fetchManifest(connections: Connections, sources: readonly ImageSource[], signal: AbortSignal): Promise<Manifest> {
+  if (sources.length === 0) throw new BedplateError("image.fetch-failed", "The offer names no source of the image.");
+  let last: unknown;
+  for (const source of sources) {
+    try {
+      const response = await connections.open(source, "manifest", { signal });
+      return decodeManifest(await readBody(source, response, limits.manifestBytesMax, signal));
+    } catch (error) {
+      signal.throwIfAborted();
+      last = error;
+    }
+  }
+  throw last;
+}
+
+async function readBody(source: ImageSource, response: IncomingMessage, bytesMax: number, signal: AbortSignal): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  watchForStall(response, source, () => true);
+  try {
+    for await (const piece of response as AsyncIterable<Uint8Array>) {
+      length += piece.length;
+      if (length > bytesMax) throw new BedplateError("image.bad-manifest", `The manifest at ${source.url} is larger than ${bytesMax} bytes.`);
+      pieces.push(piece);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error instanceof BedplateError ? error : fetchFailed(source, reasonOf(error), error);
+  }
+  return Buffer.concat(pieces);
+}
+
+/** @throws `source.refused` */
+function checkSource(source: ImageSource): URL {
+  const url = new URL(source.url);
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  if (isIP(host) !== 0) refuseAddress(host);
+  if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
+    throw new BedplateError("source.refused", `The image source ${url.origin} carries a password, query or fragment.`);
+  }
+  if (url.protocol === "http:" && source.bearer !== undefined) {
+    throw new BedplateError("source.refused", `The image source ${url.origin} would send its token in clear.`, { hint: "Use https." });
+  }
+  return url;
+}
+
+function checkAnswer(source: ImageSource, name: string, response: IncomingMessage, range: RequestOptions["range"]): void {
+  const status = response.statusCode ?? 0;
+  const refuse = (why: string, transient: boolean) =>
+    new BedplateError("image.fetch-failed", `${source.url}/${name} cannot be used: ${why}.`, { details: { source: source.url, status, transient } });
+  if (status >= 300 && status < 400) {
+    throw new BedplateError("source.refused", `${source.url}/${name} redirects (status ${status}), and redirects are not followed.`, {
+      details: { source: source.url, status },
+    });
+  }
+  const encoding = response.headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity") throw refuse(`it is encoded as ${encoding}`, false);
+  if (range === undefined) {
+    if (status !== 200) throw refuse(`it answers with status ${status}`, status >= 500 || status === 429);
+    return;
+  }
+  if (status === 200) throw refuse("it ignores ranges and sends the whole file", false);
+  if (status !== 206) throw refuse(`it answers with status ${status}`, status >= 500 || status === 429);
+  const given = /^bytes (\d+)-(\d+)\//.exec(response.headers["content-range"] ?? "");
+  if (given === null || Number(given[1]) !== range.start || Number(given[2]) !== range.end - 1) {
+    throw refuse(`it answers with another range, "${response.headers["content-range"] ?? ""}"`, false);
+  }
+}
+
+function refuseAddress(address: string): void {
+  if (!refused.check(address, isIP(address) === 6 ? "ipv6" : "ipv4")) return;
+  throw new BedplateError("source.refused", `The image source's address ${address} is link-local and is refused.`, { details: { address } });
+}
+
+type LookupCallback = (error: Error | null, address: string | LookupAddress[], family?: number) => void;
+
+/** Checks what a name resolves to at the moment it is used. */
+function lookupAllowed(host: string, options: LookupOptions, callback: LookupCallback): void {
+  lookup(host, { ...options, all: true }, (error, addresses) => {
+    if (error !== null) return callback(error, "");
+    try {
+      for (const { address } of addresses) refuseAddress(address);
+    } catch (refusal) {
+      return callback(refusal as Error, "");
+    }
+    if (options.all === true) return callback(null, addresses);
+    return callback(null, addresses[0]!.address, addresses[0]!.family);
+  });
+}
+
+export function reasonOf(error: unknown): string {
+  const errno = errnoOf(error);
+  const said = error instanceof Error ? error.message : "";
+  // A connection tried at several addresses fails with an empty message and its errors within.
+  if (error instanceof AggregateError && said === "") return error.errors.map((inner) => reasonOf(inner)).join("; ");
+  return said.includes(errno) ? said : `${errno} ${said}`.trim();
+}

@@ -1,0 +1,47 @@
+// The worker of an image operation: takes groups until none is left, in WebAssembly memory of its own.
+import { groupKernelOf } from "../../assembly/index.ts";
+import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
+import { systemClock } from "../host/clock.ts";
+import { systemRandom } from "../host/random.ts";
+import { sourcesOf } from "./frame-stream.ts";
+import type { Work } from "./group-work.ts";
+import { addTo, type ImageJob, slots } from "./image-job.ts";
+import { openConnections } from "./image-source.ts";
+import { readGroups } from "./read-groups.ts";
+import { writeGroups } from "./write-groups.ts";
+
+/** An error is returned, not thrown: only so its code survives. Undefined also when the job was stopped. */
+export default async function imageJob(job: ImageJob): Promise<ErrorReport | undefined> {
+  const { control } = job.shared;
+  const stopped = new AbortController();
+  const stopping = Atomics.waitAsync(control, slots.stop, 0);
+  if (stopping.async) void stopping.value.then(() => stopped.abort());
+  else stopped.abort();
+  try {
+    using connections = openConnections(job.ca);
+    await work(job, connections, stopped.signal);
+    return undefined;
+  } catch (error) {
+    return stopped.signal.aborted ? undefined : reportOf(error);
+  } finally {
+    stopped.abort();
+  }
+}
+
+async function work(job: ImageJob, connections: ReturnType<typeof openConnections>, signal: AbortSignal): Promise<void> {
+  const { phase, shared } = job;
+  const all: Work = {
+    job,
+    kernel: groupKernelOf(job.kernel),
+    signal,
+    fetching: {
+      connections,
+      sources: sourcesOf(job.sources),
+      clock: systemClock,
+      random: systemRandom,
+      signal,
+      onBytes: (count) => addTo(shared, "fetched", count),
+    },
+  };
+  await (phase === "write" ? writeGroups(all) : readGroups(all));
+}

@@ -1,0 +1,121 @@
+// The reading phases of one worker: reads groups back from the disk, compares them, and may repair a wrong one once.
+import { equalBytes, hex } from "../../protocol/bytes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { digestBytes, groupBytes, groupCount } from "../../protocol/manifest.ts";
+import { syncDisk } from "./direct-file.ts";
+import { frames } from "./frame-stream.ts";
+import { decodeFrame, digestOfWindow, frameAt, readGroup, type Work, writeGroup, writeZeroGroup } from "./group-work.ts";
+import { addTo, digestOf, extentOf, isZeroGroup, slots, wrongGroupsMax } from "./image-job.ts";
+
+/** Two windows take turns: one is read into while the other is hashed. A third is for repairs. */
+const turns = [0, 1] as const;
+const repairWindow = 2;
+
+/** Until no group is left, or the signal aborts. */
+export async function readGroups(work: Work): Promise<void> {
+  let turn = 0;
+  let next = readNext(work, turns[turn]!);
+  try {
+    for (;;) {
+      const group = await next;
+      if (group === undefined) return;
+      const window = turns[turn]!;
+      turn = 1 - turn;
+      next = readNext(work, turns[turn]!);
+      next.catch(() => {});
+      work.signal.throwIfAborted();
+      await checkGroup(work, group, window);
+    }
+  } finally {
+    await next.catch(() => {});
+  }
+}
+
+async function readNext(work: Work, window: number): Promise<number | undefined> {
+  const group = Atomics.add(work.job.shared.control, slots.next, 1);
+  if (group >= groupCount(work.job.sizeBytes)) return undefined;
+  await readGroup(work, group, window);
+  return group;
+}
+
+async function checkGroup(work: Work, group: number, window: number): Promise<void> {
+  const { shared, phase } = work.job;
+  let found = rightDigest(work, group, window);
+  if (found === undefined) {
+    // Once more: what a second reading gives is the disk's, not the way's.
+    addTo(shared, "rereads", 1);
+    await readGroup(work, group, window);
+    found = rightDigest(work, group, window);
+  }
+  if (found === undefined && phase === "verify") noteWrong(work, group);
+  if (found === undefined && phase === "readback") {
+    await repair(work, group, window);
+    found = rightDigest(work, group, window);
+    if (found === undefined) throw mismatch(work, group, window);
+  }
+  shared.found.set(found ?? digestOfWindow(work, group, window), group * digestBytes);
+  addTo(shared, "done", extentOf(work.job, group).length);
+}
+
+/** The window's digest, if it and the padding are what the disk must hold. */
+export function rightDigest(work: Work, group: number, window: number): Uint8Array | undefined {
+  const { job, kernel } = work;
+  const { length, padded } = extentOf(job, group);
+  const found = digestOfWindow(work, group, window);
+  const padding = kernel.windows[window]!.subarray(length, padded);
+  return equalBytes(found, digestOf(job.shared, group)) && padding.every((byte) => byte === 0) ? found : undefined;
+}
+
+function noteWrong({ job: { shared } }: Work, group: number): void {
+  const at = Atomics.add(shared.control, slots.wrong, 1);
+  if (at < wrongGroupsMax) Atomics.store(shared.wrong, at, group);
+}
+
+/** Fetches, writes and reads this group alone into the window. */
+async function repair(work: Work, group: number, window: number): Promise<void> {
+  const { job, kernel } = work;
+  if (isZeroGroup(job.shared, group)) {
+    if (kernel.isZero(window, extentOf(job, group).padded)) throw falseZero(work, group);
+    await writeZeroGroup(work, group);
+  } else {
+    await fetchGroup(work, group, repairWindow);
+    await writeGroup(work, group, repairWindow);
+  }
+  await syncDisk(job.disk, "data");
+  addTo(job.shared, "rewritten", 1);
+  await readGroup(work, group, window);
+}
+
+/** Fetches one group into a window and verifies it there, from one source after the other. @throws `image.corrupt` and what `frames` throws */
+export async function fetchGroup(work: Work, group: number, window: number): Promise<void> {
+  for (;;) {
+    for await (const frame of frames([frameAt(work.job, group)], work.fetching)) {
+      const bad = decodeFrame(work, frame, window);
+      if (bad === undefined) return;
+      work.fetching.sources.giveUp(frame.source, bad);
+    }
+  }
+}
+
+export function mismatch(work: Work, group: number, window: number): BedplateError {
+  const { job } = work;
+  const offset = group * groupBytes;
+  const expected = hex(digestOf(job.shared, group));
+  const found = hex(digestOfWindow(work, group, window));
+  const sector = offset / job.sectorBytes;
+  return new BedplateError(
+    "disk.readback-mismatch",
+    `${job.disk.path} does not give back what was written: group ${group} (from byte ${offset}, sector ${sector}) reads as ${found}, not ${expected}.`,
+    {
+      hint: "The disk, its cable or its controller is failing.",
+      details: { group, offset, sector, sectorBytes: job.sectorBytes, expected, found, disk: job.disk.path },
+    },
+  );
+}
+
+function falseZero({ job }: Work, group: number): BedplateError {
+  return new BedplateError("image.bad-manifest", `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`, {
+    details: { group, expected: hex(digestOf(job.shared, group)) },
+  });
+}
+

@@ -1,0 +1,45 @@
+// Reads an open disk and compares it with an image, group by group.
+import { type CompiledKernel, mergeGroups } from "../../assembly/index.ts";
+import { equalBytes, hex } from "../../protocol/bytes.ts";
+import type { VerifyOutput } from "../../protocol/commands.ts";
+import { groupCount, type Manifest } from "../../protocol/manifest.ts";
+import type { Clock } from "../host/clock.ts";
+import type { OpenDisk } from "./direct-file.ts";
+import { countOf, shareImage, slots, wrongGroupsMax } from "./image-job.ts";
+import { startImageRun } from "./image-run.ts";
+
+export interface VerifyRequest {
+  readonly manifest: Manifest;
+  readonly open: OpenDisk;
+  readonly sectorBytes: number;
+  readonly kernel: CompiledKernel;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  readonly phase: (name: string, total: number, done: () => number) => void;
+}
+
+export async function verifyImage({ manifest, open, sectorBytes, kernel, clock, signal, phase }: VerifyRequest): Promise<VerifyOutput> {
+  const started = clock.monotonic();
+  const shared = shareImage(manifest);
+  const count = groupCount(manifest.sizeBytes);
+  const disk = { path: open.path, fd: open.fd, direct: open.direct };
+  await using run = startImageRun({
+    job: { disk, sectorBytes, sizeBytes: manifest.sizeBytes, claimedBefore: 0, shared, sources: [], ca: "" },
+    kernel,
+    clock,
+  });
+  phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));
+  await run.run("verify", { first: 0, signal, onTick: async () => {} });
+  const root = mergeGroups(new Uint8Array(shared.found), count);
+  const wrongGroupCount = Atomics.load(shared.control, slots.wrong);
+  return {
+    root: hex(root),
+    expectedRoot: hex(manifest.root),
+    matches: equalBytes(root, manifest.root) && wrongGroupCount === 0,
+    direct: open.direct,
+    groups: count,
+    wrongGroups: [...shared.wrong.subarray(0, Math.min(wrongGroupCount, wrongGroupsMax))].sort((a, b) => a - b),
+    wrongGroupCount,
+    seconds: (clock.monotonic() - started) / 1000,
+  };
+}

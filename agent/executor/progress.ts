@@ -1,0 +1,43 @@
+// Rate and time left of an operation's phase, from samples a second apart.
+import type { Progress } from "../../protocol/commands.ts";
+import type { Phase } from "../commands/command.ts";
+
+/** How far back "lately" reaches. */
+const windowMs = 10_000;
+
+export interface ProgressMeter {
+  /** A new phase begins. */
+  begin(phase: Phase): void;
+  /** Undefined before the first phase. */
+  sample(): Progress | undefined;
+  /** When something last moved: a phase began, or its `done` changed between samples. */
+  movedAtMs(): number;
+}
+
+/** @param monotonic milliseconds that never step back */
+export function createProgressMeter(monotonic: () => number): ProgressMeter {
+  let phase: Phase | undefined;
+  let samples: { readonly at: number; readonly done: number }[] = [];
+  let movedAt = monotonic();
+  return {
+    begin(next) {
+      phase = next;
+      movedAt = monotonic();
+      samples = [{ at: movedAt, done: next.done() }];
+    },
+    sample() {
+      if (phase === undefined) return undefined;
+      const at = monotonic();
+      const done = Math.min(phase.done(), phase.total);
+      if (done !== samples.at(-1)?.done) movedAt = at;
+      samples.push({ at, done });
+      samples = samples.filter((sample) => at - sample.at <= windowMs);
+      const first = samples[0]!;
+      const rate = at > first.at ? Math.max(0, (done - first.done) / ((at - first.at) / 1000)) : 0;
+      const left = phase.total - done;
+      const secondsLeft = left === 0 ? 0 : rate > 0 ? left / rate : null;
+      return { phase: phase.name, done, total: phase.total, unit: phase.unit, rate, secondsLeft };
+    },
+    movedAtMs: () => movedAt,
+  };
+}
