@@ -78,8 +78,10 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
       );
       backoff.sessionEnded(closed.livedMs);
       const wanted = Object.values(closeCodes).find(({ code }) => code === closed.code);
-      // The server's side ended it: everyone else was sent away too, so come back spread over its window.
-      if (wanted?.retry === "window") waitMs = random.fraction() * closed.reconnectWindowMs;
+      // The server's side ended it: everyone else was sent away too, so come back spread over its window, and never
+      // sooner than after any other failure.
+      if (wanted?.retry === "window")
+        waitMs = Math.max(random.fraction() * closed.reconnectWindowMs, backoff.next(random.fraction()));
       if (closed.code === closeCodes.replaced.code) waitMs = closeMs;
     } catch (error) {
       if (signal.aborted) break;
