@@ -66,7 +66,7 @@ export class Dispatcher {
       } while (this.#serving.get(session) === true);
     } catch (error) {
       this.#parts.log.error({ err: error, host: session.host }, "commands could not be offered");
-      session.close("overloaded", "internal: commands could not be offered", 5000);
+      session.close("overloaded", "internal Commands could not be offered.", 5000);
     } finally {
       this.#serving.delete(session);
     }

@@ -49,9 +49,10 @@ export class Channel {
     this.#meters = parts.meters;
     this.#heardAtMs = parts.clock.monotonicMs();
     this.address = parts.socket.remoteAddress ?? "";
-    this.#meter = new FrameMeter(limits.frameBytesBeforeAuthMax, (bytes) =>
-      this.#refuse(tooLarge(bytes, this.#meter.bytesMax)),
-    );
+    this.#meter = new FrameMeter(limits.frameBytesBeforeAuthMax, (bytes) => {
+      const error = tooLarge(bytes, this.#meter.bytesMax);
+      this.close("tooLarge", `${error.code} ${error.message}`);
+    });
     // Before the library's own listener, which is there already.
     this.#socket.prependListener("data", (chunk: Buffer) => {
       this.#meters.receivedBytes += chunk.length;
@@ -200,9 +201,7 @@ export class Channel {
     else this.#log.warn({ address: this.address, code: report.code }, report.message);
     this.close(
       closeNameOf(report.code),
-      report.code === "internal"
-        ? "internal: a fault of the controller"
-        : `${report.code}: ${report.message}`,
+      report.code === "internal" ? "internal A fault of the controller." : `${report.code} ${report.message}`,
     );
   }
 }
@@ -210,8 +209,6 @@ export class Channel {
 /** The close code that a refused message or proof gets. */
 export function closeNameOf(code: string): CloseName {
   switch (code) {
-    case "frame.too-large":
-      return "tooLarge";
     case "link.auth-failed":
     case "link.unknown-host":
       return "unknownHost";

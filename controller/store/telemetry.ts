@@ -83,7 +83,7 @@ function appendOfHost(database: Database, host: string, batches: readonly Stored
       database.run("update hosts set gaps = gaps + 1 where id = ?", host);
     } else {
       database.run(
-        "insert into telemetry (host, minute, data) values (?, ?, ?) on conflict do update set data = data || excluded.data",
+        "insert into telemetry (host, minute, data) values (?, ?, ?) on conflict do update set data = cast(data || excluded.data as blob)",
         host,
         minute,
         data,

@@ -1,10 +1,12 @@
 // A controller on a free port with a state directory of its own, for tests; and its API.
+
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { type RequestOptions, request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Controller, type ControllerParts, startController } from "../../controller/controller.ts";
-import { type Log, silentLog } from "../../controller/log.ts";
+import { type Log, openLog, silentLog } from "../../controller/log.ts";
+import { systemClock } from "../../controller/system.ts";
 import type { ClientFile, JoinTokenView } from "../../protocol/api.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 
@@ -51,7 +53,7 @@ export async function testController(options: TestOptions = {}): Promise<TestCon
         telemetryHours: 24,
         logLevel: "silent",
       },
-      { ...options, log: options.log ?? silentLog },
+      { ...options, log: options.log ?? (process.env.LOUD ? openLog("debug", systemClock) : silentLog) },
     );
   let controller = await start();
   const readClient = async (): Promise<ClientFile> =>

@@ -89,11 +89,11 @@ export class LinkClient implements Disposable {
       const leftMs = until - performance.now();
       if (this.#ended)
         throw new Error(
-          `closed while waiting for "${type}"; have ${JSON.stringify(this.received.map((m) => m.t))}`,
+          `closed while waiting for "${type}"; have ${this.received.map((m) => (m.t === "goaway" ? m.reason : m.t)).join(", ")}`,
         );
       if (leftMs <= 0)
         throw new Error(
-          `no "${type}" within ${timeoutMs} ms; have ${JSON.stringify(this.received.map((m) => m.t))}`,
+          `no "${type}" within ${timeoutMs} ms; have ${this.received.map((m) => (m.t === "goaway" ? m.reason : m.t)).join(", ")}`,
         );
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, leftMs);
