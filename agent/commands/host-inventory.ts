@@ -14,7 +14,11 @@ export const hostInventory: Command<"host.inventory"> = {
   async run(_command, context) {
     const { host } = context;
     const started = host.clock.monotonic();
-    const content = collectInventory(host.facts(), { disks: context.disks, architecture: machine(), addresses: addressesNow() });
+    const content = collectInventory(host.facts(), {
+      disks: context.disks,
+      architecture: machine(),
+      addresses: addressesNow(),
+    });
     return { output: { ...content, collectMs: host.clock.monotonic() - started } satisfies Inventory };
   },
 };
@@ -26,7 +30,10 @@ export interface InventorySources {
 }
 
 /** All but how long it took. */
-export function collectInventory(facts: Facts, { disks, architecture, addresses }: InventorySources): Omit<Inventory, "collectMs"> {
+export function collectInventory(
+  facts: Facts,
+  { disks, architecture, addresses }: InventorySources,
+): Omit<Inventory, "collectMs"> {
   const content = {
     system: readSystem(facts, architecture),
     cpu: readCpu(facts),
@@ -41,5 +48,7 @@ export function collectInventory(facts: Facts, { disks, architecture, addresses 
 
 function addressesNow(): Addresses {
   const entries = Object.entries(networkInterfaces());
-  return new Map(entries.map(([name, list]) => [name, (list ?? []).map(({ address, cidr }) => cidr ?? address)]));
+  return new Map(
+    entries.map(([name, list]) => [name, (list ?? []).map(({ address, cidr }) => cidr ?? address)]),
+  );
 }

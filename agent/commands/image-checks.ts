@@ -16,22 +16,39 @@ const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
  * Fetches the manifest and proves it: from here on every digest in it is the image's.
  * @throws `image.bad-manifest`, `image.digest-mismatch`, `image.fetch-failed`, `source.refused`
  */
-export async function fetchCheckedManifest(image: ImageReference, context: CommandContext, signal: AbortSignal): Promise<Manifest> {
+export async function fetchCheckedManifest(
+  image: ImageReference,
+  context: CommandContext,
+  signal: AbortSignal,
+): Promise<Manifest> {
   using connections = openConnections(context.ca);
   const manifest = await fetchManifest(connections, context.sources, signal);
   const count = groupCount(manifest.sizeBytes);
   const root = mergeGroups(manifest.groups, count);
   if (!equalBytes(root, manifest.root)) {
-    throw new BedplateError("image.bad-manifest", `The manifest's groups add up to ${hex(root)}, not to its root ${hex(manifest.root)}.`);
+    throw new BedplateError(
+      "image.bad-manifest",
+      `The manifest's groups add up to ${hex(root)}, not to its root ${hex(manifest.root)}.`,
+    );
   }
   if (hex(root) !== image.root || manifest.sizeBytes !== image.sizeBytes) {
-    throw new BedplateError("image.digest-mismatch", `The source gives another image than the command names: ${hex(root)} of ${manifest.sizeBytes} bytes.`, {
-      details: { expected: { root: image.root, sizeBytes: image.sizeBytes }, found: { root: hex(root), sizeBytes: manifest.sizeBytes } },
-    });
+    throw new BedplateError(
+      "image.digest-mismatch",
+      `The source gives another image than the command names: ${hex(root)} of ${manifest.sizeBytes} bytes.`,
+      {
+        details: {
+          expected: { root: image.root, sizeBytes: image.sizeBytes },
+          found: { root: hex(root), sizeBytes: manifest.sizeBytes },
+        },
+      },
+    );
   }
   const large = manifest.frameBytes.findIndex((bytes) => bytes > frameBytesMax);
   if (large >= 0) {
-    throw new BedplateError("image.bad-manifest", `The frame of group ${large} has ${manifest.frameBytes[large]} bytes; at most ${frameBytesMax} are taken.`);
+    throw new BedplateError(
+      "image.bad-manifest",
+      `The frame of group ${large} has ${manifest.frameBytes[large]} bytes; at most ${frameBytesMax} are taken.`,
+    );
   }
   return manifest;
 }
@@ -40,6 +57,11 @@ export async function fetchCheckedManifest(image: ImageReference, context: Comma
 export async function openForReading(disk: Disk): Promise<{ open: DirectFile; window: Uint8Array }> {
   const { windows } = await createGroupKernel();
   const window = windows[0]!;
-  const open = await openDisk({ path: disk.path, kind: disk.type === "file" ? "file" : "block", access: "read", window });
+  const open = await openDisk({
+    path: disk.path,
+    kind: disk.type === "file" ? "file" : "block",
+    access: "read",
+    window,
+  });
   return { open, window };
 }

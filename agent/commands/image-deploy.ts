@@ -4,7 +4,7 @@ import type { DeployArguments, DeployPlanArguments, DeployPlanOutput } from "../
 import type { Disk, DiskSelector } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
-import { deployImage, type DeployJournal } from "../devices/deploy-image.ts";
+import { type DeployJournal, deployImage } from "../devices/deploy-image.ts";
 import { type DirectFile, lockDisk, openDisk } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
 import { fingerprintOf, identityOf, requireSameDisk } from "../devices/fingerprint.ts";
@@ -20,12 +20,18 @@ import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
 export const imageDeploy: Command<"image.deploy"> = {
   async run(command, context, signal) {
     const output =
-      command.mode === "plan" ? await plan(command.arguments, context, signal) : await apply(command.id, command.arguments, context, signal);
+      command.mode === "plan"
+        ? await plan(command.arguments, context, signal)
+        : await apply(command.id, command.arguments, context, signal);
     return { output };
   },
 };
 
-async function plan({ image, disk: selector }: DeployPlanArguments, context: CommandContext, signal: AbortSignal): Promise<DeployPlanOutput> {
+async function plan(
+  { image, disk: selector }: DeployPlanArguments,
+  context: CommandContext,
+  signal: AbortSignal,
+): Promise<DeployPlanOutput> {
   const facts = context.host.facts();
   const listed = selectDisk(context.disks(facts), selector);
   const { disk } = listed;
@@ -43,11 +49,18 @@ async function plan({ image, disk: selector }: DeployPlanArguments, context: Com
     allowed: guards.every(({ ok }) => ok),
     bytesToFetchMax: manifest.frameBytes.reduce((sum, bytes) => sum + bytes, 0),
     bytesToWriteMax:
-      paddedBytes(manifest.sizeBytes, sectorBytes) + markerBytes(disk.sizeBytes) + tailOf({ sizeBytes: manifest.sizeBytes, sectorBytes }, disk.sizeBytes).length,
+      paddedBytes(manifest.sizeBytes, sectorBytes) +
+      markerBytes(disk.sizeBytes) +
+      tailOf({ sizeBytes: manifest.sizeBytes, sectorBytes }, disk.sizeBytes).length,
   };
 }
 
-async function apply(operation: string, { image, disk: selector, fingerprint }: DeployArguments, context: CommandContext, signal: AbortSignal) {
+async function apply(
+  operation: string,
+  { image, disk: selector, fingerprint }: DeployArguments,
+  context: CommandContext,
+  signal: AbortSignal,
+) {
   const { host } = context;
   const startedMs = host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
@@ -58,14 +71,24 @@ async function apply(operation: string, { image, disk: selector, fingerprint }: 
   requireGuards(guardFindings(listed, manifest, context), disk);
   requireSameDisk(fingerprint, identityOf(disk));
   const { windows } = await createGroupKernel();
-  await using open = await openDisk({ path: disk.path, kind: disk.type === "file" ? "file" : "block", access: "write", window: windows[0]! });
-  if (!open.direct) context.log(`${disk.path}: its file system refuses O_DIRECT; the read-back may come from the page cache`);
+  await using open = await openDisk({
+    path: disk.path,
+    kind: disk.type === "file" ? "file" : "block",
+    access: "write",
+    window: windows[0]!,
+  });
+  if (!open.direct)
+    context.log(`${disk.path}: its file system refuses O_DIRECT; the read-back may come from the page cache`);
   const unlocked = await lockDisk(open, host.processes, signal);
   if (unlocked !== undefined) context.log(unlocked);
   requireSameOpenDisk(open, listed, selector, context);
   const padding = paddedBytes(image.sizeBytes, disk.logicalSectorBytes) - image.sizeBytes;
-  if (padding > 0) context.log(`the image is no multiple of the disk's sectors: ${padding} zero bytes are written after its end`);
-  return deployImage({
+  if (padding > 0)
+    context.log(
+      `the image is no multiple of the disk's sectors: ${padding} zero bytes are written after its end`,
+    );
+  // Awaited here: the disk closes when this function returns.
+  return await deployImage({
     operation,
     run: context.run,
     manifest,
@@ -86,24 +109,51 @@ async function apply(operation: string, { image, disk: selector, fingerprint }: 
   });
 }
 
-function guardFindings({ disk, carries }: ListedDisk, { sizeBytes, sectorBytes }: Manifest, { policy }: CommandContext) {
-  return evaluateGuards({ disk, carries, policy: policy.state, policyPath: policy.path, image: { sizeBytes, sectorBytes } });
+function guardFindings(
+  { disk, carries }: ListedDisk,
+  { sizeBytes, sectorBytes }: Manifest,
+  { policy }: CommandContext,
+) {
+  return evaluateGuards({
+    disk,
+    carries,
+    policy: policy.state,
+    policyPath: policy.path,
+    image: { sizeBytes, sectorBytes },
+  });
 }
 
 /**
  * Between listing and opening, a name may have come to mean another device: what was opened is compared, not the name.
  * @throws `plan.changed`
  */
-function requireSameOpenDisk(open: DirectFile, listed: ListedDisk, selector: DiskSelector, context: CommandContext): void {
+function requireSameOpenDisk(
+  open: DirectFile,
+  listed: ListedDisk,
+  selector: DiskSelector,
+  context: CommandContext,
+): void {
   const { files, facts } = context.host;
   const status = statusOfOpen(open.fd);
   const again = selectDisk(context.disks(facts()), selector);
   requireSameDisk(momentOf(listed.disk), momentOf(again.disk));
   if (listed.number === null) {
     const named = files.linkStatus(open.path);
-    if (named.device === status.device && named.inode === status.inode && status.sizeBytes === listed.disk.sizeBytes) return;
-  } else if (again.number === listed.number && status.represents === listed.number && again.disk.diskSequence === listed.disk.diskSequence) return;
-  throw new BedplateError("plan.changed", `${open.path} came to mean another disk while it was opened.`, { hint: "Make a new plan." });
+    if (
+      named.device === status.device &&
+      named.inode === status.inode &&
+      status.sizeBytes === listed.disk.sizeBytes
+    )
+      return;
+  } else if (
+    again.number === listed.number &&
+    status.represents === listed.number &&
+    again.disk.diskSequence === listed.disk.diskSequence
+  )
+    return;
+  throw new BedplateError("plan.changed", `${open.path} came to mean another disk while it was opened.`, {
+    hint: "Make a new plan.",
+  });
 }
 
 function momentOf(disk: Disk) {
@@ -121,7 +171,10 @@ function deployJournal(notes: Notes): DeployJournal {
     good:
       good === undefined
         ? undefined
-        : { claimed: Number(new DataView(good.buffer, good.byteOffset).getBigUint64(0)), bitmap: good.subarray(8) },
+        : {
+            claimed: Number(new DataView(good.buffer, good.byteOffset).getBigUint64(0)),
+            bitmap: good.subarray(8),
+          },
     begin: () => notes.set({ began: yes }),
     seal: () => notes.set({ sealing: yes }),
     saveGood(bitmap, claimed) {

@@ -14,7 +14,10 @@ export const imageVerify: Command<"image.verify"> = {
     const manifest = await fetchCheckedManifest(image, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
     if (needed > disk.sizeBytes) {
-      throw new BedplateError("disk.too-small", `The image needs ${needed} bytes; ${disk.path} has ${disk.sizeBytes}: it cannot hold it.`);
+      throw new BedplateError(
+        "disk.too-small",
+        `The image needs ${needed} bytes; ${disk.path} has ${disk.sizeBytes}: it cannot hold it.`,
+      );
     }
     const { open } = await openForReading(disk);
     await using _closing = open;
@@ -32,7 +35,14 @@ export const imageVerify: Command<"image.verify"> = {
     const error = new BedplateError(
       "disk.readback-mismatch",
       `${disk.path} does not hold the image: ${output.wrongGroupCount} of ${output.groups} groups differ (${named}${output.wrongGroupCount > 8 ? ", …" : ""}).`,
-      { details: { root: output.root, expectedRoot: output.expectedRoot, wrongGroups: output.wrongGroups, wrongGroupCount: output.wrongGroupCount } },
+      {
+        details: {
+          root: output.root,
+          expectedRoot: output.expectedRoot,
+          wrongGroups: output.wrongGroups,
+          wrongGroupCount: output.wrongGroupCount,
+        },
+      },
     );
     return { output, error };
   },

@@ -5,11 +5,16 @@ import type { Facts } from "./facts.ts";
 export function readCpu(facts: Facts): Inventory["cpu"] {
   const info = parseCpuinfo(facts.text("/proc/cpuinfo") ?? "");
   const online = parseCpuList(facts.text("/sys/devices/system/cpu/online") ?? "");
-  const topology = (cpu: number, name: string) => facts.optionalText(`/sys/devices/system/cpu/cpu${cpu}/topology/${name}`);
+  const topology = (cpu: number, name: string) =>
+    facts.optionalText(`/sys/devices/system/cpu/cpu${cpu}/topology/${name}`);
   const sockets = new Set(online.map((cpu) => topology(cpu, "physical_package_id") ?? "0"));
   // A core is named by its number within its package and die.
   const cores = new Set(
-    online.map((cpu) => [topology(cpu, "physical_package_id"), topology(cpu, "die_id"), topology(cpu, "core_id") ?? cpu].join(":")),
+    online.map((cpu) =>
+      [topology(cpu, "physical_package_id"), topology(cpu, "die_id"), topology(cpu, "core_id") ?? cpu].join(
+        ":",
+      ),
+    ),
   );
   const nodes = facts.list("/sys/devices/system/node").filter((name) => /^node\d+$/.test(name));
   return {

@@ -61,7 +61,8 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const { manifest, disk, open, journal, kernel, clock, signal } = request;
   const shared = shareImage(manifest);
   const good = journal.good;
-  if (good !== undefined) new Uint8Array(shared.good.buffer).set(good.bitmap.subarray(0, shared.good.byteLength));
+  if (good !== undefined)
+    new Uint8Array(shared.good.buffer).set(good.bitmap.subarray(0, shared.good.byteLength));
   const job = {
     disk: { path: open.path, fd: open.fd, direct: open.direct },
     sectorBytes: disk.logicalSectorBytes,
@@ -88,7 +89,13 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const target: Target = { disk: open, diskBytes: disk.sizeBytes };
   const times = [request.startedMs];
   const lap = () => times.push(clock.monotonic());
-  const steps: Steps = { ...request, job, work, target, facts: { operation: request.operation, root: hex(manifest.root) } };
+  const steps: Steps = {
+    ...request,
+    job,
+    work,
+    target,
+    facts: { operation: request.operation, root: hex(manifest.root) },
+  };
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await requireTarget(steps);
@@ -114,7 +121,13 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
         groupsRewritten: countOf(shared, "rewritten"),
       },
       readback: { root: hex(readRoot), direct: open.direct },
-      seconds: { prepare: seconds(1), write: seconds(2), readback: seconds(3), seal: seconds(4), total: (times[4]! - times[0]!) / 1000 },
+      seconds: {
+        prepare: seconds(1),
+        write: seconds(2),
+        readback: seconds(3),
+        seal: seconds(4),
+        total: (times[4]! - times[0]!) / 1000,
+      },
     };
   } catch (error) {
     throw leftMarked(error, disk);
@@ -132,7 +145,16 @@ interface Steps extends DeployRequest {
  * The last check before the first write, through the descriptor that is written to.
  * @throws `plan.changed`
  */
-async function requireTarget({ disk, open, planned, bootId, journal, work, target, facts }: Steps): Promise<void> {
+async function requireTarget({
+  disk,
+  open,
+  planned,
+  bootId,
+  journal,
+  work,
+  target,
+  facts,
+}: Steps): Promise<void> {
   requireSameDisk(planned, identityOf(disk));
   if (journal.began && (await showsOwnMark(work, target, facts, journal.sealing))) return;
   // Also after a crash between the journal's entry and the marker.
@@ -149,7 +171,6 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   const done = () => countOf(shared, "done");
   if (others > 0) {
     await using run: ImageRun = startImageRun({ job, kernel, clock });
-    steps.phase("write", others, done);
     // Only what was done before a sync began is durable after it.
     const saveGood = async () => {
       const claimed = Math.min(Atomics.load(shared.control, slots.next), groupCount(manifest.sizeBytes));
@@ -157,11 +178,20 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
       await syncDisk(open, "data");
       journal.saveGood(bitmap, claimed);
     };
-    await run.run("write", { first: 1, signal, onTick: saveGood });
+    await run.run("write", {
+      first: 1,
+      signal,
+      onStart: () => steps.phase("write", others, done),
+      onTick: saveGood,
+    });
     await syncDisk(open, "all");
     lap();
-    steps.phase("verify", others, done);
-    await run.run("readback", { first: 1, signal, onTick: async () => {} });
+    await run.run("readback", {
+      first: 1,
+      signal,
+      onStart: () => steps.phase("verify", others, done),
+      onTick: async () => {},
+    });
     await syncDisk(open, "all");
   } else lap();
   lap();
@@ -177,7 +207,10 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   const root = mergeGroups(new Uint8Array(shared.found), groupCount(manifest.sizeBytes));
   if (!equalBytes(root, manifest.root)) {
     await markInProgress(work, target, facts);
-    throw new BedplateError("disk.readback-mismatch", `What ${open.path} gives back has the root ${hex(root)}, not ${hex(manifest.root)}.`);
+    throw new BedplateError(
+      "disk.readback-mismatch",
+      `What ${open.path} gives back has the root ${hex(root)}, not ${hex(manifest.root)}.`,
+    );
   }
   lap();
   return root;
@@ -186,11 +219,15 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
 /** Says what state the disk is left in. */
 function leftMarked(error: unknown, disk: Disk): unknown {
   if (!(error instanceof BedplateError)) return error;
-  return new BedplateError(error.code, `${error.message} ${disk.path} is left with the in-progress marker and boots nothing.`, {
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    details: { ...error.details, left: { path: disk.path, serial: disk.serial, marker: true } },
-    cause: error,
-  });
+  return new BedplateError(
+    error.code,
+    `${error.message} ${disk.path} is left with the in-progress marker and boots nothing.`,
+    {
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      details: { ...error.details, left: { path: disk.path, serial: disk.serial, marker: true } },
+      cause: error,
+    },
+  );
 }
 
 function countBits(bitmap: Uint8Array): number {

@@ -35,7 +35,8 @@ const syncData = promisify(fdatasync);
  * @throws `disk.held`, `disk.read-only`, `disk.unavailable`
  */
 export async function openDisk({ path, kind, access, window }: OpenOptions): Promise<DirectFile> {
-  const base = access === "read" ? constants.O_RDONLY : constants.O_RDWR | (kind === "block" ? constants.O_EXCL : 0);
+  const base =
+    access === "read" ? constants.O_RDONLY : constants.O_RDWR | (kind === "block" ? constants.O_EXCL : 0);
   // A declared file is the very file: no link in its place.
   const flags = base | (kind === "file" ? constants.O_NOFOLLOW : 0);
   let direct = true;
@@ -63,7 +64,10 @@ export async function openDisk({ path, kind, access, window }: OpenOptions): Pro
   const opened = fd;
   if (statusOfOpen(opened).kind !== kind) {
     await closeFile(opened);
-    throw new BedplateError("disk.unavailable", `${path} is not a ${kind === "block" ? "block device" : "regular file"} any more.`);
+    throw new BedplateError(
+      "disk.unavailable",
+      `${path} is not a ${kind === "block" ? "block device" : "regular file"} any more.`,
+    );
   }
   return { path, fd: opened, direct, [Symbol.asyncDispose]: () => closeFile(opened) };
 }
@@ -115,11 +119,19 @@ export async function syncDisk(disk: OpenDisk, what: "all" | "data"): Promise<vo
  * child shares: it stays when the child ends. Undefined when taken, else why there is none.
  * @throws `disk.held` when somebody else has it
  */
-export async function lockDisk(disk: OpenDisk, processes: Processes, signal: AbortSignal): Promise<string | undefined> {
-  const end = await processes.run(["flock", "--exclusive", "--nonblock", "3"], { signal, descriptor3: disk.fd });
+export async function lockDisk(
+  disk: OpenDisk,
+  processes: Processes,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const end = await processes.run(["flock", "--exclusive", "--nonblock", "3"], {
+    signal,
+    descriptor3: disk.fd,
+  });
   if (end === "missing") return "flock of util-linux is not installed: the disk is held by O_EXCL alone";
   if (end.exitCode === 0) return undefined;
-  if (end.exitCode === 1 && end.errors.trim() === "") throw held(disk.path, "another program has locked it (flock)");
+  if (end.exitCode === 1 && end.errors.trim() === "")
+    throw held(disk.path, "another program has locked it (flock)");
   return `flock failed (${end.exitCode}): ${end.errors.trim().slice(0, 200)}`;
 }
 
@@ -137,7 +149,10 @@ function openError(path: string, errno: string): BedplateError {
     case "EBUSY":
       return held(path, "the kernel refuses exclusive use (EBUSY)");
     case "EROFS":
-      return new BedplateError("disk.read-only", `${path} cannot be written: it, or the file system it lies on, is read-only.`);
+      return new BedplateError(
+        "disk.read-only",
+        `${path} cannot be written: it, or the file system it lies on, is read-only.`,
+      );
     case "EACCES":
     case "EPERM":
       return new BedplateError("disk.unavailable", `${path} cannot be opened: ${errno}.`, {
@@ -145,7 +160,9 @@ function openError(path: string, errno: string): BedplateError {
         details: { path, errno },
       });
     default:
-      return new BedplateError("disk.unavailable", `${path} cannot be opened: ${errno}.`, { details: { path, errno } });
+      return new BedplateError("disk.unavailable", `${path} cannot be opened: ${errno}.`, {
+        details: { path, errno },
+      });
   }
 }
 
@@ -156,7 +173,11 @@ function held(path: string, why: string): BedplateError {
   });
 }
 
-function ioError(disk: OpenDisk, at: { doing: "read" | "written" | "synced"; position: number }, cause: unknown): BedplateError {
+function ioError(
+  disk: OpenDisk,
+  at: { doing: "read" | "written" | "synced"; position: number },
+  cause: unknown,
+): BedplateError {
   const errno = errnoOf(cause);
   const where = at.doing === "synced" ? "" : ` at byte ${at.position}`;
   return new BedplateError("disk.io", `${disk.path} cannot be ${at.doing}${where}: ${errno}.`, {

@@ -26,11 +26,15 @@ export function readIdentity(facts: Facts, name: string, number: string): DiskId
       known(facts.optionalText(`${disk}/serial`)) ??
       known(udev.get("ID_SERIAL_SHORT") ?? null),
     wwn: normalWwn(
-      known(facts.optionalText(`${disk}/wwid`)) ?? known(facts.optionalText(`${device}/wwid`)) ?? known(udev.get("ID_WWN") ?? null) ?? "",
+      known(facts.optionalText(`${disk}/wwid`)) ??
+        known(facts.optionalText(`${device}/wwid`)) ??
+        known(udev.get("ID_WWN") ?? null) ??
+        "",
     ),
     model: known(facts.optionalText(`${device}/model`)),
     vendor: known(facts.optionalText(`${device}/vendor`)),
-    firmware: known(facts.optionalText(`${device}/firmware_rev`)) ?? known(facts.optionalText(`${device}/rev`)),
+    firmware:
+      known(facts.optionalText(`${device}/firmware_rev`)) ?? known(facts.optionalText(`${device}/rev`)),
     hctl: /^\d+:\d+:\d+:\d+$/.test(address) ? address : null,
     transport: transportOf(facts.realPath(disk) ?? "", facts.optionalText(`${device}/transport`)),
   };

@@ -48,7 +48,12 @@ export function listDisks({ facts, files, fileDisks, allows, protectedPaths }: D
   const excluded: ExcludedDisk[] = [];
   const add = (found: Omit<ListedDisk, "carries"> | ExcludedDisk, carries: (path: string) => boolean) => {
     if ("reason" in found) excluded.push(found);
-    else disks.push({ ...found, disk: { ...found.disk, allowed: allows(found.disk) }, carries: protectedPaths.filter(carries) });
+    else
+      disks.push({
+        ...found,
+        disk: { ...found.disk, allowed: allows(found.disk) },
+        carries: protectedPaths.filter(carries),
+      });
   };
   for (const name of facts.list("/sys/block")) {
     add(readBlockDisk(facts, name, uses), (path) => uses.under(mountOf(uses.mounts, path)).has(name));
@@ -77,9 +82,13 @@ function readUses(facts: Facts): Uses {
       return backing === null ? [] : [[name, backing] as const];
     }),
   );
-  const ofPartition = new Map(names.flatMap((name) => partitionNames(facts, name).map((partition) => [partition, name] as const)));
+  const ofPartition = new Map(
+    names.flatMap((name) => partitionNames(facts, name).map((partition) => [partition, name] as const)),
+  );
   const ofNumber = new Map(
-    [...names, ...ofPartition.keys()].map((name) => [facts.optionalText(`/sys/class/block/${name}/dev`) ?? "", name] as const),
+    [...names, ...ofPartition.keys()].map(
+      (name) => [facts.optionalText(`/sys/class/block/${name}/dev`) ?? "", name] as const,
+    ),
   );
   const under = (mount: Mount | undefined): ReadonlySet<string> => {
     const seen = new Set<string>();
@@ -109,7 +118,8 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
   const sizeBytes = (facts.number(`${at}/size`) ?? 0) * sectorBytes;
   const backing = uses.loops.get(name) ?? null;
   const reason = exclusion({ name, sizeBytes, backing, hidden: facts.optionalNumber(`${at}/hidden`) === 1 });
-  if (reason !== undefined) return { path, reason, serial: identity.serial, model: identity.model, sizeBytes };
+  if (reason !== undefined)
+    return { path, reason, serial: identity.serial, model: identity.model, sizeBytes };
 
   const partitions = partitionNames(facts, name);
   const nodes = [name, ...partitions];
@@ -137,7 +147,9 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
         startBytes: (facts.number(`${at}/${partition}/start`) ?? 0) * sectorBytes,
         sizeBytes: (facts.number(`${at}/${partition}/size`) ?? 0) * sectorBytes,
       })),
-      mounts: uses.mounts.filter((mount) => numbers.has(mount.device) || paths.has(mount.source)).map((mount) => mount.mountPoint),
+      mounts: uses.mounts
+        .filter((mount) => numbers.has(mount.device) || paths.has(mount.source))
+        .map((mount) => mount.mountPoint),
       swap: uses.swaps.some((swap) => paths.has(swap)),
       holders: holdersOf(facts, nodes, uses),
       allowed: false,
@@ -145,15 +157,28 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
   };
 }
 
-function readFileDisk(files: Files, fileDisk: FileDisk, uses: Uses): Omit<ListedDisk, "carries"> | ExcludedDisk {
+function readFileDisk(
+  files: Files,
+  fileDisk: FileDisk,
+  uses: Uses,
+): Omit<ListedDisk, "carries"> | ExcludedDisk {
   const { name, path, sizeBytes } = fileDisk;
-  const excludedFor = (reason: string): ExcludedDisk => ({ path, reason, serial: null, model: null, sizeBytes });
+  const excludedFor = (reason: string): ExcludedDisk => ({
+    path,
+    reason,
+    serial: null,
+    model: null,
+    sizeBytes,
+  });
   let readOnly: boolean;
   try {
     const status = files.linkStatus(path);
-    if (status.kind !== "file") return excludedFor(`the policy's file disk "${name}" is a ${status.kind}, not a file`);
+    if (status.kind !== "file")
+      return excludedFor(`the policy's file disk "${name}" is a ${status.kind}, not a file`);
     if (status.sizeBytes !== sizeBytes) {
-      return excludedFor(`the policy gives the file disk "${name}" ${sizeBytes} bytes; the file has ${status.sizeBytes}`);
+      return excludedFor(
+        `the policy gives the file disk "${name}" ${sizeBytes} bytes; the file has ${status.sizeBytes}`,
+      );
     }
     readOnly = (status.mode & 0o222) === 0;
   } catch (error) {
@@ -188,12 +213,18 @@ function readFileDisk(files: Files, fileDisk: FileDisk, uses: Uses): Omit<Listed
   };
 }
 
-function exclusion(disk: { name: string; sizeBytes: number; backing: string | null; hidden: boolean }): string | undefined {
+function exclusion(disk: {
+  name: string;
+  sizeBytes: number;
+  backing: string | null;
+  hidden: boolean;
+}): string | undefined {
   const { name, sizeBytes, backing, hidden } = disk;
   if (/^(ram|zram)\d/.test(name)) return "a disk in memory";
   if (/^fd\d/.test(name)) return "a floppy drive";
   if (/^sr\d/.test(name)) return "an optical drive";
-  if (/^(dm-|md|drbd|nbd|bcache|rbd|zd)\d*/.test(name)) return "a layer over other disks or the network, not a disk of this host";
+  if (/^(dm-|md|drbd|nbd|bcache|rbd|zd)\d*/.test(name))
+    return "a layer over other disks or the network, not a disk of this host";
   if (/^mmcblk\d+(boot|rpmb)/.test(name)) return "a boot area of an MMC device";
   if (hidden) return "one path of a multipath device";
   if (name.startsWith("loop") && backing === null) return "a loop device with no file behind it";
@@ -224,11 +255,15 @@ function holdersOf(facts: Facts, nodes: readonly string[], uses: Uses): string[]
 }
 
 function partitionNames(facts: Facts, name: string): readonly string[] {
-  return facts.list(`/sys/block/${name}`).filter((entry) => entry.startsWith(name) && facts.exists(`/sys/block/${name}/${entry}/partition`));
+  return facts
+    .list(`/sys/block/${name}`)
+    .filter((entry) => entry.startsWith(name) && facts.exists(`/sys/block/${name}/${entry}/partition`));
 }
 
 function linksTo(facts: Facts, directory: string, name: string): string[] {
-  return facts.list(directory).filter((link) => (facts.link(`${directory}/${link}`) ?? "").split("/").at(-1) === name);
+  return facts
+    .list(directory)
+    .filter((link) => (facts.link(`${directory}/${link}`) ?? "").split("/").at(-1) === name);
 }
 
 /** The name in sysfs of a device node, links resolved. */

@@ -37,7 +37,8 @@ export function createFacts(files: Files, root = ""): Facts {
       return null;
     }
   };
-  const bytes = (path: string, optional: boolean) => attempt(path, optional, (full) => files.readBytes(full, factBytesMax));
+  const bytes = (path: string, optional: boolean) =>
+    attempt(path, optional, (full) => files.readBytes(full, factBytesMax));
   const text = (path: string, optional: boolean) => {
     const read = bytes(path, optional);
     return read === null ? null : cleanText(read);
@@ -57,14 +58,17 @@ export function createFacts(files: Files, root = ""): Facts {
     optionalNumber: (path) => number(path, true),
     list: (path) => attempt(path, true, (full) => files.list(full)) ?? [],
     link: (path) => attempt(path, true, (full) => files.readLink(full)),
-    realPath: (path) => attempt(path, true, (full) => files.realPath(full).slice(root === "" ? 0 : files.realPath(root).length)),
+    realPath: (path) =>
+      attempt(path, true, (full) =>
+        files.realPath(full).slice(root === "" ? 0 : files.realPath(root).length),
+      ),
     exists: (path) => attempt(path, true, (full) => files.status(full)) !== null,
     unreadable: () => [...unreadable].sort(),
   };
 }
 
-/** Firmware puts anything into its strings: no control characters, no replacement characters, no blanks around. */
+/** Firmware puts anything into its strings: no control characters but tab and newline, no replacement characters, no blanks around. */
 export function cleanText(bytes: Uint8Array): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is removed; newline and tab stay.
-  return new TextDecoder().decode(bytes).replace(/[\x00-\x08\x0b-\x1f\x7f\ufffd]/g, "").trim();
+  const text = new TextDecoder().decode(bytes);
+  return text.replace(/[^\P{Cc}\t\n]|\ufffd/gu, "").trim();
 }

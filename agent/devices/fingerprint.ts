@@ -7,7 +7,15 @@ import { groupBytes } from "../../protocol/manifest.ts";
 import { type OpenDisk, readFully } from "./direct-file.ts";
 
 /** Who the disk is: the same on every resume, also after a reboot. */
-const stableFields = ["serial", "wwn", "backing", "model", "sizeBytes", "logicalSectorBytes", "physicalSectorBytes"] as const;
+const stableFields = [
+  "serial",
+  "wwn",
+  "backing",
+  "model",
+  "sizeBytes",
+  "logicalSectorBytes",
+  "physicalSectorBytes",
+] as const;
 /** The same only while nothing was unplugged, rebooted or written. */
 const momentaryFields = ["diskSequence", "bootId", "edges"] as const;
 
@@ -15,7 +23,12 @@ const momentaryFields = ["diskSequence", "bootId", "edges"] as const;
  * Reads the first and the last MiB of the open disk.
  * @param window an aligned view of a MiB; its contents are lost
  */
-export async function fingerprintOf(disk: Disk, open: OpenDisk, bootId: string, window: Uint8Array): Promise<Fingerprint> {
+export async function fingerprintOf(
+  disk: Disk,
+  open: OpenDisk,
+  bootId: string,
+  window: Uint8Array,
+): Promise<Fingerprint> {
   const length = Math.min(groupBytes, disk.sizeBytes);
   const hasher = await createStreamHasher();
   for (const position of [0, disk.sizeBytes - length]) {
@@ -42,10 +55,16 @@ export function requireSameFingerprint(planned: Fingerprint, found: Fingerprint)
   refuseChanges(planned, found, [...stableFields, ...momentaryFields]);
 }
 
-function refuseChanges<F extends keyof Fingerprint>(planned: Pick<Fingerprint, F>, found: Pick<Fingerprint, F>, fields: readonly F[]): void {
+function refuseChanges<F extends keyof Fingerprint>(
+  planned: Pick<Fingerprint, F>,
+  found: Pick<Fingerprint, F>,
+  fields: readonly F[],
+): void {
   const changed = fields.filter((field) => planned[field] !== found[field]);
   if (changed.length === 0) return;
-  const said = changed.map((field) => `${field} was ${planned[field] ?? "none"} and is ${found[field] ?? "none"}`);
+  const said = changed.map(
+    (field) => `${field} was ${planned[field] ?? "none"} and is ${found[field] ?? "none"}`,
+  );
   throw new BedplateError("plan.changed", `The disk is not as it was planned: ${said.join("; ")}.`, {
     hint: "Make a new plan, look at it, and apply that one.",
     details: { changed: changed.map((field) => ({ field, planned: planned[field], found: found[field] })) },

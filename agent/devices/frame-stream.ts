@@ -46,7 +46,8 @@ export function sourcesOf(all: readonly ImageSource[]): Sources {
   return {
     get current() {
       const [first] = left;
-      if (first === undefined) throw new BedplateError("image.fetch-failed", "No source of the image is left.");
+      if (first === undefined)
+        throw new BedplateError("image.fetch-failed", "No source of the image is left.");
       return first;
     },
     giveUp(source, why) {
@@ -62,7 +63,10 @@ export function sourcesOf(all: readonly ImageSource[]): Sources {
  * @param stretch not empty, each beginning where the one before ends
  * @throws `image.fetch-failed`, `image.truncated`, `source.refused`, when no source is left; the signal's reason
  */
-export async function* frames(stretch: readonly FrameAt[], options: FrameOptions): AsyncGenerator<Frame, void, void> {
+export async function* frames(
+  stretch: readonly FrameAt[],
+  options: FrameOptions,
+): AsyncGenerator<Frame, void, void> {
   const { connections, sources, clock, random, signal } = options;
   const end = stretch.at(-1)!.start + stretch.at(-1)!.bytes;
   const buffer = new Uint8Array(Math.max(...stretch.map((frame) => frame.bytes)));
@@ -72,7 +76,10 @@ export async function* frames(stretch: readonly FrameAt[], options: FrameOptions
     let failure: unknown;
     let response: IncomingMessage | undefined;
     try {
-      response = await connections.open(source, "frames", { range: { start: stretch[next]!.start, end }, signal });
+      response = await connections.open(source, "frames", {
+        range: { start: stretch[next]!.start, end },
+        signal,
+      });
       const body = bodyOf(response, source, options);
       while (next < stretch.length) {
         const frame = stretch[next]!;
@@ -110,7 +117,9 @@ interface Body {
 }
 
 function bodyOf(response: IncomingMessage, source: ImageSource, { signal, onBytes }: FrameOptions): Body {
-  const pieces = response.iterator({ destroyOnReturn: true })[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+  const pieces = response
+    .iterator({ destroyOnReturn: true })
+    [Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   let piece = new Uint8Array();
   let waiting = false;
   watchForStall(response, source, () => waiting);

@@ -34,7 +34,9 @@ export async function writeZeroGroup({ job, kernel }: Work, group: number): Prom
 }
 
 export function digestOfWindow({ job, kernel }: Work, group: number, window: number): Uint8Array {
-  return kernel.chainingValue(window, extentOf(job, group).length, group, { root: groupCount(job.sizeBytes) === 1 });
+  return kernel.chainingValue(window, extentOf(job, group).length, group, {
+    root: groupCount(job.sizeBytes) === 1,
+  });
 }
 
 /** Whether the window holds the group as it must stand on the disk, the padding of the last sector included. */
@@ -54,7 +56,11 @@ export function frameAt({ shared }: ImageJob, group: number): FrameAt {
  * Decodes a frame into the window, its padding zeroed, and verifies it there: what follows writes from that memory.
  * @returns the error when the bytes are not the group's; the window then holds nothing that may be written
  */
-export function decodeFrame(work: Work, { group, data, source }: Frame, window: number): BedplateError | undefined {
+export function decodeFrame(
+  work: Work,
+  { group, data, source }: Frame,
+  window: number,
+): BedplateError | undefined {
   const { job, kernel } = work;
   const { length, padded } = extentOf(job, group);
   let decoded: Uint8Array;
@@ -63,7 +69,8 @@ export function decodeFrame(work: Work, { group, data, source }: Frame, window: 
   } catch (cause) {
     return corrupt(work, group, source, `its frame does not decode (${(cause as Error).message})`, cause);
   }
-  if (decoded.length !== length) return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
+  if (decoded.length !== length)
+    return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
   const target = kernel.windows[window]!;
   target.set(decoded);
   target.fill(0, length, padded);
@@ -72,7 +79,14 @@ export function decodeFrame(work: Work, { group, data, source }: Frame, window: 
   return corrupt(work, group, source, `its digest is ${hex(found)}`, undefined, hex(found));
 }
 
-function corrupt({ job }: Work, group: number, source: ImageSource, why: string, cause?: unknown, found?: string): BedplateError {
+function corrupt(
+  { job }: Work,
+  group: number,
+  source: ImageSource,
+  why: string,
+  cause?: unknown,
+  found?: string,
+): BedplateError {
   const offset = group * groupBytes;
   const expected = hex(digestOf(job.shared, group));
   return new BedplateError(
@@ -80,7 +94,14 @@ function corrupt({ job }: Work, group: number, source: ImageSource, why: string,
     `Group ${group} (from byte ${offset}) as ${source.url} sent it is not the image's: ${why}; expected ${expected}. It was not written.`,
     {
       hint: "The source's copy, or the way to it, is damaged: import the image again there, or offer another source.",
-      details: { group, offset, length: extentOf(job, group).length, expected, found: found ?? null, source: source.url },
+      details: {
+        group,
+        offset,
+        length: extentOf(job, group).length,
+        expected,
+        found: found ?? null,
+        source: source.url,
+      },
       ...(cause === undefined ? {} : { cause }),
     },
   );

@@ -19,25 +19,42 @@ type Finding = string | { readonly code: Code; readonly finding: string };
 const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
   allowed({ disk, policy, policyPath }) {
     if (policy === "missing") {
-      return { code: "policy.missing", finding: `There is no ${policyPath}: no disk of this host may be changed.` };
+      return {
+        code: "policy.missing",
+        finding: `There is no ${policyPath}: no disk of this host may be changed.`,
+      };
     }
     return disk.allowed
       ? `${policyPath} allows it`
-      : { code: "disk.not-allowed", finding: `${policyPath} does not list ${nameForPolicy(disk)} in allowDisks.` };
+      : {
+          code: "disk.not-allowed",
+          finding: `${policyPath} does not list ${nameForPolicy(disk)} in allowDisks.`,
+        };
   },
   "own-root": ({ carries }) =>
-    carries.length === 0 ? "it carries neither the host's root nor Bedplate's state" : { code: "disk.own-root", finding: `It carries ${carries.join(" and ")} of this host.` },
+    carries.length === 0
+      ? "it carries neither the host's root nor Bedplate's state"
+      : { code: "disk.own-root", finding: `It carries ${carries.join(" and ")} of this host.` },
   mounted: ({ disk }) =>
-    disk.mounts.length === 0 ? "nothing of it is mounted" : { code: "disk.mounted", finding: `It is mounted at ${disk.mounts.slice(0, 8).join(", ")}.` },
-  swap: ({ disk }) => (disk.swap ? { code: "disk.swap", finding: "It is in use as swap." } : "it is not in use as swap"),
+    disk.mounts.length === 0
+      ? "nothing of it is mounted"
+      : { code: "disk.mounted", finding: `It is mounted at ${disk.mounts.slice(0, 8).join(", ")}.` },
+  swap: ({ disk }) =>
+    disk.swap ? { code: "disk.swap", finding: "It is in use as swap." } : "it is not in use as swap",
   held: ({ disk }) =>
-    disk.holders.length === 0 ? "nothing is stacked on it" : { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` },
-  "read-only": ({ disk }) => (disk.readOnly ? { code: "disk.read-only", finding: "It is read-only." } : "it can be written"),
+    disk.holders.length === 0
+      ? "nothing is stacked on it"
+      : { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` },
+  "read-only": ({ disk }) =>
+    disk.readOnly ? { code: "disk.read-only", finding: "It is read-only." } : "it can be written",
   size({ disk, image }) {
     const needed = paddedBytes(image.sizeBytes, disk.logicalSectorBytes);
     return needed <= disk.sizeBytes
       ? `the image's ${image.sizeBytes} bytes fit its ${disk.sizeBytes}`
-      : { code: "disk.too-small", finding: `The image needs ${needed} bytes; the disk has ${disk.sizeBytes}.` };
+      : {
+          code: "disk.too-small",
+          finding: `The image needs ${needed} bytes; the disk has ${disk.sizeBytes}.`,
+        };
   },
   "sector-size"({ disk, image }) {
     if (image.sectorBytes === null) return "the image has no partition table";
@@ -63,10 +80,14 @@ export function requireGuards(findings: readonly GuardFinding[], disk: Disk): vo
   const failed = findings.filter((finding) => !finding.ok);
   const [first] = failed;
   if (first === undefined) return;
-  throw new BedplateError(first.code as Code, `${disk.path} is not touched. ${failed.map(({ finding }) => finding).join(" ")}`, {
-    hint: hints[first.code as Code] ?? "`--plan` shows every guard's finding.",
-    details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },
-  });
+  throw new BedplateError(
+    first.code as Code,
+    `${disk.path} is not touched. ${failed.map(({ finding }) => finding).join(" ")}`,
+    {
+      hint: hints[first.code as Code] ?? "`--plan` shows every guard's finding.",
+      details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },
+    },
+  );
 }
 
 /** What an image takes on a disk: whole sectors. */
@@ -79,12 +100,15 @@ export function nameForPolicy(disk: Disk): string {
   if (disk.fileDisk !== null) return `file:${disk.fileDisk}`;
   if (disk.backing !== null) return `loop:${disk.backing}`;
   if (disk.serial !== null) return `serial:${disk.serial}`;
-  return disk.wwn === null ? `${disk.path} (it has neither serial nor wwn and cannot be named)` : `wwn:${disk.wwn}`;
+  return disk.wwn === null
+    ? `${disk.path} (it has neither serial nor wwn and cannot be named)`
+    : `wwn:${disk.wwn}`;
 }
 
 const hints: { readonly [K in Code]?: string } = {
   "policy.missing": "The host's administrator writes it; see packaging/policy.toml for a commented one.",
-  "disk.not-allowed": "The host's administrator adds the disk to allowDisks in the policy file; no controller can.",
+  "disk.not-allowed":
+    "The host's administrator adds the disk to allowDisks in the policy file; no controller can.",
   "disk.mounted": "Unmount it first.",
   "disk.swap": "Run swapoff on it first.",
   "disk.held": "Take the layer above apart first (dmsetup, mdadm, lvchange, losetup).",

@@ -1,7 +1,13 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
 import type { CompiledKernel } from "../../assembly/index.ts";
 import { assert } from "../../protocol/errors.ts";
-import { digestBytes, frameOffsets, groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
+import {
+  digestBytes,
+  frameOffsets,
+  groupCount,
+  groupLength,
+  type Manifest,
+} from "../../protocol/manifest.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { paddedBytes } from "./guards.ts";
@@ -9,7 +15,16 @@ import { paddedBytes } from "./guards.ts";
 /** Int32 cells of {@link SharedImage.control}. */
 export const slots = { next: 0, stop: 1, wrong: 2 } as const;
 /** BigInt64 cells of {@link SharedImage.counts}: bytes, but for the last three, which count groups. */
-export const counters = { done: 0, fetched: 1, written: 2, skipped: 3, zeroed: 4, rechecked: 5, rewritten: 6, rereads: 7 } as const;
+export const counters = {
+  done: 0,
+  fetched: 1,
+  written: 2,
+  skipped: 3,
+  zeroed: 4,
+  rechecked: 5,
+  rewritten: 6,
+  rereads: 7,
+} as const;
 /** How many wrong groups are named. */
 export const wrongGroupsMax = 64;
 
@@ -91,7 +106,10 @@ export function digestOf(shared: SharedImage, group: number): Uint8Array {
 }
 
 /** Bytes of a group in the image, and on a disk of whole sectors. */
-export function extentOf(image: { readonly sizeBytes: number; readonly sectorBytes: number }, group: number): { length: number; padded: number } {
+export function extentOf(
+  image: { readonly sizeBytes: number; readonly sectorBytes: number },
+  group: number,
+): { length: number; padded: number } {
   const length = groupLength(image.sizeBytes, group);
   return { length, padded: paddedBytes(length, image.sectorBytes) };
 }

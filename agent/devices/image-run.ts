@@ -19,6 +19,8 @@ export interface ImageRun extends AsyncDisposable {
 export interface PhaseOptions {
   readonly first: number;
   readonly signal: AbortSignal;
+  /** The counter of what is done is 0 again. */
+  readonly onStart: () => void;
   /** Once a second, and once at the end unless it failed itself. */
   readonly onTick: () => Promise<void>;
 }
@@ -37,7 +39,10 @@ const threadsMax = 4;
 const tickMs = 1000;
 
 export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
-  const jobs = Math.max(1, Math.min(threads ?? availableParallelism(), threadsMax, groupCount(job.sizeBytes)));
+  const jobs = Math.max(
+    1,
+    Math.min(threads ?? availableParallelism(), threadsMax, groupCount(job.sizeBytes)),
+  );
   const pool = new Piscina({
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
     minThreads: jobs,
@@ -48,11 +53,12 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
   // What has a task rejects that; the rest is told by the next task.
   pool.on("error", () => {});
   return {
-    async run(phase, { first, signal, onTick }) {
+    async run(phase, { first, signal, onStart, onTick }) {
       const { control, counts } = job.shared;
       Atomics.store(control, slots.next, first);
       Atomics.store(control, slots.stop, 0);
       Atomics.store(counts, counters.done, 0n);
+      onStart();
       const stop = () => {
         Atomics.store(control, slots.stop, 1);
         Atomics.notify(control, slots.stop);
@@ -70,7 +76,14 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
         Array.from({ length: jobs }, () =>
           (pool.run({ ...job, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
             (report) => report && fail(errorOf(report)),
-            (cause: unknown) => fail(new BedplateError("worker.died", `A worker of the image operation died: ${(cause as Error).message}.`, { cause })),
+            (cause: unknown) =>
+              fail(
+                new BedplateError(
+                  "worker.died",
+                  `A worker of the image operation died: ${(cause as Error).message}.`,
+                  { cause },
+                ),
+              ),
           ),
         ),
       );

@@ -1,6 +1,6 @@
 // HTTP to image sources: one pinned authority, no redirect, no link-local address, every answer bounded.
-import { lookup, type LookupAddress, type LookupOptions } from "node:dns";
-import { Agent as PlainAgent, type IncomingMessage, request as plainRequest } from "node:http";
+import { type LookupAddress, type LookupOptions, lookup } from "node:dns";
+import { type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
 import { Agent, request } from "node:https";
 import { BlockList, isIP } from "node:net";
 import { BedplateError } from "../../protocol/errors.ts";
@@ -31,7 +31,13 @@ export interface RequestOptions {
 
 /** Connections that are kept between requests. @param ca PEM of the one authority that https sources are signed by */
 export function openConnections(ca: string): Connections {
-  const secure = new Agent({ keepAlive: true, ca, servername: tlsServerName, rejectUnauthorized: true, minVersion: "TLSv1.3" });
+  const secure = new Agent({
+    keepAlive: true,
+    ca,
+    servername: tlsServerName,
+    rejectUnauthorized: true,
+    minVersion: "TLSv1.3",
+  });
   const plain = new PlainAgent({ keepAlive: true });
   return {
     async open(source, name, { range, signal }) {
@@ -49,7 +55,10 @@ export function openConnections(ca: string): Connections {
         },
       };
       const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-      const outgoing = url.protocol === "https:" ? request(url, { ...options, agent: secure }) : plainRequest(url, { ...options, agent: plain });
+      const outgoing =
+        url.protocol === "https:"
+          ? request(url, { ...options, agent: secure })
+          : plainRequest(url, { ...options, agent: plain });
       const stalled = () => outgoing.destroy(fetchFailed(source, stallReason));
       outgoing.on("timeout", stalled);
       outgoing.on("response", (response) => {
@@ -91,7 +100,7 @@ export function watchForStall(response: IncomingMessage, source: ImageSource, wa
 
 /** Whether another try at the same source may help. */
 export function isTransient(error: unknown): boolean {
-  return error instanceof BedplateError && error.details?.["transient"] === true;
+  return error instanceof BedplateError && error.details?.transient === true;
 }
 
 export function fetchFailed(source: ImageSource, why: string, cause?: unknown): BedplateError {
@@ -102,8 +111,13 @@ export function fetchFailed(source: ImageSource, why: string, cause?: unknown): 
 }
 
 /** Fetches the manifest from the first source that gives one. @throws `image.fetch-failed`, `source.refused`, `image.bad-manifest` */
-export async function fetchManifest(connections: Connections, sources: readonly ImageSource[], signal: AbortSignal): Promise<Manifest> {
-  if (sources.length === 0) throw new BedplateError("image.fetch-failed", "The offer names no source of the image.");
+export async function fetchManifest(
+  connections: Connections,
+  sources: readonly ImageSource[],
+  signal: AbortSignal,
+): Promise<Manifest> {
+  if (sources.length === 0)
+    throw new BedplateError("image.fetch-failed", "The offer names no source of the image.");
   let last: unknown;
   for (const source of sources) {
     try {
@@ -117,14 +131,23 @@ export async function fetchManifest(connections: Connections, sources: readonly 
   throw last;
 }
 
-async function readBody(source: ImageSource, response: IncomingMessage, bytesMax: number, signal: AbortSignal): Promise<Uint8Array> {
+async function readBody(
+  source: ImageSource,
+  response: IncomingMessage,
+  bytesMax: number,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let length = 0;
   watchForStall(response, source, () => true);
   try {
     for await (const piece of response as AsyncIterable<Uint8Array>) {
       length += piece.length;
-      if (length > bytesMax) throw new BedplateError("image.bad-manifest", `The manifest at ${source.url} is larger than ${bytesMax} bytes.`);
+      if (length > bytesMax)
+        throw new BedplateError(
+          "image.bad-manifest",
+          `The manifest at ${source.url} is larger than ${bytesMax} bytes.`,
+        );
       pieces.push(piece);
     }
   } catch (error) {
@@ -140,22 +163,40 @@ function checkSource(source: ImageSource): URL {
   const host = url.hostname.replace(/^\[|\]$/g, "");
   if (isIP(host) !== 0) refuseAddress(host);
   if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
-    throw new BedplateError("source.refused", `The image source ${url.origin} carries a password, query or fragment.`);
+    throw new BedplateError(
+      "source.refused",
+      `The image source ${url.origin} carries a password, query or fragment.`,
+    );
   }
   if (url.protocol === "http:" && source.bearer !== undefined) {
-    throw new BedplateError("source.refused", `The image source ${url.origin} would send its token in clear.`, { hint: "Use https." });
+    throw new BedplateError(
+      "source.refused",
+      `The image source ${url.origin} would send its token in clear.`,
+      { hint: "Use https." },
+    );
   }
   return url;
 }
 
-function checkAnswer(source: ImageSource, name: string, response: IncomingMessage, range: RequestOptions["range"]): void {
+function checkAnswer(
+  source: ImageSource,
+  name: string,
+  response: IncomingMessage,
+  range: RequestOptions["range"],
+): void {
   const status = response.statusCode ?? 0;
   const refuse = (why: string, transient: boolean) =>
-    new BedplateError("image.fetch-failed", `${source.url}/${name} cannot be used: ${why}.`, { details: { source: source.url, status, transient } });
-  if (status >= 300 && status < 400) {
-    throw new BedplateError("source.refused", `${source.url}/${name} redirects (status ${status}), and redirects are not followed.`, {
-      details: { source: source.url, status },
+    new BedplateError("image.fetch-failed", `${source.url}/${name} cannot be used: ${why}.`, {
+      details: { source: source.url, status, transient },
     });
+  if (status >= 300 && status < 400) {
+    throw new BedplateError(
+      "source.refused",
+      `${source.url}/${name} redirects (status ${status}), and redirects are not followed.`,
+      {
+        details: { source: source.url, status },
+      },
+    );
   }
   const encoding = response.headers["content-encoding"] ?? "identity";
   if (encoding !== "identity") throw refuse(`it is encoded as ${encoding}`, false);
@@ -173,7 +214,11 @@ function checkAnswer(source: ImageSource, name: string, response: IncomingMessag
 
 function refuseAddress(address: string): void {
   if (!refused.check(address, isIP(address) === 6 ? "ipv6" : "ipv4")) return;
-  throw new BedplateError("source.refused", `The image source's address ${address} is link-local and is refused.`, { details: { address } });
+  throw new BedplateError(
+    "source.refused",
+    `The image source's address ${address} is link-local and is refused.`,
+    { details: { address } },
+  );
 }
 
 type LookupCallback = (error: Error | null, address: string | LookupAddress[], family?: number) => void;
@@ -196,6 +241,7 @@ export function reasonOf(error: unknown): string {
   const errno = errnoOf(error);
   const said = error instanceof Error ? error.message : "";
   // A connection tried at several addresses fails with an empty message and its errors within.
-  if (error instanceof AggregateError && said === "") return error.errors.map((inner) => reasonOf(inner)).join("; ");
+  if (error instanceof AggregateError && said === "")
+    return error.errors.map((inner) => reasonOf(inner)).join("; ");
   return said.includes(errno) ? said : `${errno} ${said}`.trim();
 }

@@ -28,7 +28,11 @@ export default async function imageJob(job: ImageJob): Promise<ErrorReport | und
   }
 }
 
-async function work(job: ImageJob, connections: ReturnType<typeof openConnections>, signal: AbortSignal): Promise<void> {
+async function work(
+  job: ImageJob,
+  connections: ReturnType<typeof openConnections>,
+  signal: AbortSignal,
+): Promise<void> {
   const { phase, shared } = job;
   const all: Work = {
     job,

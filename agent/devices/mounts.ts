@@ -16,7 +16,8 @@ export function parseMountinfo(text: string): readonly Mount[] {
     const [before, after] = line.split(" - ", 2);
     const [, , device, , mountPoint] = before!.split(" ");
     const [type, source] = (after ?? "").split(" ");
-    if (device === undefined || mountPoint === undefined || type === undefined || source === undefined) continue;
+    if (device === undefined || mountPoint === undefined || type === undefined || source === undefined)
+      continue;
     if (!/^\d+:\d+$/.test(device) || !mountPoint.startsWith("/")) continue;
     mounts.push({ device, mountPoint: unescaped(mountPoint), type, source: unescaped(source) });
   }
@@ -27,7 +28,8 @@ export function parseMountinfo(text: string): readonly Mount[] {
 export function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
   let found: Mount | undefined;
   for (const mount of mounts) {
-    const holds = mount.mountPoint === "/" || path === mount.mountPoint || path.startsWith(`${mount.mountPoint}/`);
+    const holds =
+      mount.mountPoint === "/" || path === mount.mountPoint || path.startsWith(`${mount.mountPoint}/`);
     if (holds && mount.mountPoint.length >= (found?.mountPoint.length ?? 0)) found = mount;
   }
   return found;

@@ -4,7 +4,15 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { digestBytes, groupBytes, groupCount } from "../../protocol/manifest.ts";
 import { syncDisk } from "./direct-file.ts";
 import { frames } from "./frame-stream.ts";
-import { decodeFrame, digestOfWindow, frameAt, readGroup, type Work, writeGroup, writeZeroGroup } from "./group-work.ts";
+import {
+  decodeFrame,
+  digestOfWindow,
+  frameAt,
+  readGroup,
+  type Work,
+  writeGroup,
+  writeZeroGroup,
+} from "./group-work.ts";
 import { addTo, digestOf, extentOf, isZeroGroup, slots, wrongGroupsMax } from "./image-job.ts";
 
 /** Two windows take turns: one is read into while the other is hashed. A third is for repairs. */
@@ -63,7 +71,9 @@ export function rightDigest(work: Work, group: number, window: number): Uint8Arr
   const { length, padded } = extentOf(job, group);
   const found = digestOfWindow(work, group, window);
   const padding = kernel.windows[window]!.subarray(length, padded);
-  return equalBytes(found, digestOf(job.shared, group)) && padding.every((byte) => byte === 0) ? found : undefined;
+  return equalBytes(found, digestOf(job.shared, group)) && padding.every((byte) => byte === 0)
+    ? found
+    : undefined;
 }
 
 function noteWrong({ job: { shared } }: Work, group: number): void {
@@ -114,8 +124,11 @@ export function mismatch(work: Work, group: number, window: number): BedplateErr
 }
 
 function falseZero({ job }: Work, group: number): BedplateError {
-  return new BedplateError("image.bad-manifest", `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`, {
-    details: { group, expected: hex(digestOf(job.shared, group)) },
-  });
+  return new BedplateError(
+    "image.bad-manifest",
+    `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,
+    {
+      details: { group, expected: hex(digestOf(job.shared, group)) },
+    },
+  );
 }
-

@@ -1,13 +1,13 @@
 // The first and the last writes of a deploy: the in-progress marker, and at the very end the real first MiB.
 import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { groupBytes } from "../../protocol/manifest.ts";
 import { type OpenDisk, readFully, syncDisk, writeFully } from "./direct-file.ts";
-import { fetchGroup, mismatch, rightDigest } from "./read-groups.ts";
 import type { Work } from "./group-work.ts";
 import { paddedBytes } from "./guards.ts";
 import { extentOf, isZeroGroup } from "./image-job.ts";
 import { fillMarker, hasMarker, type MarkerFacts, markerBytes } from "./marker.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
+import { fetchGroup, mismatch, rightDigest } from "./read-groups.ts";
 
 /** What one aligned write takes at least, on any disk; the marker's text and both headers of a partition table lie in it. */
 const headBytes = 4096;
@@ -22,7 +22,11 @@ export interface Target {
  * Replaces the first MiB by the marker and zeroes the disk's last MiB where the image does not reach it. Durable when
  * this returns.
  */
-export async function markInProgress({ job, kernel }: Work, target: Target, facts: MarkerFacts): Promise<void> {
+export async function markInProgress(
+  { job, kernel }: Work,
+  target: Target,
+  facts: MarkerFacts,
+): Promise<void> {
   const window = kernel.windows[scratchWindow]!;
   const length = markerBytes(target.diskBytes);
   fillMarker(window, length, facts);
@@ -39,7 +43,10 @@ export async function markInProgress({ job, kernel }: Work, target: Target, fact
 }
 
 /** The part of the disk's last MiB that neither image nor marker covers. */
-export function tailOf(image: { readonly sizeBytes: number; readonly sectorBytes: number }, diskBytes: number): { start: number; length: number } {
+export function tailOf(
+  image: { readonly sizeBytes: number; readonly sectorBytes: number },
+  diskBytes: number,
+): { start: number; length: number } {
   const covered = Math.max(paddedBytes(image.sizeBytes, image.sectorBytes), markerBytes(diskBytes));
   const start = Math.max(covered, diskBytes - groupBytes);
   return { start, length: Math.max(0, diskBytes - start) };
@@ -49,7 +56,12 @@ export function tailOf(image: { readonly sizeBytes: number; readonly sectorBytes
  * Whether the disk shows that this operation was writing to it: its marker, or, when the journal says that it was
  * sealing, the image's own first sector.
  */
-export async function showsOwnMark(work: Work, target: Target, facts: MarkerFacts, sealing: boolean): Promise<boolean> {
+export async function showsOwnMark(
+  work: Work,
+  target: Target,
+  facts: MarkerFacts,
+  sealing: boolean,
+): Promise<boolean> {
   const head = work.kernel.windows[scratchWindow]!.subarray(0, headBytes);
   await readFully(target.disk, head, 0);
   if (hasMarker(head, facts)) return true;
@@ -65,7 +77,10 @@ export async function loadFirstGroup(work: Work): Promise<void> {
   else await fetchGroup(work, 0, scratchWindow);
   // Also for zeroes, which no frame has proved.
   if (rightDigest(work, 0, scratchWindow) === undefined) {
-    throw new BedplateError("image.bad-manifest", "The manifest says that the first group is zeroes, but its digest is not that of zeroes.");
+    throw new BedplateError(
+      "image.bad-manifest",
+      "The manifest says that the first group is zeroes, but its digest is not that of zeroes.",
+    );
   }
 }
 

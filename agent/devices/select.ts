@@ -18,10 +18,18 @@ export function selectDisk(listing: DiskListing, selector: DiskSelector): Listed
       details: { selector, candidates: candidates(listing) },
     });
   }
-  throw new BedplateError("disk.ambiguous", `${matching.length} disks match ${wanted}: ${matching.map(({ disk }) => disk.path).join(", ")}.`, {
-    hint: "Add what tells them apart: wwn, byId, hctl or sizeBytes.",
-    details: { selector, matching: matching.map(({ disk }) => candidate(disk)), candidates: candidates(listing) },
-  });
+  throw new BedplateError(
+    "disk.ambiguous",
+    `${matching.length} disks match ${wanted}: ${matching.map(({ disk }) => disk.path).join(", ")}.`,
+    {
+      hint: "Add what tells them apart: wwn, byId, hctl or sizeBytes.",
+      details: {
+        selector,
+        matching: matching.map(({ disk }) => candidate(disk)),
+        candidates: candidates(listing),
+      },
+    },
+  );
 }
 
 export function matches(disk: Disk, selector: DiskSelector): boolean {
@@ -44,10 +52,27 @@ function same<T>(wanted: T | undefined, found: T | null): boolean {
 /** Why each other disk was not taken stands in `excluded`. */
 function candidates(listing: DiskListing): readonly Record<string, unknown>[] {
   const taken = listing.disks.map(({ disk }) => candidate(disk));
-  const left = listing.excluded.map(({ path, serial, model, sizeBytes, reason }) => ({ path, serial, model, sizeBytes, excluded: reason }));
+  const left = listing.excluded.map(({ path, serial, model, sizeBytes, reason }) => ({
+    path,
+    serial,
+    model,
+    sizeBytes,
+    excluded: reason,
+  }));
   return [...taken, ...left].slice(0, candidatesMax);
 }
 
-function candidate({ path, type, serial, wwn, model, sizeBytes, backing, fileDisk, hctl, allowed }: Disk): Record<string, unknown> {
+function candidate({
+  path,
+  type,
+  serial,
+  wwn,
+  model,
+  sizeBytes,
+  backing,
+  fileDisk,
+  hctl,
+  allowed,
+}: Disk): Record<string, unknown> {
   return { path, type, serial, wwn, model, sizeBytes, backing, fileDisk, hctl, allowed, excluded: null };
 }

@@ -14,10 +14,14 @@ export function readSystem(facts: Facts, architecture: string): Inventory["syste
     biosVersion: dmi("bios_version"),
     architecture,
     kernel: facts.text("/proc/sys/kernel/osrelease") ?? "",
-    operatingSystem: parseOsRelease(facts.optionalText("/etc/os-release") ?? facts.optionalText("/usr/lib/os-release") ?? ""),
+    operatingSystem: parseOsRelease(
+      facts.optionalText("/etc/os-release") ?? facts.optionalText("/usr/lib/os-release") ?? "",
+    ),
     bootMode: bootMode(facts, architecture),
     bootId: bootIdOf(facts),
-    virtual: facts.exists("/sys/hypervisor/type") || /^flags\s*:.*\bhypervisor\b/m.test(facts.optionalText("/proc/cpuinfo") ?? ""),
+    virtual:
+      facts.exists("/sys/hypervisor/type") ||
+      /^flags\s*:.*\bhypervisor\b/m.test(facts.optionalText("/proc/cpuinfo") ?? ""),
   };
 }
 

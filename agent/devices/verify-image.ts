@@ -18,7 +18,15 @@ export interface VerifyRequest {
   readonly phase: (name: string, total: number, done: () => number) => void;
 }
 
-export async function verifyImage({ manifest, open, sectorBytes, kernel, clock, signal, phase }: VerifyRequest): Promise<VerifyOutput> {
+export async function verifyImage({
+  manifest,
+  open,
+  sectorBytes,
+  kernel,
+  clock,
+  signal,
+  phase,
+}: VerifyRequest): Promise<VerifyOutput> {
   const started = clock.monotonic();
   const shared = shareImage(manifest);
   const count = groupCount(manifest.sizeBytes);
@@ -28,8 +36,8 @@ export async function verifyImage({ manifest, open, sectorBytes, kernel, clock, 
     kernel,
     clock,
   });
-  phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));
-  await run.run("verify", { first: 0, signal, onTick: async () => {} });
+  const onStart = () => phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));
+  await run.run("verify", { first: 0, signal, onStart, onTick: async () => {} });
   const root = mergeGroups(new Uint8Array(shared.found), count);
   const wrongGroupCount = Atomics.load(shared.control, slots.wrong);
   return {
@@ -38,7 +46,9 @@ export async function verifyImage({ manifest, open, sectorBytes, kernel, clock, 
     matches: equalBytes(root, manifest.root) && wrongGroupCount === 0,
     direct: open.direct,
     groups: count,
-    wrongGroups: [...shared.wrong.subarray(0, Math.min(wrongGroupCount, wrongGroupsMax))].sort((a, b) => a - b),
+    wrongGroups: [...shared.wrong.subarray(0, Math.min(wrongGroupCount, wrongGroupsMax))].sort(
+      (a, b) => a - b,
+    ),
     wrongGroupCount,
     seconds: (clock.monotonic() - started) / 1000,
   };

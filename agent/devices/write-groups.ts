@@ -1,7 +1,16 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
-import { type Frame, type FrameAt, frames } from "./frame-stream.ts";
-import { decodeFrame, frameAt, isRight, readGroup, type Work, writeGroup, writeZeroGroup } from "./group-work.ts";
+
 import { groupCount } from "../../protocol/manifest.ts";
+import { type Frame, type FrameAt, frames } from "./frame-stream.ts";
+import {
+  decodeFrame,
+  frameAt,
+  isRight,
+  readGroup,
+  type Work,
+  writeGroup,
+  writeZeroGroup,
+} from "./group-work.ts";
 import { addTo, extentOf, isGood, isZeroGroup, setGood, slots } from "./image-job.ts";
 
 /** One claim, and so at most one range request: its latency is paid once for so many groups. */
@@ -67,7 +76,8 @@ async function prepare(work: Work): Promise<Run | undefined> {
 function addFrame(stretches: FrameAt[][], frame: FrameAt): void {
   const last = stretches.at(-1);
   const before = last?.at(-1);
-  if (last !== undefined && before !== undefined && before.start + before.bytes === frame.start) last.push(frame);
+  if (last !== undefined && before !== undefined && before.start + before.bytes === frame.start)
+    last.push(frame);
   else stretches.push([frame]);
 }
 
@@ -78,7 +88,8 @@ async function writeRun(work: Work, run: Run): Promise<void> {
     finish(work, group, "zeroed");
   }
   for (const [index, stretch] of run.stretches.entries()) {
-    if (index === 0 && run.stream !== undefined) await writeStretch(work, stretch, run.stream, run.firstFrame);
+    if (index === 0 && run.stream !== undefined)
+      await writeStretch(work, stretch, run.stream, run.firstFrame);
     else await writeStretch(work, stretch, frames(stretch, work.fetching));
   }
 }

@@ -13,7 +13,12 @@ export interface AdmissionFacts {
   readonly command: { readonly decoded: Command; readonly effect: Effect } | { readonly error: ErrorReport };
   /** What the journal knows of its id; `sameDocument` compares the very bytes. */
   readonly known:
-    | { readonly sameDocument: boolean; readonly state: OperationState; readonly effect: Effect; readonly runs: number }
+    | {
+        readonly sameDocument: boolean;
+        readonly state: OperationState;
+        readonly effect: Effect;
+        readonly runs: number;
+      }
     | undefined;
   readonly policy:
     | { readonly state: "present" | "missing"; readonly denyKinds: readonly string[] }
@@ -45,45 +50,76 @@ export function admit(facts: AdmissionFacts): Admission {
   const { known } = facts;
   if (known === undefined) return admitNew(facts);
   if (!known.sameDocument) {
-    return { do: "conflict", error: { code: "command.id-conflict", message: "Another command with this id is known here.", hint: "Mint a new id for a new command." } };
+    return {
+      do: "conflict",
+      error: {
+        code: "command.id-conflict",
+        message: "Another command with this id is known here.",
+        hint: "Mint a new id for a new command.",
+      },
+    };
   }
   return isTerminal(known.state) ? { do: "replay" } : admitAgain(facts, known);
 }
 
 function admitNew({ nowMs, host, epoch, epochSeen, command, policy, lane }: AdmissionFacts): Admission {
-  const refuse = (code: ErrorReport["code"], message: string, more: Partial<ErrorReport> = {}): Admission => ({ do: "refuse", error: { code, message, ...more } });
+  const refuse = (
+    code: ErrorReport["code"],
+    message: string,
+    more: Partial<ErrorReport> = {},
+  ): Admission => ({ do: "refuse", error: { code, message, ...more } });
   if ("error" in command) return { do: "refuse", error: command.error };
   const { decoded, effect } = command;
   const { kind } = decoded;
   const { notAfter } = decoded.limits;
   if (decoded.host !== host) {
-    return refuse("command.wrong-host", `The command names the host ${decoded.host.slice(0, 16)}…, this is ${host.slice(0, 16)}….`, {
-      details: { named: decoded.host, found: host },
-    });
+    return refuse(
+      "command.wrong-host",
+      `The command names the host ${decoded.host.slice(0, 16)}…, this is ${host.slice(0, 16)}….`,
+      {
+        details: { named: decoded.host, found: host },
+      },
+    );
   }
   if (notAfter !== undefined && nowMs > notAfter) {
-    return refuse("command.expired", `The command was to start before ${new Date(notAfter).toISOString()}; by this host's clock it is ${new Date(nowMs).toISOString()}.`);
+    return refuse(
+      "command.expired",
+      `The command was to start before ${new Date(notAfter).toISOString()}; by this host's clock it is ${new Date(nowMs).toISOString()}.`,
+    );
   }
   if (policy.state === "unusable") return { do: "refuse", error: policy.error };
-  if (policy.denyKinds.includes(kind)) return refuse("policy.denied", `This host's policy denies ${kind}.`, { details: { kind } });
+  if (policy.denyKinds.includes(kind))
+    return refuse("policy.denied", `This host's policy denies ${kind}.`, { details: { kind } });
   if (effect === "read") return { do: "start" };
   if (epoch < epochSeen) {
-    return refuse("command.stale-epoch", `The offer is of epoch ${epoch}; this host has taken commands of epoch ${epochSeen}.`, {
-      hint: "The controller was restored from a backup without raising its epoch.",
-      details: { epoch, epochSeen },
-    });
+    return refuse(
+      "command.stale-epoch",
+      `The offer is of epoch ${epoch}; this host has taken commands of epoch ${epochSeen}.`,
+      {
+        hint: "The controller was restored from a backup without raising its epoch.",
+        details: { epoch, epochSeen },
+      },
+    );
   }
-  if (policy.state === "missing") return refuse("policy.missing", `The host has no policy file, so nothing may be changed on it.`);
+  if (policy.state === "missing")
+    return refuse("policy.missing", `The host has no policy file, so nothing may be changed on it.`);
   if (typeof lane === "object") {
-    return refuse("executor.lane-busy", `Operation ${lane.busyWith ?? "(unknown)"} is changing this host's state; one does at a time.`, {
-      hint: "Send it again, under a new id, when that one has ended.",
-      details: { running: lane.busyWith ?? null },
-    });
+    return refuse(
+      "executor.lane-busy",
+      `Operation ${lane.busyWith ?? "(unknown)"} is changing this host's state; one does at a time.`,
+      {
+        hint: "Send it again, under a new id, when that one has ended.",
+        details: { running: lane.busyWith ?? null },
+      },
+    );
   }
   return { do: "start" };
 }
 
-function admitAgain({ lane }: AdmissionFacts, { effect, runs }: NonNullable<AdmissionFacts["known"]>): Admission {
+function admitAgain(
+  { lane }: AdmissionFacts,
+  { effect, runs }: NonNullable<AdmissionFacts["known"]>,
+): Admission {
   switch (effect) {
     case "once":
       // Accepted, but its run not begun: nothing has happened yet.
@@ -91,7 +127,10 @@ function admitAgain({ lane }: AdmissionFacts, { effect, runs }: NonNullable<Admi
       return {
         do: "conclude",
         outcome: "indeterminate",
-        error: { code: "command.indeterminate", message: "The operation was cut off, and must not be repeated: what it did is not known." },
+        error: {
+          code: "command.indeterminate",
+          message: "The operation was cut off, and must not be repeated: what it did is not known.",
+        },
       };
     case "read":
     case "idempotent":
@@ -109,6 +148,10 @@ function givenUp(runs: number): Admission {
   return {
     do: "conclude",
     outcome: "failed",
-    error: { code: "executor.failed", message: `The operation's executor died in each of ${runs} runs; it is not started again.`, details: { runs } },
+    error: {
+      code: "executor.failed",
+      message: `The operation's executor died in each of ${runs} runs; it is not started again.`,
+      details: { runs },
+    },
   };
 }

@@ -3,7 +3,7 @@
 import Type, { type Static } from "typebox";
 import { Progress, Result } from "../../protocol/commands.ts";
 import { ImageSource } from "../../protocol/messages.ts";
-import { CommandId, Count, HostId, Report, UnixMs, checker } from "../../protocol/schema.ts";
+import { CommandId, Count, checker, HostId, Report, UnixMs } from "../../protocol/schema.ts";
 
 /** The one JSON document on the executor's standard input, ended by a newline or the end of input. */
 export const ExecutorRequest = Type.Union([
@@ -38,7 +38,11 @@ export const ExecutorEvent = Type.Union([
   Type.Object({ type: Type.Literal("result"), seq: Count, at: UnixMs, result: Result }),
   Type.Object({ type: Type.Literal("progress"), progress: Progress }),
   /** Answer to a follower's cancel. */
-  Type.Object({ type: Type.Literal("cancel"), answer: Type.Union([Type.Literal("cancelling"), Type.Literal("too-late")]), reason: Type.String() }),
+  Type.Object({
+    type: Type.Literal("cancel"),
+    answer: Type.Union([Type.Literal("cancelling"), Type.Literal("too-late")]),
+    reason: Type.String(),
+  }),
 ]);
 export type ExecutorEvent = Static<typeof ExecutorEvent>;
 export const checkExecutorEvent = checker(ExecutorEvent, "executor.failed", "event of the executor");

@@ -9,12 +9,25 @@ import { systemClock } from "../host/clock.ts";
 import { systemFiles } from "../host/files.ts";
 import { cleanEnvironment, systemProcesses } from "../host/processes.ts";
 import { systemRandom } from "../host/random.ts";
-import { checkExecutorRequest, type ExecutorPaths, type ExecutorRequest, lineBytesMax, rootPaths } from "./contract.ts";
+import {
+  checkExecutorRequest,
+  type ExecutorPaths,
+  type ExecutorRequest,
+  lineBytesMax,
+  rootPaths,
+} from "./contract.ts";
 import { boundedReport } from "./operation.ts";
 import { type ExecutorEnd, execute } from "./run.ts";
 
 /** The process's exit codes. Whoever started it need not look: what happened is in the journal. */
-export const exitCodes = { ended: 0, noted: 0, failed: 1, usage: 2, conflict: 3, interrupted: 4 } as const satisfies Record<ExecutorEnd | "failed" | "usage", number>;
+export const exitCodes = {
+  ended: 0,
+  noted: 0,
+  failed: 1,
+  usage: 2,
+  conflict: 3,
+  interrupted: 4,
+} as const satisfies Record<ExecutorEnd | "failed" | "usage", number>;
 
 const requestSecondsMax = 30;
 const niceness = 10;
@@ -43,10 +56,14 @@ async function main(argv: readonly string[]): Promise<number> {
       processes: systemProcesses,
       facts: () => createFacts(systemFiles),
     };
-    return exitCodes[await execute(await readRequest(stopping.signal), { paths, user, host, stopping: stopping.signal, log })];
+    return exitCodes[
+      await execute(await readRequest(stopping.signal), { paths, user, host, stopping: stopping.signal, log })
+    ];
   } catch (error) {
     const report = boundedReport(error);
-    process.stderr.write(`${JSON.stringify({ error: report, stack: report.code === "internal" ? (error as Error).stack : undefined })}\n`);
+    process.stderr.write(
+      `${JSON.stringify({ error: report, stack: report.code === "internal" ? (error as Error).stack : undefined })}\n`,
+    );
     return report.code === "usage" ? exitCodes.usage : exitCodes.failed;
   }
 }
@@ -55,7 +72,8 @@ async function main(argv: readonly string[]): Promise<number> {
 function pathsOf(argv: readonly string[], user: number): ExecutorPaths {
   if (user === 0) {
     // Whoever may start it as root must not choose which policy binds it.
-    if (argv.length > 0) throw new BedplateError("usage", "As root the executor takes no argument: its paths are fixed.");
+    if (argv.length > 0)
+      throw new BedplateError("usage", "As root the executor takes no argument: its paths are fixed.");
     return rootPaths;
   }
   const option = { type: "string" } as const;
@@ -67,14 +85,24 @@ function pathsOf(argv: readonly string[], user: number): ExecutorPaths {
   }
   const { policy, state, run } = given;
   if (![policy, state, run].every((path) => path?.startsWith("/"))) {
-    throw new BedplateError("usage", "The executor needs --policy FILE, --state DIRECTORY and --run DIRECTORY, all absolute.");
+    throw new BedplateError(
+      "usage",
+      "The executor needs --policy FILE, --state DIRECTORY and --run DIRECTORY, all absolute.",
+    );
   }
-  return { policy: policy!, stateDirectory: state!.replace(/\/+$/, ""), runDirectory: run!.replace(/\/+$/, "") };
+  return {
+    policy: policy!,
+    stateDirectory: state!.replace(/\/+$/, ""),
+    runDirectory: run!.replace(/\/+$/, ""),
+  };
 }
 
 /** @throws `executor.failed` */
 async function readRequest(stopping: AbortSignal): Promise<ExecutorRequest> {
-  const late = new BedplateError("executor.failed", `No request came on standard input within ${requestSecondsMax} s.`);
+  const late = new BedplateError(
+    "executor.failed",
+    `No request came on standard input within ${requestSecondsMax} s.`,
+  );
   using deadline = systemClock.deadline(requestSecondsMax * 1000, stopping, late);
   const expire = () => process.stdin.destroy(late);
   deadline.addEventListener("abort", expire, { once: true });
@@ -85,14 +113,17 @@ async function readRequest(stopping: AbortSignal): Promise<ExecutorRequest> {
     pieces.push(end < 0 ? piece : piece.subarray(0, end));
     length += piece.length;
     if (end >= 0) break;
-    if (length > lineBytesMax) throw new BedplateError("executor.failed", `The request is longer than ${lineBytesMax} bytes.`);
+    if (length > lineBytesMax)
+      throw new BedplateError("executor.failed", `The request is longer than ${lineBytesMax} bytes.`);
   }
   deadline.removeEventListener("abort", expire);
   let value: unknown;
   try {
     value = JSON.parse(Buffer.concat(pieces).toString("utf8"));
   } catch (cause) {
-    throw new BedplateError("executor.failed", "The request on standard input is not one line of JSON.", { cause });
+    throw new BedplateError("executor.failed", "The request on standard input is not one line of JSON.", {
+      cause,
+    });
   }
   return checkExecutorRequest(value);
 }
@@ -107,5 +138,7 @@ function lowerPriority(): void {
 }
 
 function log(text: string): void {
-  process.stderr.write(`${JSON.stringify({ at: new Date(systemClock.now()).toISOString(), message: text })}\n`);
+  process.stderr.write(
+    `${JSON.stringify({ at: new Date(systemClock.now()).toISOString(), message: text })}\n`,
+  );
 }

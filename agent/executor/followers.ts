@@ -55,7 +55,12 @@ export async function isListening(path: string): Promise<boolean> {
     // A full queue of connections is a listener's too.
     if (errno === "EAGAIN") resolve(true);
     else if (errno === "ENOENT" || errno === "ECONNREFUSED") resolve(false);
-    else reject(new BedplateError("executor.failed", `The operation's socket ${path} cannot be reached: ${errno}.`, { cause: error }));
+    else
+      reject(
+        new BedplateError("executor.failed", `The operation's socket ${path} cannot be reached: ${errno}.`, {
+          cause: error,
+        }),
+      );
   });
   try {
     return await promise;
@@ -132,7 +137,11 @@ export async function bindFollowers(files: Files, path: string, gid: number): Pr
 
 async function listen(server: Server, path: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.on("error", (cause) => reject(new BedplateError("executor.failed", `No socket can be made at ${path}: ${errnoOf(cause)}.`, { cause })));
+  server.on("error", (cause) =>
+    reject(
+      new BedplateError("executor.failed", `No socket can be made at ${path}: ${errnoOf(cause)}.`, { cause }),
+    ),
+  );
   // The mode is set as it is made: nobody connects in between.
   const before = process.umask(0o117);
   try {

@@ -9,7 +9,11 @@ import type { ExecutorEvent } from "./contract.ts";
 
 /** An event that is replayed: it has a number within its operation. */
 export type JournalledEvent = Extract<ExecutorEvent, { seq: number }>;
-export type NewEvent = JournalledEvent extends infer E ? (E extends { seq: number } ? Omit<E, "seq"> : never) : never;
+export type NewEvent = JournalledEvent extends infer E
+  ? E extends { seq: number }
+    ? Omit<E, "seq">
+    : never
+  : never;
 
 export interface KnownOperation {
   /** SHA-256 of the document's bytes. */
@@ -76,15 +80,22 @@ const statesThatRun = "('accepted', 'running')";
 export function openJournal(directory: string): Journal {
   let database: DatabaseSync;
   try {
-    database = new DatabaseSync(`${directory}/journal.db`, { timeout: busyMs, enableForeignKeyConstraints: true });
+    database = new DatabaseSync(`${directory}/journal.db`, {
+      timeout: busyMs,
+      enableForeignKeyConstraints: true,
+    });
     // FULL: a commit is on the disk when it returns, also through a power cut.
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
-    const version = Number(database.prepare("PRAGMA user_version").get()!["user_version"]);
+    const version = Number(database.prepare("PRAGMA user_version").get()!.user_version);
     if (version > schemaVersion) throw new Error(`it was made by a newer version (schema ${version})`);
     database.exec(`BEGIN IMMEDIATE; ${schema} PRAGMA user_version = ${schemaVersion}; COMMIT;`);
     syncDirectory(directory);
   } catch (cause) {
-    throw new BedplateError("executor.failed", `The journal in ${directory} cannot be used: ${(cause as Error).message}.`, { cause });
+    throw new BedplateError(
+      "executor.failed",
+      `The journal in ${directory} cannot be used: ${(cause as Error).message}.`,
+      { cause },
+    );
   }
   return journalOf(database);
 }
@@ -119,9 +130,15 @@ function journalOf(database: DatabaseSync): Journal {
     }
   };
   const append = (id: string, event: NewEvent): JournalledEvent => {
-    const seq = 1 + Number(prepared("SELECT coalesce(max(seq), 0) AS last FROM events WHERE operation = ?").get(id)!["last"]);
+    const seq =
+      1 +
+      Number(prepared("SELECT coalesce(max(seq), 0) AS last FROM events WHERE operation = ?").get(id)!.last);
     const numbered = { ...event, seq } as JournalledEvent;
-    prepared("INSERT INTO events (operation, seq, json) VALUES (?, ?, ?)").run(id, seq, JSON.stringify(numbered));
+    prepared("INSERT INTO events (operation, seq, json) VALUES (?, ?, ?)").run(
+      id,
+      seq,
+      JSON.stringify(numbered),
+    );
     return numbered;
   };
   const move = (id: string, state: OperationState, at: number) => {
@@ -144,8 +161,11 @@ function journalOf(database: DatabaseSync): Journal {
       return row as unknown as KnownOperation | undefined;
     },
     events(id, afterSeq) {
-      const rows = prepared("SELECT json FROM events WHERE operation = ? AND seq > ? ORDER BY seq").all(id, afterSeq);
-      return rows.map((row) => JSON.parse(String(row["json"])) as JournalledEvent);
+      const rows = prepared("SELECT json FROM events WHERE operation = ? AND seq > ? ORDER BY seq").all(
+        id,
+        afterSeq,
+      );
+      return rows.map((row) => JSON.parse(String(row.json)) as JournalledEvent);
     },
     add: ({ id, digest, document, kind, effect, epoch, generation, at }, event) =>
       atomically(() => {
@@ -159,7 +179,7 @@ function journalOf(database: DatabaseSync): Journal {
       atomically(() => {
         prepared("UPDATE operations SET runs = runs + 1 WHERE id = ?").run(id);
         move(id, "running", at);
-        const run = Number(prepared("SELECT runs FROM operations WHERE id = ?").get(id)!["runs"]);
+        const run = Number(prepared("SELECT runs FROM operations WHERE id = ?").get(id)!.runs);
         return append(id, { type: "running", at, run });
       }),
     finish: (id, event) =>
@@ -173,24 +193,30 @@ function journalOf(database: DatabaseSync): Journal {
       prepared("UPDATE operations SET server = ? WHERE id = ?").run(server, id);
     },
     epochSeen() {
-      const row = prepared("SELECT coalesce(max(epoch), 0) AS epoch FROM operations WHERE effect <> 'read' AND state <> 'refused'").get();
-      return Number(row!["epoch"]);
+      const row = prepared(
+        "SELECT coalesce(max(epoch), 0) AS epoch FROM operations WHERE effect <> 'read' AND state <> 'refused'",
+      ).get();
+      return Number(row!.epoch);
     },
     otherRunning(id) {
       const row = prepared(
         `SELECT id FROM operations WHERE effect <> 'read' AND state IN ${statesThatRun} AND id <> ? ORDER BY updated_at DESC LIMIT 1`,
       ).get(id);
-      return row === undefined ? undefined : String(row["id"]);
+      return row === undefined ? undefined : String(row.id);
     },
     notes: (id) => ({
       get(name) {
         const row = prepared("SELECT value FROM notes WHERE operation = ? AND name = ?").get(id, name);
-        return row?.["value"] as Uint8Array | undefined;
+        return row?.value as Uint8Array | undefined;
       },
       set: (entries) =>
         atomically(() => {
           for (const [name, value] of Object.entries(entries)) {
-            prepared("INSERT OR REPLACE INTO notes (operation, name, value) VALUES (?, ?, ?)").run(id, name, value);
+            prepared("INSERT OR REPLACE INTO notes (operation, name, value) VALUES (?, ?, ?)").run(
+              id,
+              name,
+              value,
+            );
           }
         }),
     }),
@@ -216,12 +242,20 @@ export function requirePrivateDirectory(files: Files, path: string, owner: numbe
     files.makeDirectory(path, 0o700);
     const { kind, uid, mode } = files.linkStatus(path);
     if (kind === "directory" && uid === owner && (mode & 0o077) === 0) return;
-    throw new BedplateError("state.unsafe", `The executor's state in ${path} could be read or changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`, {
-      hint: `chown it to user ${owner} and chmod 0700 ${path}.`,
-      details: { path },
-    });
+    throw new BedplateError(
+      "state.unsafe",
+      `The executor's state in ${path} could be read or changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`,
+      {
+        hint: `chown it to user ${owner} and chmod 0700 ${path}.`,
+        details: { path },
+      },
+    );
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError("state.unsafe", `The executor's state directory ${path} cannot be used: ${errnoOf(cause)}.`, { details: { path }, cause });
+    throw new BedplateError(
+      "state.unsafe",
+      `The executor's state directory ${path} cannot be used: ${errnoOf(cause)}.`,
+      { details: { path }, cause },
+    );
   }
 }

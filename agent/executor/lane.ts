@@ -17,8 +17,13 @@ export function takeLane(directory: string): Disposable | "busy" {
     database.exec("BEGIN EXCLUSIVE");
   } catch (cause) {
     database.close();
-    if (cause instanceof Error && "errcode" in cause && (Number(cause.errcode) & 0xff) === sqliteBusy) return "busy";
-    throw new BedplateError("executor.failed", `The lane in ${directory} cannot be used: ${(cause as Error).message}.`, { cause });
+    if (cause instanceof Error && "errcode" in cause && (Number(cause.errcode) & 0xff) === sqliteBusy)
+      return "busy";
+    throw new BedplateError(
+      "executor.failed",
+      `The lane in ${directory} cannot be used: ${(cause as Error).message}.`,
+      { cause },
+    );
   }
   return { [Symbol.dispose]: () => database.close() };
 }

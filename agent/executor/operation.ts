@@ -2,8 +2,8 @@
 import type { Command, Outcome, Result } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import { commands } from "../commands/index.ts";
 import type { CommandContext, CommandEnd, ExecutorKind } from "../commands/command.ts";
+import { commands } from "../commands/index.ts";
 import type { Clock } from "../host/clock.ts";
 import type { CancelAnswer, Followers } from "./followers.ts";
 import type { Journal } from "./journal.ts";
@@ -37,7 +37,10 @@ export function createOperation(options: OperationOptions): Operation {
   const { runForSeconds, stallAfterSeconds } = command.limits;
   const controller = new AbortController();
   const { signal } = controller;
-  const interruption = new BedplateError("executor.lost", "The executor was told to stop; the operation will be resumed.");
+  const interruption = new BedplateError(
+    "executor.lost",
+    "The executor was told to stop; the operation will be resumed.",
+  );
   let tooLate: string | undefined;
   const stop = (why: Error) => controller.abort(why);
 
@@ -49,16 +52,27 @@ export function createOperation(options: OperationOptions): Operation {
       if (progress !== undefined) followers.publish({ type: "progress", progress });
       const now = clock.monotonic();
       if (runForSeconds !== undefined && now - startedMs > runForSeconds * 1000) {
-        stop(new BedplateError("command.timed-out", `The operation ran longer than its limit of ${runForSeconds} s.`));
+        stop(
+          new BedplateError(
+            "command.timed-out",
+            `The operation ran longer than its limit of ${runForSeconds} s.`,
+          ),
+        );
       } else if (stallAfterSeconds !== undefined && now - meter.movedAtMs() > stallAfterSeconds * 1000) {
-        stop(new BedplateError("command.stalled", `Nothing moved for ${stallAfterSeconds} s.`, { details: { progress } }));
+        stop(
+          new BedplateError("command.stalled", `Nothing moved for ${stallAfterSeconds} s.`, {
+            details: { progress },
+          }),
+        );
       }
     };
     const ended = new AbortController();
     const ticking = repeat(clock, ended.signal, tick);
     try {
       // Each kind's handler takes its own command; which one that is, the index has checked.
-      const handler = commands[command.kind] as { run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd> };
+      const handler = commands[command.kind] as {
+        run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
+      };
       return await handler.run(
         command,
         {
@@ -84,7 +98,12 @@ export function createOperation(options: OperationOptions): Operation {
   return {
     cancel(reason) {
       if (tooLate !== undefined) return { answer: "too-late", reason: tooLate };
-      stop(new BedplateError("command.cancelled", reason === "" ? "The operation was cancelled." : `The operation was cancelled: ${reason}`));
+      stop(
+        new BedplateError(
+          "command.cancelled",
+          reason === "" ? "The operation was cancelled." : `The operation was cancelled: ${reason}`,
+        ),
+      );
       return { answer: "cancelling", reason: "it stops at the next safe point" };
     },
     async run() {
@@ -121,7 +140,8 @@ function endingOf(error: unknown, signal: AbortSignal): { readonly outcome: Outc
   const thrown = error instanceof Error ? error : new Error(String(error));
   if (!signal.aborted) return { outcome: "failed", error: thrown };
   const reason = signal.reason as BedplateError;
-  if (thrown instanceof BedplateError && thrown.code !== reason.code) return { outcome: "failed", error: thrown };
+  if (thrown instanceof BedplateError && thrown.code !== reason.code)
+    return { outcome: "failed", error: thrown };
   return {
     outcome: reason.code === "command.cancelled" ? "cancelled" : "timed-out",
     // A handler may have added what state it leaves behind.
@@ -129,7 +149,11 @@ function endingOf(error: unknown, signal: AbortSignal): { readonly outcome: Outc
   };
 }
 
-function resultOf(end: CommandEnd & { readonly outcome: Outcome }, startedAt: number, endedAt: number): Result {
+function resultOf(
+  end: CommandEnd & { readonly outcome: Outcome },
+  startedAt: number,
+  endedAt: number,
+): Result {
   const result: Result = {
     outcome: end.outcome,
     startedAt,
@@ -138,7 +162,15 @@ function resultOf(end: CommandEnd & { readonly outcome: Outcome }, startedAt: nu
     ...(end.error === undefined ? {} : { error: boundedReport(end.error) }),
   };
   if (JSON.stringify(result).length <= limits.resultBytesMax) return result;
-  return { outcome: "failed", startedAt, endedAt, error: { code: "internal", message: `The operation ${end.outcome}, but its result is larger than ${limits.resultBytesMax} bytes.` } };
+  return {
+    outcome: "failed",
+    startedAt,
+    endedAt,
+    error: {
+      code: "internal",
+      message: `The operation ${end.outcome}, but its result is larger than ${limits.resultBytesMax} bytes.`,
+    },
+  };
 }
 
 /** An error's report within the bounds of the wire. */

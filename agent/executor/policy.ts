@@ -16,12 +16,20 @@ const fileDiskBytesMin = 1 << 20;
 const PolicyFile = Type.Object(
   {
     /** Disks that commands may change: `serial:…`, `wwn:…`, `loop:/path/of/the/file`, `file:NAME`. */
-    allowDisks: Type.Optional(Type.Array(Type.String({ pattern: "^(serial:.+|wwn:.+|loop:/.+|file:.+)$", maxLength: 4200 }), { maxItems: 4096 })),
+    allowDisks: Type.Optional(
+      Type.Array(Type.String({ pattern: "^(serial:.+|wwn:.+|loop:/.+|file:.+)$", maxLength: 4200 }), {
+        maxItems: 4096,
+      }),
+    ),
     /** Files that stand for disks. */
     fileDisks: Type.Optional(
       Type.Array(
         Type.Object(
-          { name: Name, path: Type.String({ pattern: "^/", maxLength: 4096 }), sizeBytes: Type.Integer({ minimum: fileDiskBytesMin, multipleOf: 512 }) },
+          {
+            name: Name,
+            path: Type.String({ pattern: "^/", maxLength: 4096 }),
+            sizeBytes: Type.Integer({ minimum: fileDiskBytesMin, multipleOf: 512 }),
+          },
           closed,
         ),
         { maxItems: 256 },
@@ -66,8 +74,12 @@ export function loadPolicy(files: Files, path: string, owner: number): Policy {
     bytes = files.readBytes(path, policyBytesMax);
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    if (errnoOf(cause) === "ENOENT") return { path, state: "missing", fileDisks: [], denyKinds: [], allows: () => false };
-    throw new BedplateError("config.unreadable", `${path} cannot be read: ${errnoOf(cause)}.`, { details: { path }, cause });
+    if (errnoOf(cause) === "ENOENT")
+      return { path, state: "missing", fileDisks: [], denyKinds: [], allows: () => false };
+    throw new BedplateError("config.unreadable", `${path} cannot be read: ${errnoOf(cause)}.`, {
+      details: { path },
+      cause,
+    });
   }
   return parsePolicy(new TextDecoder().decode(bytes), path);
 }
@@ -78,14 +90,22 @@ export function parsePolicy(text: string, path: string): Policy {
   for (const key of ["name", "path"] as const) {
     const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
     if (twice !== undefined) {
-      throw new BedplateError("config.invalid", `${path}: two fileDisks have the ${key} "${twice[key]}".`, { details: { file: path, key: "fileDisks" } });
+      throw new BedplateError("config.invalid", `${path}: two fileDisks have the ${key} "${twice[key]}".`, {
+        details: { file: path, key: "fileDisks" },
+      });
     }
   }
-  const unknown = allowDisks.find((entry) => entry.startsWith("file:") && !fileDisks.some((disk) => `file:${disk.name}` === entry));
+  const unknown = allowDisks.find(
+    (entry) => entry.startsWith("file:") && !fileDisks.some((disk) => `file:${disk.name}` === entry),
+  );
   if (unknown !== undefined) {
-    throw new BedplateError("config.invalid", `${path}: "allowDisks" names ${unknown}, which no [[fileDisks]] declares.`, {
-      details: { file: path, key: "allowDisks" },
-    });
+    throw new BedplateError(
+      "config.invalid",
+      `${path}: "allowDisks" names ${unknown}, which no [[fileDisks]] declares.`,
+      {
+        details: { file: path, key: "allowDisks" },
+      },
+    );
   }
   const allowed = new Set(allowDisks.map(normalEntry));
   return {
@@ -97,7 +117,10 @@ export function parsePolicy(text: string, path: string): Policy {
       // What stands for a disk is allowed by its file alone.
       if (disk.type === "file") return allowed.has(`file:${disk.fileDisk}`);
       if (disk.type === "loop") return allowed.has(`loop:${disk.backing}`);
-      return (disk.serial !== null && allowed.has(`serial:${disk.serial}`)) || (disk.wwn !== null && allowed.has(`wwn:${disk.wwn}`));
+      return (
+        (disk.serial !== null && allowed.has(`serial:${disk.serial}`)) ||
+        (disk.wwn !== null && allowed.has(`wwn:${disk.wwn}`))
+      );
     },
   };
 }
@@ -119,8 +142,12 @@ function requireSafe(files: Files, path: string, kind: "directory" | "file", own
           ? `can be written by others (mode ${status.mode.toString(8).padStart(4, "0")})`
           : undefined;
   if (problem === undefined) return;
-  throw new BedplateError("policy.unsafe", `The policy's ${kind} ${path} ${problem}, so the policy is not trusted.`, {
-    hint: `It must belong to ${owner === 0 ? "root" : "root or the executor's user"} and be writable by its owner only: chmod go-w ${path}.`,
-    details: { path },
-  });
+  throw new BedplateError(
+    "policy.unsafe",
+    `The policy's ${kind} ${path} ${problem}, so the policy is not trusted.`,
+    {
+      hint: `It must belong to ${owner === 0 ? "root" : "root or the executor's user"} and be writable by its owner only: chmod go-w ${path}.`,
+      details: { path },
+    },
+  );
 }

@@ -1,7 +1,7 @@
 // What an executor does with its one request: admit, journal, serve the operation's socket, run, wait for the followers.
 import { createHash } from "node:crypto";
-import { type Command, decodeCommand, type Effect, effectOf, isTerminal } from "../../protocol/commands.ts";
 import { equalBytes } from "../../protocol/bytes.ts";
+import { type Command, decodeCommand, type Effect, effectOf, isTerminal } from "../../protocol/commands.ts";
 import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
 import { CommandId, checker } from "../../protocol/schema.ts";
 import type { Host } from "../commands/command.ts";
@@ -45,8 +45,9 @@ export async function execute(request: ExecutorRequest, options: ExecutorOptions
   const gid = requireRunDirectory(host.files, paths.runDirectory, user);
   using journal = openJournal(paths.stateDirectory);
   journal.prune(host.clock.now() - keptMs);
-  if (request.request === "follow") return follow(request.command, { ...options, journal, gid });
-  return run(request, { ...options, journal, gid });
+  // Awaited here: the journal closes when this function returns.
+  if (request.request === "follow") return await follow(request.command, { ...options, journal, gid });
+  return await run(request, { ...options, journal, gid });
 }
 
 interface Executor extends ExecutorOptions {
@@ -58,7 +59,8 @@ async function follow(id: string, executor: Executor): Promise<ExecutorEnd> {
   const { journal, paths, host, gid } = executor;
   const path = operationSocketPath(paths.runDirectory, id);
   const bound = await journal.exclusively(async () => {
-    if (journal.operation(id) === undefined) throw new BedplateError("executor.failed", `This host's journal knows no operation ${id}.`);
+    if (journal.operation(id) === undefined)
+      throw new BedplateError("executor.failed", `This host's journal knows no operation ${id}.`);
     if (await isListening(path)) return "noted";
     journal.setServer(id, "follow");
     return bindFollowers(host.files, path, gid);
@@ -67,7 +69,11 @@ async function follow(id: string, executor: Executor): Promise<ExecutorEnd> {
 }
 
 /** Serves what the journal has until nobody follows, or until an executor that runs the operation takes over. */
-async function replay(id: string, bound: Followers, { journal, host, stopping }: Executor): Promise<ExecutorEnd> {
+async function replay(
+  id: string,
+  bound: Followers,
+  { journal, host, stopping }: Executor,
+): Promise<ExecutorEnd> {
   await using followers = bound;
   followers.serve(replayHooks(journal, id));
   await followers.drained(host.clock, stopping, () => journal.operation(id)?.server !== "follow");
@@ -85,7 +91,9 @@ interface Document {
   readonly id: string;
   readonly bytes: Uint8Array;
   readonly digest: Uint8Array;
-  readonly command: { readonly decoded: ExecutorCommand; readonly effect: Effect } | { readonly error: ErrorReport };
+  readonly command:
+    | { readonly decoded: ExecutorCommand; readonly effect: Effect }
+    | { readonly error: ErrorReport };
 }
 
 async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd> {
@@ -110,7 +118,11 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         command: document.command,
         known: known && { ...known, sameDocument: equalBytes(known.digest, document.digest) },
         policy,
-        lane: !needsLane ? "not-needed" : laneNow === "busy" ? { busyWith: journal.otherRunning(id) } : "taken",
+        lane: !needsLane
+          ? "not-needed"
+          : laneNow === "busy"
+            ? { busyWith: journal.otherRunning(id) }
+            : "taken",
       });
       if (admission.do === "conflict") return admission;
       if (await isListening(path)) {
@@ -124,7 +136,11 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
     });
     if (begun === "noted") return "noted";
     if (begun === "taking-over") {
-      if (tries >= takeoverTriesMax) throw new BedplateError("executor.failed", `The executor that replays operation ${id} does not make room.`);
+      if (tries >= takeoverTriesMax)
+        throw new BedplateError(
+          "executor.failed",
+          `The executor that replays operation ${id} does not make room.`,
+        );
       await host.clock.sleep(takeoverPollMs, stopping);
       continue;
     }
@@ -136,7 +152,7 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
     log(`${id}: ${admission.do}`);
     if (admission.do !== "start" && admission.do !== "resume") {
       lane.dispose();
-      return replay(id, begun.followers, executor);
+      return await replay(id, begun.followers, executor);
     }
     assert("decoded" in document.command, "only a command that was read is started");
     const command = document.command.decoded;
@@ -167,7 +183,10 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         log,
       },
     });
-    followers.serve({ replay: (afterSeq) => journal.events(id, afterSeq), cancel: (reason) => operation.cancel(reason) });
+    followers.serve({
+      replay: (afterSeq) => journal.events(id, afterSeq),
+      cancel: (reason) => operation.cancel(reason),
+    });
     const end = await operation.run();
     lane.dispose();
     log(`${id}: ${end}`);
@@ -176,7 +195,13 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
   }
 }
 
-function record(journal: Journal, { id, bytes, digest, command }: Document, request: RunRequest, admission: Admission, at: number): void {
+function record(
+  journal: Journal,
+  { id, bytes, digest, command }: Document,
+  request: RunRequest,
+  admission: Admission,
+  at: number,
+): void {
   const add = (event: Parameters<Journal["add"]>[1]) =>
     journal.add(
       {
@@ -196,11 +221,21 @@ function record(journal: Journal, { id, bytes, digest, command }: Document, requ
       add({ type: "accepted", at });
       break;
     case "refuse":
-      add({ type: "refused", at, error: boundedReport(new BedplateError(admission.error.code, admission.error.message, admission.error)) });
+      add({
+        type: "refused",
+        at,
+        error: boundedReport(
+          new BedplateError(admission.error.code, admission.error.message, admission.error),
+        ),
+      });
       break;
     case "conclude": {
       const startedAt = journal.events(id, 0)[0]?.at ?? at;
-      journal.finish(id, { type: "result", at, result: { outcome: admission.outcome, startedAt, endedAt: at, error: admission.error } });
+      journal.finish(id, {
+        type: "result",
+        at,
+        result: { outcome: admission.outcome, startedAt, endedAt: at, error: admission.error },
+      });
       break;
     }
     case "resume":
@@ -218,7 +253,9 @@ function readDocument(base64: string): Document {
   const digest = new Uint8Array(createHash("sha256").update(bytes).digest());
   try {
     const decoded = decodeCommand(bytes);
-    const command = isForExecutor(decoded) ? { decoded, effect: effectOf(decoded) } : { error: notForExecutor(decoded.kind) };
+    const command = isForExecutor(decoded)
+      ? { decoded, effect: effectOf(decoded) }
+      : { error: notForExecutor(decoded.kind) };
     return { id: decoded.id, bytes, digest, command };
   } catch (error) {
     return { id: idOf(bytes, error), bytes, digest, command: { error: boundedReport(error) } };
@@ -230,14 +267,21 @@ function isForExecutor(command: Command): command is ExecutorCommand {
 }
 
 function notForExecutor(kind: string): ErrorReport {
-  return { code: "command.unknown-kind", message: `${kind} is answered by the agent; it does not run in an executor.` };
+  return {
+    code: "command.unknown-kind",
+    message: `${kind} is answered by the agent; it does not run in an executor.`,
+  };
 }
 
 function idOf(bytes: Uint8Array, cause: unknown): string {
   try {
     return checkId((JSON.parse(new TextDecoder().decode(bytes)) as { id?: unknown }).id);
   } catch {
-    throw new BedplateError("executor.failed", `The command cannot be read, and names no id: ${boundedReport(cause).message}`, { cause });
+    throw new BedplateError(
+      "executor.failed",
+      `The command cannot be read, and names no id: ${boundedReport(cause).message}`,
+      { cause },
+    );
   }
 }
 
@@ -247,7 +291,14 @@ function readPolicy(files: Files, path: string, user: number): Policy | Unusable
   try {
     return loadPolicy(files, path, user);
   } catch (error) {
-    return { path, state: "unusable", error: boundedReport(error), fileDisks: [], denyKinds: [], allows: () => false };
+    return {
+      path,
+      state: "unusable",
+      error: boundedReport(error),
+      fileDisks: [],
+      denyKinds: [],
+      allows: () => false,
+    };
   }
 }
 
@@ -279,15 +330,22 @@ function requireRunDirectory(files: Files, path: string, user: number): number {
     for (const directory of [path, operations]) {
       const { kind, uid, mode } = files.linkStatus(directory);
       if (kind === "directory" && uid === user && (mode & 0o022) === 0) continue;
-      throw new BedplateError("state.unsafe", `${directory} could be changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`, {
-        hint: `It must belong to user ${user}, writable by its owner only; its group may connect.`,
-        details: { path: directory },
-      });
+      throw new BedplateError(
+        "state.unsafe",
+        `${directory} could be changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`,
+        {
+          hint: `It must belong to user ${user}, writable by its owner only; its group may connect.`,
+          details: { path: directory },
+        },
+      );
     }
     files.changeGroup(operations, gid);
     return gid;
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError("state.unsafe", `The run directory ${path} cannot be used: ${errnoOf(cause)}.`, { details: { path }, cause });
+    throw new BedplateError("state.unsafe", `The run directory ${path} cannot be used: ${errnoOf(cause)}.`, {
+      details: { path },
+      cause,
+    });
   }
 }

@@ -1,0 +1,266 @@
+// A host for executor tests: directories of its own, file-backed disks, and real executor processes started from sources.
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { createConnection, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import {
+  type ExecutorEvent,
+  type ExecutorRequest,
+  operationSocketPath,
+} from "../../agent/executor/contract.ts";
+import { openPrivateHost, type PrivateHost } from "../../cli/demo/private-host.ts";
+import { type Command, encodeCommand, type Progress, type Result } from "../../protocol/commands.ts";
+
+export const hostId = "ab".repeat(32);
+const executor = fileURLToPath(new URL("../../agent/executor/executor.ts", import.meta.url));
+export const isRoot = process.geteuid?.() === 0;
+
+export interface ExecutorHost extends AsyncDisposable {
+  readonly directory: string;
+  readonly policyFile: string;
+  readonly stateDirectory: string;
+  readonly runDirectory: string;
+  writePolicy(text: string): Promise<void>;
+  /** A sparse file of that size; the policy must declare it. */
+  makeFile(name: string, sizeBytes: number): Promise<string>;
+  /** Writes a policy that declares and allows these file disks. */
+  allowFiles(
+    ...disks: readonly { readonly name: string; readonly path: string; readonly sizeBytes: number }[]
+  ): Promise<void>;
+  start(request: ExecutorRequest): Executor;
+}
+
+export interface Executor {
+  readonly process: ChildProcess;
+  /** Exit code or signal. */
+  readonly ended: Promise<number | NodeJS.Signals>;
+  /** Standard error so far. */
+  readonly log: () => string;
+}
+
+export async function openExecutorHost(): Promise<ExecutorHost> {
+  // Short: a socket's path has at most 107 characters.
+  const directory = await mkdtemp(join(tmpdir(), "bp-"));
+  const policyDirectory = join(directory, "etc");
+  const stateDirectory = join(directory, "state");
+  const runDirectory = join(directory, "run");
+  for (const path of [policyDirectory, stateDirectory, runDirectory]) await mkdir(path, { mode: 0o700 });
+  const policyFile = join(policyDirectory, "policy.toml");
+  const children = new Set<ChildProcess>();
+  let privateHost: PrivateHost | undefined;
+  if (isRoot) {
+    const opened = await openPrivateHost([
+      { source: policyDirectory, target: "/etc/bedplate" },
+      { source: stateDirectory, target: "/var/lib/bedplate/executor" },
+      { source: runDirectory, target: "/run/bedplate" },
+    ]);
+    if (typeof opened === "string") throw new Error(`as root these tests need private mounts: ${opened}`);
+    privateHost = opened;
+  }
+  const writePolicy = (text: string) => writeFile(policyFile, text, { mode: 0o600 });
+  return {
+    directory,
+    policyFile,
+    stateDirectory,
+    runDirectory,
+    writePolicy,
+    async makeFile(name, sizeBytes) {
+      const path = join(directory, name);
+      await using file = await open(path, "wx", 0o600);
+      await file.truncate(sizeBytes);
+      return path;
+    },
+    allowFiles: (...disks) =>
+      writePolicy(
+        [
+          `allowDisks = ${JSON.stringify(disks.map(({ name }) => `file:${name}`))}`,
+          ...disks.map(
+            ({ name, path, sizeBytes }) =>
+              `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}`,
+          ),
+        ].join("\n"),
+      ),
+    start(request) {
+      const plain = [process.execPath, executor] as const;
+      const argv = privateHost?.wrap(plain) ?? [
+        ...plain,
+        "--policy",
+        policyFile,
+        "--state",
+        stateDirectory,
+        "--run",
+        runDirectory,
+      ];
+      const child = spawn(argv[0]!, argv.slice(1), {
+        stdio: ["pipe", "ignore", "pipe"],
+        env: { PATH: process.env.PATH },
+      });
+      children.add(child);
+      let log = "";
+      child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+        log += text;
+      });
+      const ended = new Promise<number | NodeJS.Signals>((resolve) => {
+        child.on("close", (code, signal) => {
+          children.delete(child);
+          resolve(signal ?? code!);
+        });
+      });
+      child.stdin!.on("error", () => {});
+      child.stdin!.end(`${JSON.stringify(request)}\n`);
+      return { process: child, ended, log: () => log };
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(
+        [...children].map((child) => {
+          child.kill("SIGKILL");
+          return new Promise((resolve) => child.on("close", resolve));
+        }),
+      );
+      await privateHost?.[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+let minted = 0;
+
+/** A UUID of version 7's form. */
+export function mintId(): string {
+  minted++;
+  return `019ab000-0000-7000-8000-${(process.pid * 65_536 + minted).toString(16).padStart(12, "0").slice(-12)}`;
+}
+
+export interface RunOptions {
+  readonly sources?: readonly { readonly url: string; readonly bearer?: string }[];
+  readonly ca?: string;
+  readonly epoch?: number;
+  readonly host?: string;
+}
+
+export function runRequest(command: Command | Uint8Array, options: RunOptions = {}): ExecutorRequest {
+  const bytes = command instanceof Uint8Array ? command : encodeCommand(command);
+  return {
+    request: "run",
+    document: Buffer.from(bytes).toString("base64"),
+    signatures: [],
+    generation: 1,
+    epoch: options.epoch ?? 1,
+    sources: [...(options.sources ?? [])],
+    ca: options.ca ?? "",
+    host: options.host ?? hostId,
+  };
+}
+
+export interface Follower {
+  /** All events so far. */
+  readonly events: ExecutorEvent[];
+  /** Resolves at the first event that fits; rejects when the executor closes before one does. */
+  until(fits: (event: ExecutorEvent) => boolean): Promise<ExecutorEvent>;
+  /** The last event: a refusal or a result. */
+  readonly last: Promise<Extract<ExecutorEvent, { type: "refused" | "result" }>>;
+  cancel(reason: string): void;
+  close(): void;
+}
+
+/** Attaches as soon as the operation's executor listens. */
+export async function attach(host: ExecutorHost, id: string, afterSeq = 0): Promise<Follower> {
+  const path = operationSocketPath(host.runDirectory, id);
+  let socket: Socket | undefined;
+  for (let tries = 0; socket === undefined; tries++) {
+    if (tries > 400)
+      throw new Error(
+        `no executor listens at ${path} (${existsSync(path) ? "a stale socket is there" : "nothing there"})`,
+      );
+    socket = await tryConnect(path);
+    if (socket === undefined) await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  const connected = socket;
+  const events: ExecutorEvent[] = [];
+  const waiting = new Set<{
+    fits: (event: ExecutorEvent) => boolean;
+    resolve: (event: ExecutorEvent) => void;
+    reject: (error: Error) => void;
+  }>();
+  createInterface({ input: connected }).on("line", (line) => {
+    const event = JSON.parse(line) as ExecutorEvent;
+    events.push(event);
+    for (const one of waiting) {
+      if (!one.fits(event)) continue;
+      waiting.delete(one);
+      one.resolve(event);
+    }
+  });
+  connected.on("error", () => {});
+  connected.on("close", () => {
+    for (const one of waiting)
+      one.reject(
+        new Error(`the executor closed the connection after ${JSON.stringify(events).slice(-2000)}`),
+      );
+    waiting.clear();
+  });
+  connected.write(`${JSON.stringify({ attach: { afterSeq } })}\n`);
+  const until = (fits: (event: ExecutorEvent) => boolean) => {
+    const there = events.find(fits);
+    if (there !== undefined) return Promise.resolve(there);
+    const { promise, resolve, reject } = Promise.withResolvers<ExecutorEvent>();
+    waiting.add({ fits, resolve, reject });
+    return promise;
+  };
+  const last = until((event) => event.type === "refused" || event.type === "result");
+  last.catch(() => {});
+  return {
+    events,
+    until,
+    last: last as Follower["last"],
+    cancel: (reason) => void connected.write(`${JSON.stringify({ cancel: { reason } })}\n`),
+    close: () => connected.destroy(),
+  };
+}
+
+function tryConnect(path: string): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = createConnection(path);
+    socket.once("connect", () => resolve(socket));
+    socket.once("error", () => resolve(undefined));
+  });
+}
+
+/** Starts a command, follows it to its end, and waits for the process. */
+export async function runToEnd(host: ExecutorHost, command: Command, options: RunOptions = {}) {
+  const executor = host.start(runRequest(command, options));
+  let died = false;
+  void executor.ended.then(() => {
+    died = true;
+  });
+  let follower: Follower;
+  try {
+    follower = await attach(host, command.id);
+  } catch (error) {
+    throw died ? new Error(`the executor ended: ${executor.log()}`, { cause: error }) : error;
+  }
+  const last = await follower.last;
+  follower.close();
+  const exit = await executor.ended;
+  return { last, events: follower.events, exit, log: executor.log() };
+}
+
+export function resultOf(last: ExecutorEvent): Result {
+  if (last.type !== "result") throw new Error(`no result but ${JSON.stringify(last)}`);
+  return last.result;
+}
+
+export function progressOf(events: readonly ExecutorEvent[]): readonly Progress[] {
+  return events.flatMap((event) => (event.type === "progress" ? [event.progress] : []));
+}
+
+export async function sha256Of(path: string): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
+}
