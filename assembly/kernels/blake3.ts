@@ -5,7 +5,7 @@ import {
   scratchOffset, stackDepth, stackOffset, windowAlignBytes, windowCount, windowsEnd, windowsOffset, zeroBlockBytes,
   zeroMapBytes, zeroMapOffset, zeroesOffset,
 } from "../memory-map";
-import { compress, initialValues, lanes4Relaxed, lanes4Shuffled } from "./generated/blake3-compress";
+import { compress, initialValues, lanes4Relaxed, lanes4Shuffled, lanes5Relaxed } from "./generated/blake3-compress";
 import { equalBytes, zeroBytes } from "./compare";
 
 export { blake3Pages, chunkValuesOffset, digestOffset, groupBytes, stackOffset, windowCount, windowsEnd, windowsOffset, zeroMapOffset, zeroesOffset };
@@ -95,6 +95,9 @@ export function chainingValue(input: usize, length: usize, counter: u64, root: b
   if (length <= <usize>chunkBytes) return chunk(input, length, counter, last, digestOffset);
   const whole = <i32>(length / chunkBytes);
   let index = 0;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    for (; index + 5 <= whole; index += 5) lanes5Relaxed(input + index * chunkBytes, chunkBytes, 16, counter + index, 1, 0, chunkStart, chunkEnd, chunkValuesOffset + index * digestBytes);
+  }
   for (; index + 4 <= whole; index += 4) fourChunks(input + index * chunkBytes, counter + index, chunkValuesOffset + index * digestBytes);
   for (; index < whole; index++) chunk(input + index * chunkBytes, chunkBytes, counter + index, 0, chunkValuesOffset + index * digestBytes);
   const rest = length % chunkBytes;

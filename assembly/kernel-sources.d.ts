@@ -1,0 +1,2 @@
+/** The text of kernels/generated/blake3-compress.ts. */
+export declare function blake3CompressSource(): string;
