@@ -7,7 +7,7 @@ import { openTerminal, type Terminal } from "./terminal.ts";
 
 export interface Context {
   readonly terminal: Terminal;
-  /** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
+  /** Aborts at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
   readonly signal: AbortSignal;
   /** The controller's API; the same one each time. */
   api(): Promise<ApiClient>;
@@ -15,23 +15,27 @@ export interface Context {
 
 export type Work<Options> = (context: Context, options: Options, args: string[]) => Promise<ExitCode>;
 
+export interface Mode {
+  /** Several JSON documents, one a line. */
+  readonly lines?: boolean;
+  /** It has much to clear away: a second interrupt does not cut that short. */
+  readonly clearsAway?: boolean;
+}
+
 export interface Performer {
   /** The action of a command: runs `work`, prints what it throws, keeps its exit code. */
-  <Options>(
-    work: Work<Options>,
-    mode?: { readonly lines?: boolean },
-  ): (...received: unknown[]) => Promise<void>;
+  <Options>(work: Work<Options>, mode?: Mode): (...received: unknown[]) => Promise<void>;
   readonly exitCode: () => ExitCode;
 }
 
 export function createPerformer(): Performer {
   let exitCode: ExitCode = exitCodes.ok;
-  const performer = <Options>(work: Work<Options>, mode: { readonly lines?: boolean } = {}) => {
+  const performer = <Options>(work: Work<Options>, mode: Mode = {}) => {
     return async (...received: unknown[]): Promise<void> => {
       const command = received.at(-1) as Command;
       const options = command.optsWithGlobals<Options & { json?: boolean; client?: string }>();
-      const terminal = openTerminal({ json: options.json === true, ...mode });
-      using interrupt = onInterrupt();
+      const terminal = openTerminal({ json: options.json === true, lines: mode.lines === true });
+      using interrupt = onInterrupt(mode.clearsAway === true);
       await using resources = new AsyncDisposableStack();
       let client: Promise<ApiClient> | undefined;
       const api = async (): Promise<ApiClient> => {
@@ -55,22 +59,22 @@ export function createPerformer(): Performer {
 }
 
 /** An interrupt is the signal's reason, so whoever sees it knows that nobody else failed. */
-function onInterrupt(): Disposable & { readonly signal: AbortSignal } {
+function onInterrupt(clearsAway: boolean): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
   const stop = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(name === "SIGINT" ? 130 : 143);
+    if (controller.signal.aborted && !clearsAway) process.exit(name === "SIGINT" ? 130 : 143);
     controller.abort(interrupted());
   };
-  process.on("SIGINT", stop);
-  process.on("SIGTERM", stop);
+  for (const name of interrupts) process.on(name, stop);
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
-      process.off("SIGINT", stop);
-      process.off("SIGTERM", stop);
+      for (const name of interrupts) process.off(name, stop);
     },
   };
 }
+
+const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 function interrupted(): BedplateError {
   return new BedplateError("command.cancelled", "Interrupted.");

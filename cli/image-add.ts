@@ -54,13 +54,13 @@ export async function addImage(request: ImportRequest & { readonly client: ApiCl
   const store = await mkdtemp(join(tmpdir(), "bedplate-import-"));
   try {
     const image = await importIntoStore({ ...request, store });
-    return await upload({ ...request, store, root: image.root });
+    return await uploadImage({ ...request, store, root: image.root });
   } finally {
     await rm(store, { recursive: true, force: true });
   }
 }
 
-interface Upload {
+export interface Upload {
   readonly client: ApiClient;
   readonly terminal: Terminal;
   readonly signal: AbortSignal;
@@ -68,7 +68,8 @@ interface Upload {
   readonly root: string;
 }
 
-async function upload({ client, terminal, signal, store, root }: Upload): Promise<ImageView> {
+/** What the controller has already is not sent again. */
+export async function uploadImage({ client, terminal, signal, store, root }: Upload): Promise<ImageView> {
   const known = await client.image(root).catch((error: unknown) => {
     if (error instanceof BedplateError && error.code === "image.unknown") return undefined;
     throw error;

@@ -28,10 +28,7 @@ export function addControllerCommand(program: Command, perform: Performer): void
               ...(listen === undefined ? {} : { listen }),
             },
             signal,
-            (ready) => {
-              terminal.document({ ready });
-              terminal.note(`bedplate controller: ${JSON.stringify(ready)}`);
-            },
+            (address) => terminal.document({ listening: address }),
           );
           return exitCodes.ok;
         },

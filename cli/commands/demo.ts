@@ -17,13 +17,14 @@ export function addDemoCommand(program: Command, perform: Performer): void {
     .option("--image <file>", "deploy this image instead of one made of this machine's own files")
     .option("--size <bytes>", "size of the image that is made", bytesOption, 192 * 2 ** 20)
     .action(
-      perform<Options>(async ({ terminal, signal }, { once = false, image, size }) => {
-        const { runDemo } = await import("../demo/demo.ts");
-        return runDemo(
-          { terminal, once, sizeBytes: size, ...(image === undefined ? {} : { imageFile: image }) },
-          signal,
-        );
-      }),
+      perform<Options>(
+        async ({ terminal, signal }, { once = false, image, size }) => {
+          const { runDemo } = await import("../demo/demo.ts");
+          const given = image === undefined ? {} : { imageFile: image };
+          return runDemo({ terminal, once, sizeBytes: size, ...given }, signal);
+        },
+        { clearsAway: true },
+      ),
     );
   example(command, "bedplate demo", "bedplate demo --once --json", "bedplate demo --image debian-12.raw");
 }

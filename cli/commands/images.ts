@@ -65,7 +65,7 @@ export function addImageCommands(program: Command, perform: Performer): void {
           ...(sha256 === undefined ? {} : { sha256 }),
           ...(format === undefined ? {} : { format }),
         });
-        terminal.document({ image });
+        terminal.document(image);
         terminal.print(
           facts([
             ["image", image.name],
@@ -104,7 +104,7 @@ export function addImageCommands(program: Command, perform: Performer): void {
           ...(sha256 === undefined ? {} : { sha256 }),
           ...(format === undefined ? {} : { format }),
         });
-        terminal.document({ image });
+        terminal.document(image);
         terminal.print(image.root);
         return exitCodes.ok;
       }),

@@ -1,0 +1,54 @@
+// With which rights the demo's agent runs, and where its host's policy, state and run directories lie.
+import { join } from "node:path";
+import { openPrivateHost } from "./private-host.ts";
+
+export interface AgentRights extends AsyncDisposable {
+  /**
+   * private-mounts: root, with directories of the demo over the fixed paths, in a mount namespace of its own.
+   * other-user: we are root but may not do that, so the agent is nobody. own-user: we are no root.
+   */
+  readonly kind: "private-mounts" | "other-user" | "own-user";
+  /** Why it is not private-mounts though we are root. */
+  readonly reason: string | undefined;
+  readonly paths: HostPaths;
+  /** The command line that runs `argv` with these rights. */
+  wrap(argv: readonly [string, ...string[]]): readonly [string, ...string[]];
+}
+
+/** Where the demo makes the directories; with private mounts the agent sees the last three at the fixed paths. */
+export interface HostPaths {
+  readonly agentState: string;
+  readonly policyDirectory: string;
+  readonly executorState: string;
+  readonly runDirectory: string;
+}
+
+export async function chooseRights(home: string): Promise<AgentRights> {
+  const paths: HostPaths = {
+    agentState: join(home, "agent"),
+    policyDirectory: join(home, "etc"),
+    executorState: join(home, "var/executor"),
+    runDirectory: join(home, "run"),
+  };
+  const plainly = (kind: "other-user" | "own-user", reason?: string): AgentRights => ({
+    kind,
+    reason,
+    paths,
+    wrap: (argv) => argv,
+    [Symbol.asyncDispose]: async () => {},
+  });
+  if (process.geteuid?.() !== 0) return plainly("own-user");
+  const host = await openPrivateHost([
+    { source: paths.policyDirectory, target: "/etc/bedplate" },
+    { source: join(home, "var"), target: "/var/lib/bedplate" },
+    { source: paths.runDirectory, target: "/run/bedplate" },
+  ]);
+  if (typeof host === "string") return plainly("other-user", host);
+  return {
+    kind: "private-mounts",
+    reason: undefined,
+    paths,
+    wrap: host.wrap,
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
