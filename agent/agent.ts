@@ -142,17 +142,22 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
   }
 }
 
-/** Commands that need no right. */
-async function runInAgent(command: Command, loopDelay: { percentile(p: number): number }): Promise<Ping> {
+/** Commands that need no right. The event loop's delay is that since the ping before. */
+async function runInAgent(
+  command: Command,
+  loopDelay: ReturnType<typeof monitorEventLoopDelay>,
+): Promise<Ping> {
   if (command.kind !== "agent.ping")
     throw new BedplateError("command.unknown-kind", `${command.kind} does not run in the agent.`);
-  return {
+  const ping = {
     at: systemClock.now(),
     uptimeSeconds: process.uptime(),
     // The histogram counts from the timer's own period.
     eventLoopDelayP99Ms: Math.max(0, loopDelay.percentile(99) / 1e6 - loopResolutionMs),
     residentBytes: process.memoryUsage.rss(),
   };
+  loopDelay.reset();
+  return ping;
 }
 
 /** Batches refer to few dictionaries: a new one comes when hardware comes or goes. */

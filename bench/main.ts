@@ -6,11 +6,12 @@ import { variants } from "../assembly/load.ts";
 import { files } from "./files.ts";
 import { type Bench, type BenchResult, measureSuite } from "./harness.ts";
 import { kernels } from "./kernels.ts";
+import { link } from "./link.ts";
 import { describeMachine } from "./machine.ts";
 import { printMachine, printResult, writeResult } from "./report.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files];
+const benches: readonly Bench[] = [kernels, files, link];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;

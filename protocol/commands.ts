@@ -243,7 +243,7 @@ export const Progress = Type.Object({
 });
 export type Progress = Static<typeof Progress>;
 
-/** Output of agent.ping. */
+/** Output of agent.ping; the event loop's delay is that since the ping before. */
 export const Ping = Type.Object({
   at: UnixMs,
   uptimeSeconds: Type.Number(),

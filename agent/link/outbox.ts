@@ -36,6 +36,14 @@ export interface Outbox extends Disposable {
   openOperations(): KeptOperation[];
   /** Keeps the offer and queues "received", in one transaction. @throws `agent.outbox-full` */
   receive(id: string, offer: KeptOffer, at: number): void;
+  /** Keeps an operation that has run its course here, with all its records, in one transaction. */
+  complete(
+    id: string,
+    offer: KeptOffer,
+    state: OperationState,
+    bodies: readonly RecordBody[],
+    at: number,
+  ): void;
   /** A later offer of the same command brings fresh sources. */
   refresh(id: string, offer: KeptOffer): void;
   /** Queues a record and moves its operation on, in one transaction. An event seen before is ignored. */
@@ -122,6 +130,12 @@ export function openOutbox(file: string): Outbox {
         queue({ type: "received", command: id }, at);
       });
     },
+    complete: (id, offer, state, bodies, at) =>
+      atomically(() => {
+        insert.run(id, offer.document, restOf(offer), at);
+        move.run(state, 1, 0, at, id);
+        for (const body of bodies) queue(body, at);
+      }),
     refresh: (id, offer) => void refresh.run(restOf(offer), id),
     record(change, body, at) {
       const known = operationOf(get.get(change.id));

@@ -69,11 +69,11 @@ export function createOperations(options: OperationsOptions): Operations {
     options.onChange();
   };
 
-  const begin = (id: string) => {
+  const begin = (id: string, work: (signal: AbortSignal) => Promise<void>) => {
     if (running === undefined || running.aborted || followed.has(id)) return;
     const entry = { following: undefined as Following | undefined, cancel: false, task: Promise.resolve() };
     followed.set(id, entry);
-    entry.task = drive(id, running)
+    entry.task = work(running)
       .catch((error: unknown) => log.error({ command: id, err: error }, "following the operation failed"))
       .finally(() => {
         followed.delete(id);
@@ -81,32 +81,27 @@ export function createOperations(options: OperationsOptions): Operations {
       });
   };
 
-  const drive = async (id: string, signal: AbortSignal) => {
-    const { offer } = outbox.operation(id)!;
-    const command = decodeCommand(offer.document);
-    if (commandKinds[command.kind].runs === "agent") await runHere(command);
-    else await followExecutor(id, signal);
-  };
-
-  const runHere = async (command: Command) => {
+  // What needs no right is a read: it may run again after a crash, so that one transaction at its end is enough.
+  const runHere = async (command: Command, offer: KeptOffer) => {
     const startedAt = clock.now();
-    record(command.id, "accepted", { type: "accepted", command: command.id });
     let result: Result;
     try {
       if (command.host !== options.hostId)
         throw new BedplateError("command.wrong-host", "The command names another host's key.");
       if ((command.limits.notAfter ?? startedAt) < startedAt)
         throw new BedplateError("command.expired", "The command's time limit to start had passed.");
-      result = {
-        outcome: "succeeded",
-        startedAt,
-        endedAt: clock.now(),
-        output: await options.runHere(command),
-      };
+      const output = await options.runHere(command);
+      result = { outcome: "succeeded", startedAt, endedAt: clock.now(), output };
     } catch (error) {
       result = { outcome: "failed", startedAt, endedAt: clock.now(), error: mutable(reportOf(error)) };
     }
-    record(command.id, result.outcome, { type: "result", command: command.id, result });
+    const bodies = [
+      { type: "received", command: command.id },
+      { type: "accepted", command: command.id },
+      { type: "result", command: command.id, result },
+    ] as const;
+    outbox.complete(command.id, offer, result.outcome, bodies, clock.now());
+    options.onChange();
   };
 
   // Attach to the executor if one lives; else start one with the kept offer, whose journal knows what that means.
@@ -222,6 +217,10 @@ export function createOperations(options: OperationsOptions): Operations {
         sources: offer.sources,
       };
       const known = outbox.operation(command.id);
+      if (known === undefined && commandKinds[command.kind].runs === "agent") {
+        begin(command.id, () => runHere(command, kept));
+        return;
+      }
       if (known === undefined) {
         try {
           if (outbox.openOperations().length >= openMax)
@@ -242,7 +241,7 @@ export function createOperations(options: OperationsOptions): Operations {
         if (isTerminal(known.state)) return;
         outbox.refresh(command.id, kept);
       }
-      begin(command.id);
+      begin(command.id, (signal) => followExecutor(command.id, signal));
     },
     cancel(id) {
       const entry = followed.get(id);
@@ -262,7 +261,7 @@ export function createOperations(options: OperationsOptions): Operations {
     },
     async run(signal) {
       running = signal;
-      for (const { id } of outbox.openOperations()) begin(id);
+      for (const { id } of outbox.openOperations()) begin(id, (until) => followExecutor(id, until));
       await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
       await Promise.all([...followed.values()].map(({ task }) => task));
     },

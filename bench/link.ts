@@ -1,0 +1,117 @@
+// The control channel while a deploy runs at full speed on the same cores: how long a ping takes, how late the agent is.
+import { randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { open, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { groupBytes } from "../assembly/index.ts";
+import { mintCommandId } from "../cli/clock.ts";
+import { openHost, openStage } from "../cli/demo/stage.ts";
+import { submitAndFollow } from "../cli/follow.ts";
+import { importImage } from "../controller/images/import.ts";
+import type { CommandView } from "../protocol/api.ts";
+import { type Command, DeployPlanOutput, isTerminal, Ping } from "../protocol/commands.ts";
+import { checker } from "../protocol/schema.ts";
+import type { Bench } from "./harness.ts";
+
+const groups = 512;
+const pingEveryMs = 25;
+const pingsMin = 50;
+const checkPing = checker(Ping, "message.invalid", "ping");
+const checkPlan = checker(DeployPlanOutput, "message.invalid", "plan");
+
+export const link: Bench = {
+  name: "link",
+  title: `agent.ping while ${groups} MiB are deployed at full speed: real processes, TLS, durable records`,
+  async prepare() {
+    const signal = new AbortController().signal;
+    await using stack = new AsyncDisposableStack();
+    const stage = stack.use(await openStage({ signal }));
+    const { token } = await stage.client.createJoinToken({ uses: 1 });
+    const host = stack.use(
+      await openHost(stage, { diskBytes: (groups + 8) * groupBytes, joinToken: token, signal }),
+    );
+    const hostId = (await stage.client.host(host.name)).id;
+    const images = [await makeImage(stage, "a", signal), await makeImage(stage, "b", signal)] as const;
+    let runs = 0;
+
+    const command = (kind: Command["kind"], mode: Command["mode"], args: object): Command =>
+      ({ id: mintCommandId(), host: hostId, kind, mode, arguments: args, limits: {} }) as Command;
+    const run = async (wanted: Command): Promise<CommandView> => {
+      const view = await submitAndFollow(stage.client, wanted, signal);
+      if (view.state !== "succeeded")
+        throw new Error(`${wanted.kind} ended ${view.state}: ${JSON.stringify(view.result?.error)}`);
+      return view;
+    };
+
+    /** Deploys the other image, so that every group is written, and pings until it is done. */
+    const measure = async (): Promise<{ latencyMs: number; delayMs: number }> => {
+      const image = images[runs++ % 2]!;
+      const target = { image, disk: host.disks.disks[0]!.selector };
+      const plan = checkPlan((await run(command("image.deploy", "plan", target))).result?.output);
+      const deploy = command("image.deploy", "apply", { ...target, fingerprint: plan.fingerprint });
+      await stage.client.submit(deploy);
+      const latencies: number[] = [];
+      const delays: number[] = [];
+      for (;;) {
+        const view = await run(command("agent.ping", "apply", {}));
+        // As the controller saw it: from the moment it took the command to the moment it had stored the result.
+        latencies.push(view.history.at(-1)!.at - view.createdAt);
+        delays.push(checkPing(view.result?.output).eventLoopDelayP99Ms);
+        const state = await stage.client.command(deploy.id);
+        if (state.state !== "succeeded" && isTerminal(state.state))
+          throw new Error(`the deploy ended ${state.state}: ${JSON.stringify(state.result?.error)}`);
+        if (isTerminal(state.state)) break;
+        await new Promise((resolve) => setTimeout(resolve, pingEveryMs));
+      }
+      if (latencies.length < pingsMin) throw new Error(`only ${latencies.length} pings during the deploy`);
+      // The first delay covers the time before the deploy.
+      return { latencyMs: percentile(latencies, 0.99), delayMs: percentile(delays.slice(1), 0.99) };
+    };
+    let measured: ReturnType<typeof measure> | undefined;
+
+    const kept = stack.move();
+    return {
+      rounds: 0,
+      sliceSeconds: 0,
+      candidates: {},
+      rows: [
+        {
+          name: "agent.ping, p99",
+          unit: "ms",
+          measure: async () => (await (measured = measure())).latencyMs,
+          most: 25,
+        },
+        {
+          name: "the agent's event loop is late, p99",
+          unit: "ms",
+          measure: async () => (await (measured ??= measure())).delayMs,
+          most: 25,
+        },
+      ],
+      [Symbol.asyncDispose]: () => kept.disposeAsync(),
+    };
+  },
+};
+
+async function makeImage(
+  stage: Awaited<ReturnType<typeof openStage>>,
+  name: string,
+  signal: AbortSignal,
+): Promise<{ root: string; sizeBytes: number }> {
+  const input = join(stage.directory, `${name}.raw`);
+  const store = join(stage.directory, `store-${name}`);
+  {
+    await using file = await open(input, "wx");
+    for (let k = 0; k < groups; k++) await file.write(randomBytes(groupBytes));
+  }
+  const { root, sizeBytes } = await importImage({ input, store, name, signal });
+  await stage.client.putManifest(root, await readFile(join(store, root, "manifest")));
+  const frames = join(store, root, "frames");
+  await stage.client.putFrames(root, createReadStream(frames), (await stat(frames)).size);
+  return { root, sizeBytes };
+}
+
+function percentile(values: readonly number[], fraction: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(fraction * sorted.length))]!;
+}
