@@ -41,6 +41,7 @@ export const files: Bench = {
           subject: "ours 2 workers",
           peer: "openssl sha256",
           floor: 1.6,
+          cores: 2,
         },
         {
           name: "2 workers against sha256sum",
@@ -54,6 +55,7 @@ export const files: Bench = {
           subject: "ours 2 workers",
           peer: "b3sum 1 thread",
           floor: 0.5,
+          cores: 2,
         },
       ],
       async [Symbol.asyncDispose]() {
