@@ -9,9 +9,10 @@ import { kernels } from "./kernels.ts";
 import { link } from "./link.ts";
 import { describeMachine } from "./machine.ts";
 import { printMachine, printResult, writeResult } from "./report.ts";
+import { telemetry } from "./telemetry.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files, link];
+const benches: readonly Bench[] = [kernels, files, link, telemetry];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;
