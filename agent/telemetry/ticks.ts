@@ -12,24 +12,27 @@ export interface TickOptions {
 export async function tick({ intervalMs, clock, onTick }: TickOptions, signal: AbortSignal): Promise<void> {
   let due = clock.monotonic();
   let skipped = 0;
-  while (!signal.aborted) {
+  for (;;) {
+    // Sleeping even when it is late lets the thread's other events in: without, a stop would not be heard.
+    try {
+      await clock.sleep(Math.max(0, Math.ceil(due - clock.monotonic())), signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      throw error;
+    }
+    if (signal.aborted) return;
     const late = clock.monotonic() - due;
-    if (late < 0) {
-      try {
-        await clock.sleep(Math.ceil(-late), signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        throw error;
-      }
-    } else if (late > intervalMs / 2) {
+    // A timer may fire a little early.
+    if (late < 0) continue;
+    if (late > intervalMs / 2) {
       // Beyond half an interval the tick would come closer to the next one than to its own time.
       const missed = Math.ceil(late / intervalMs);
       skipped += missed;
       due += missed * intervalMs;
-    } else {
-      onTick(skipped);
-      skipped = 0;
-      due += intervalMs;
+      continue;
     }
+    onTick(skipped);
+    skipped = 0;
+    due += intervalMs;
   }
 }
