@@ -43,7 +43,7 @@ export interface ImportOptions {
   /** Where xz and qemu-img are looked for; default: PATH. */
   readonly programs?: Programs | undefined;
   readonly signal: AbortSignal;
-  /** Called for each group. */
+  /** Called for each group, and for each piece of a qcow2 that is read before its conversion. */
   readonly onProgress?: ((progress: ImportProgress) => void) | undefined;
 }
 
@@ -82,17 +82,25 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   const { head, bytes } = peeked;
   if (head.length === 0) throw emptyImage();
   const format = resolveFormat(head, options.format);
+  const report = (imageBytes: number, inputBytes = input.bytesRead) =>
+    onProgress?.({ inputBytes, inputBytesTotal: input.totalBytes, imageBytes });
   const pack: PackOptions = {
     pool,
     frames,
     signal,
     level: options.level ?? 3,
-    onPacked:
-      onProgress &&
-      ((imageBytes) =>
-        onProgress({ inputBytes: input.bytesRead, inputBytesTotal: input.totalBytes, imageBytes })),
+    onPacked: (imageBytes) => report(imageBytes),
   };
-  const image = await packInput({ format, head, bytes, input, options, pack, directory: catalog.directory });
+  const image = await packInput({
+    format,
+    head,
+    bytes,
+    input,
+    options,
+    pack,
+    report,
+    directory: catalog.directory,
+  });
   signal.throwIfAborted();
   const { sizeBytes, root, groups, frameBytes } = image;
   const manifest = {
@@ -114,6 +122,7 @@ interface PackInput {
   readonly input: Input;
   readonly options: ImportOptions;
   readonly pack: PackOptions;
+  readonly report: (imageBytes: number, inputBytes?: number) => void;
   readonly directory: string;
 }
 
@@ -124,16 +133,18 @@ async function packInput({
   input,
   options,
   pack,
+  report,
   directory,
 }: PackInput): Promise<PackedImage> {
   const { signal, programs = { path: process.env.PATH ?? "/usr/bin:/bin" } } = options;
   const bound = { ...expansionDefaults, ...options.expansionMax };
   if (format === "qcow2") {
     await using scratch = await createStaging(directory);
+    const spooled = tap(bytes, () => report(0));
     const { file, sizeBytes } = await convertQcow2({
       directory: scratch.path,
       head,
-      bytes,
+      bytes: spooled,
       bound,
       programs,
       signal,
@@ -153,9 +164,19 @@ async function packInput({
   }
   if ((input.totalBytes ?? 0) > imageLimits.imageBytesMax) throw tooLarge();
   if (input.file === null) return await packStream(boundRaw(bytes), pack);
-  const image = await packFile(input.file, input.totalBytes!, pack);
+  const total = input.totalBytes!;
+  // Workers read the file themselves, so nothing of it passes through the input's bytes.
+  const onPacked = (imageBytes: number) => report(Math.min(imageBytes, total), Math.min(imageBytes, total));
+  const image = await packFile(input.file, total, { ...pack, onPacked });
   await input.checkUnchanged();
   return image;
+}
+
+async function* tap(bytes: AsyncIterable<Uint8Array>, seen: () => void): AsyncGenerator<Uint8Array> {
+  for await (const chunk of bytes) {
+    seen();
+    yield chunk;
+  }
 }
 
 async function* boundRaw(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {

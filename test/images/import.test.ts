@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { constants, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { type ImportOptions, importImage } from "../../controller/images/import.ts";
+import { type ImportOptions, type ImportProgress, importImage } from "../../controller/images/import.ts";
 import {
   codeOf,
   content,
@@ -93,16 +93,17 @@ describe("the root is that of the raw bytes, and the frames hold them", () => {
 
   test("groups of zeroes have no frame", async () => {
     await withInput(gpt, async ({ options, store }) => {
-      const progress: number[] = [];
-      const view = await importImage({
-        ...options,
-        threads: 2,
-        onProgress: ({ imageBytes }) => progress.push(imageBytes),
-      });
+      const progress: ImportProgress[] = [];
+      const onProgress = (one: ImportProgress) => progress.push(one);
+      const view = await importImage({ ...options, threads: 2, onProgress });
       expect(view).toMatchObject(gptView);
       expect(view.storedBytes).toBe((await readFile(join(store, view.root, "frames"))).length);
       expect(Buffer.compare(await readStored(store, view.root), gpt)).toBe(0);
-      expect(progress).toEqual([1, 2, 3, 4, 5, 6].map((groups) => groups * mib));
+      const done = [1, 2, 3, 4, 5].map((groups) => groups * mib).concat(gpt.length);
+      const inputBytesTotal = gpt.length;
+      expect(progress).toEqual(
+        done.map((imageBytes) => ({ inputBytes: imageBytes, inputBytesTotal, imageBytes })),
+      );
     });
   });
 

@@ -194,14 +194,12 @@ describe("what is not the image is not listed", () => {
     });
   });
   test("a frame that holds more or less than its group", async () => {
-    for (const bytes of [
-      Buffer.concat([groupOf(2), Uint8Array.of(0)]),
-      groupOf(2).subarray(1),
-      new Uint8Array(64 * mib),
-    ]) {
-      const { frames, manifest } = replaced(2, zstdCompressSync(bytes));
-      expect(await failure(frames, manifest)).toMatchObject({ code: "image.corrupt", details: { group: 2 } });
-    }
+    const cases: [Uint8Array, string][] = [
+      [Buffer.concat([groupOf(2), Uint8Array.of(0)]), "cannot be decoded"],
+      [groupOf(2).subarray(1), `holds ${mib - 1} bytes instead of ${mib}`],
+      [new Uint8Array(64 * mib), "cannot be decoded"],
+    ];
+    for (const [bytes, message] of cases) await refuses(zstdCompressSync(bytes), message);
   });
   test("two frames for one group, a frame with bytes behind it, a skippable frame, an enormous window", async () => {
     const whole = zstdCompressSync(groupOf(2));
@@ -209,18 +207,21 @@ describe("what is not the image is not listed", () => {
       zstdCompressSync(half),
     );
     const skippable = Buffer.from([0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9]);
-    const wide = Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3]), Buffer.from([1, 0, 0])]);
-    for (const frame of [
-      Buffer.concat(halves),
-      Buffer.concat([whole, Uint8Array.of(1)]),
-      skippable,
-      Buffer.concat([skippable, whole]),
-      wide,
-    ]) {
-      const { frames, manifest } = replaced(2, frame);
-      expect(await failure(frames, manifest)).toMatchObject({ code: "image.corrupt", details: { group: 2 } });
+    const wide = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 1, 0, 0]);
+    const behind = Buffer.concat([whole, Uint8Array.of(1)]);
+    for (const frame of [Buffer.concat(halves), behind, skippable, Buffer.concat([skippable, whole])]) {
+      await refuses(frame, "is not exactly one zstd frame");
     }
+    await refuses(wide, "asks for too large a window");
   });
+  async function refuses(frame: Uint8Array, why: string) {
+    const { frames, manifest } = replaced(2, frame);
+    expect(await failure(frames, manifest)).toMatchObject({
+      code: "image.corrupt",
+      message: `Group 2 (offset ${2 * mib}) ${why}.`,
+      details: { group: 2 },
+    });
+  }
   test("a group that is said to be zeroes and is not", async () => {
     const { frames, manifest } = replaced(2, new Uint8Array());
     expect(await failure(frames, manifest)).toMatchObject({
