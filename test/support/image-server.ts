@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Authority, openAuthority } from "../../controller/authority.ts";
-import type { TestImage } from "./images.ts";
+import type { TestImage } from "./test-image.ts";
 
 export interface ImageServer extends AsyncDisposable {
   readonly url: string;

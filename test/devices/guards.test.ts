@@ -1,0 +1,105 @@
+// The guards of destructive commands, one by one, over facts.
+import { describe, expect, test } from "vitest";
+import { evaluateGuards, type GuardFacts, nameForPolicy, requireGuards } from "../../agent/devices/guards.ts";
+import type { Disk } from "../../protocol/disks.ts";
+import type { BedplateError } from "../../protocol/errors.ts";
+
+const disk: Disk = {
+  path: "/dev/sdx",
+  type: "ssd",
+  sizeBytes: 100 << 20,
+  logicalSectorBytes: 512,
+  physicalSectorBytes: 4096,
+  serial: "S3Z9",
+  wwn: null,
+  model: null,
+  vendor: null,
+  firmware: null,
+  hctl: null,
+  byId: [],
+  transport: "sata",
+  readOnly: false,
+  removable: false,
+  diskSequence: 1,
+  backing: null,
+  fileDisk: null,
+  partitions: [],
+  mounts: [],
+  swap: false,
+  holders: [],
+  allowed: true,
+};
+const good: GuardFacts = {
+  disk,
+  carries: [],
+  policy: "present",
+  policyPath: "/etc/p",
+  image: { sizeBytes: 1000, sectorBytes: 512 },
+};
+const withDisk = (changes: Partial<Disk>): GuardFacts => ({ ...good, disk: { ...disk, ...changes } });
+
+test("nothing fails on a disk that may be written", () => {
+  const findings = evaluateGuards(good);
+  expect(findings.every(({ ok }) => ok)).toBe(true);
+  expect(() => requireGuards(findings, disk)).not.toThrow();
+});
+
+describe("each guard has its own code, and the others still pass", () => {
+  test.each<[string, string, GuardFacts]>([
+    ["allowed", "disk.not-allowed", withDisk({ allowed: false })],
+    ["allowed", "policy.missing", { ...good, policy: "missing" }],
+    ["own-root", "disk.own-root", { ...good, carries: ["/"] }],
+    ["mounted", "disk.mounted", withDisk({ mounts: ["/srv"] })],
+    ["swap", "disk.swap", withDisk({ swap: true })],
+    ["held", "disk.held", withDisk({ holders: ["dm-0"] })],
+    ["read-only", "disk.read-only", withDisk({ readOnly: true })],
+    ["size", "disk.too-small", { ...good, image: { sizeBytes: (100 << 20) + 1, sectorBytes: 512 } }],
+    [
+      "size",
+      "disk.too-small",
+      {
+        disk: { ...disk, logicalSectorBytes: 4096, sizeBytes: 4096 },
+        carries: [],
+        policy: "present",
+        policyPath: "",
+        image: { sizeBytes: 4097, sectorBytes: null },
+      },
+    ],
+    ["sector-size", "disk.sector-size", withDisk({ logicalSectorBytes: 4096 })],
+  ])("%s: %s", (guard, code, facts) => {
+    const failed = evaluateGuards(facts).filter(({ ok }) => !ok);
+    expect(failed).toMatchObject([{ guard, ok: false, code }]);
+  });
+});
+
+test("all are evaluated; the refusal has the first one's code and tells all", () => {
+  const findings = evaluateGuards(withDisk({ allowed: false, mounts: ["/srv"], swap: true }));
+  expect(findings).toHaveLength(8);
+  let error: BedplateError | undefined;
+  try {
+    requireGuards(findings, disk);
+  } catch (thrown) {
+    error = thrown as BedplateError;
+  }
+  expect(error?.code).toBe("disk.not-allowed");
+  expect(error?.message).toContain("serial:S3Z9");
+  expect(error?.message).toContain("/srv");
+  expect(error?.details?.["guards"]).toEqual(findings);
+});
+
+test("a partition table for sectors of the same size, or none, passes", () => {
+  const ok = (sectorBytes: 512 | 4096 | null, logicalSectorBytes: number) =>
+    evaluateGuards({ ...withDisk({ logicalSectorBytes }), image: { sizeBytes: 4096, sectorBytes } }).every(
+      ({ ok }) => ok,
+    );
+  expect([ok(512, 512), ok(4096, 4096), ok(null, 4096), ok(4096, 512)]).toEqual([true, true, true, false]);
+});
+
+test.each<[Partial<Disk>, string]>([
+  [{}, "serial:S3Z9"],
+  [{ serial: null, wwn: "0x5" }, "wwn:0x5"],
+  [{ type: "loop", serial: null, backing: "/a" }, "loop:/a"],
+  [{ type: "file", serial: null, backing: "/a", fileDisk: "one" }, "file:one"],
+])("how the policy would name a disk", (changes, name) =>
+  expect(nameForPolicy({ ...disk, ...changes })).toBe(name),
+);

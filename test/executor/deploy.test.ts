@@ -1,0 +1,600 @@
+// image.deploy and image.verify by real executor processes, over TLS, onto file-backed disks: no root needed.
+import { readFileSync } from "node:fs";
+import { chmod, open, readFile } from "node:fs/promises";
+import { DatabaseSync } from "node:sqlite";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Command, DeployOutput, DeployPlanOutput, VerifyOutput } from "../../protocol/commands.ts";
+import { groupBytes } from "../../protocol/manifest.ts";
+import {
+  attach,
+  type ExecutorHost,
+  hostId,
+  mintId,
+  openExecutorHost,
+  progressOf,
+  type RunOptions,
+  resultOf,
+  runRequest,
+  runToEnd,
+  sha256Of,
+} from "../support/executor-host.ts";
+import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { makeImage, type TestImage } from "../support/test-image.ts";
+
+const mib = 1 << 20;
+const diskBytes = 40 * mib;
+/** 33 groups, the last one short and no multiple of a sector; some of zeroes. */
+const imageBytes = 32 * mib + 12_345;
+
+let host: ExecutorHost;
+let image: TestImage;
+let server: ImageServer;
+let offer: RunOptions;
+beforeAll(async () => {
+  host = await openExecutorHost();
+  image = await makeImage({ sizeBytes: imageBytes, zeroGroups: [5, 6, 20] });
+  server = await serveImage(image);
+  offer = { sources: [server.source], ca: server.ca };
+});
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await host?.[Symbol.asyncDispose]();
+});
+
+interface Disk {
+  readonly name: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
+let made = 0;
+/** A disk full of old bytes, the only one that the policy allows. */
+async function makeDisk(sizeBytes = diskBytes): Promise<Disk> {
+  const name = `disk${made++}`;
+  const path = await host.makeFile(name, sizeBytes);
+  await using file = await open(path, "r+");
+  const old = new Uint8Array(mib).fill(0xee);
+  for (let at = 0; at < sizeBytes; at += mib) await file.write(old, 0, Math.min(mib, sizeBytes - at), at);
+  await host.allowFiles({ name, path, sizeBytes });
+  return { name, path, sizeBytes };
+}
+
+const command = (
+  kind: "image.deploy" | "image.verify",
+  mode: "plan" | "apply",
+  disk: Disk,
+  more: object = {},
+  of = image,
+) =>
+  ({
+    id: mintId(),
+    host: hostId,
+    kind,
+    mode,
+    arguments: { image: of.reference, disk: { file: disk.name }, ...more },
+    limits: {},
+  }) as Command;
+
+async function plan(disk: Disk, of = image, options = offer): Promise<DeployPlanOutput> {
+  const { last } = await runToEnd(host, command("image.deploy", "plan", disk, {}, of), options);
+  const result = resultOf(last);
+  expect(result).toMatchObject({ outcome: "succeeded" });
+  return result.output as DeployPlanOutput;
+}
+async function applyCommand(disk: Disk, of = image, options = offer): Promise<Command> {
+  const { fingerprint } = await plan(disk, of, options);
+  return command("image.deploy", "apply", disk, { fingerprint }, of);
+}
+const holds = async (disk: Disk, of = image) => {
+  const bytes = await readFile(disk.path);
+  return Buffer.compare(bytes.subarray(0, of.bytes.length), of.bytes) === 0;
+};
+const head = (disk: Disk) => readFileSync(disk.path).subarray(0, 512).toString("latin1");
+
+/** Holds all requests for frames from the `number`-th on, so that a deploy stands still half-way. */
+function standStillAfter(on: ImageServer, requests: number): Disposable & { release(): void } {
+  const held: (() => void)[] = [];
+  let seen = 0;
+  on.misbehave((_, __, serve) => {
+    seen++;
+    if (seen <= requests) serve();
+    else held.push(() => serve());
+  });
+  const release = () => {
+    on.misbehave(undefined);
+    for (const serve of held.splice(0)) serve();
+  };
+  return { release, [Symbol.dispose]: release };
+}
+
+/** Waits until the journal says that some groups are good. */
+async function untilJournalled(id: string, groups: number): Promise<void> {
+  for (let tries = 0; tries < 200; tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    try {
+      using database = new DatabaseSync(`${host.stateDirectory}/journal.db`, { readOnly: true });
+      const row = database.prepare("SELECT value FROM notes WHERE operation = ? AND name = 'good'").get(id);
+      const bits = [...((row?.["value"] as Uint8Array | undefined) ?? []).subarray(8)].reduce(
+        (sum, byte) => sum + byte.toString(2).replaceAll("0", "").length,
+        0,
+      );
+      if (bits >= groups) return;
+    } catch {
+      // The journal may be busy.
+    }
+  }
+  throw new Error("the journal shows no good groups");
+}
+
+test("plan changes nothing; apply brings the image onto the disk, the tail is cleared, the read-back root is the image's", async () => {
+  const disk = await makeDisk();
+  const before = await sha256Of(disk.path);
+  const planned = await plan(disk);
+  expect(planned).toMatchObject({
+    allowed: true,
+    image: image.reference,
+    bytesToFetchMax: image.frames.length,
+  });
+  expect(planned.guards.map(({ guard }) => guard)).toEqual([
+    "allowed",
+    "own-root",
+    "mounted",
+    "swap",
+    "held",
+    "read-only",
+    "size",
+    "sector-size",
+  ]);
+  expect(await sha256Of(disk.path)).toBe(before);
+
+  const { last, events } = await runToEnd(
+    host,
+    command("image.deploy", "apply", disk, { fingerprint: planned.fingerprint }),
+    offer,
+  );
+  const { outcome, output } = resultOf(last);
+  expect(outcome).toBe("succeeded");
+  const out = output as DeployOutput;
+  expect(out).toMatchObject({
+    root: image.reference.root,
+    sizeBytes: imageBytes,
+    groups: 33,
+    bytesFetched: image.frames.length,
+    bytesSkipped: 0,
+    bytesZeroed: 3 * mib,
+    bytesWritten: imageBytes - 3 * mib,
+    resumed: { times: 0, groupsKept: 0, groupsRechecked: 0, groupsRewritten: 0 },
+    readback: { root: image.reference.root },
+    disk: { path: disk.path, backing: disk.path },
+  });
+  expect(await holds(disk)).toBe(true);
+  const bytes = await readFile(disk.path);
+  // The padding of the last sector, the untouched middle, and the disk's last MiB.
+  expect(bytes.subarray(imageBytes, Math.ceil(imageBytes / 512) * 512).every((byte) => byte === 0)).toBe(
+    true,
+  );
+  expect(bytes[Math.ceil(imageBytes / 512) * 512]).toBe(0xee);
+  expect(bytes.subarray(diskBytes - mib).every((byte) => byte === 0)).toBe(true);
+  expect(progressOf(events).map(({ phase }) => phase)).toEqual(
+    expect.arrayContaining(["write", "verify", "seal"]),
+  );
+});
+
+test("what is right already is neither fetched nor written; verify says so, and names what is wrong", async () => {
+  const disk = await makeDisk();
+  await runToEnd(host, await applyCommand(disk), offer);
+  const sent = server.sentBytes();
+  {
+    await using file = await open(disk.path, "r+");
+    await file.write(new Uint8Array([1, 2, 3]), 0, 3, 9 * mib + 77);
+    await file.write(new Uint8Array([1]), 0, 1, 20 * mib);
+  }
+  const wrong = resultOf((await runToEnd(host, command("image.verify", "apply", disk), offer)).last);
+  expect(wrong).toMatchObject({ outcome: "failed", error: { code: "disk.readback-mismatch" } });
+  expect(wrong.output as VerifyOutput).toMatchObject({
+    matches: false,
+    wrongGroups: [9, 20],
+    wrongGroupCount: 2,
+    groups: 33,
+    expectedRoot: image.reference.root,
+  });
+
+  const second = resultOf((await runToEnd(host, await applyCommand(disk), offer)).last)
+    .output as DeployOutput;
+  // The first group was replaced by the marker; group 9 had to be fetched, group 20 to be zeroed.
+  const fetched = image.manifest.frameBytes[0]! + image.manifest.frameBytes[9]!;
+  expect(second).toMatchObject({
+    bytesFetched: fetched,
+    bytesWritten: 2 * mib,
+    bytesZeroed: mib,
+    bytesSkipped: imageBytes - 3 * mib,
+  });
+  expect(server.sentBytes() - sent).toBe(fetched);
+  const right = resultOf((await runToEnd(host, command("image.verify", "apply", disk), offer)).last);
+  expect(right).toMatchObject({
+    outcome: "succeeded",
+    output: { matches: true, root: image.reference.root, wrongGroupCount: 0 },
+  });
+});
+
+describe("bytes that are not the image's never reach the disk", () => {
+  const flipIn = (group: number) => (bytes: Uint8Array, start: number) => {
+    const at = image.frameStarts[group]! + 100 - start;
+    if (at < 0 || at >= bytes.length) return bytes;
+    const copy = Uint8Array.from(bytes);
+    copy[at]! ^= 4;
+    return copy;
+  };
+
+  test("one flipped bit: image.corrupt with group, offset and digests; that group's bytes stay, the marker is on the disk", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const flip = flipIn(13);
+    server.misbehave(({ start, end }, _, serve) => serve(flip(image.frames.subarray(start, end), start)));
+    try {
+      const result = resultOf((await runToEnd(host, apply, offer)).last);
+      expect(result.outcome).toBe("failed");
+      expect(result.error).toMatchObject({
+        code: "image.corrupt",
+        details: {
+          group: 13,
+          offset: 13 * groupBytes,
+          length: groupBytes,
+          source: server.url,
+          left: { marker: true, path: disk.path },
+        },
+      });
+      expect(result.error?.message).toContain("Group 13");
+      expect(result.error?.details?.["expected"]).toBe(
+        Buffer.from(image.manifest.groups.subarray(13 * 32, 14 * 32)).toString("hex"),
+      );
+    } finally {
+      server.misbehave(undefined);
+    }
+    const bytes = await readFile(disk.path);
+    expect(bytes.subarray(13 * mib, 14 * mib).every((byte) => byte === 0xee)).toBe(true);
+    expect(head(disk)).toContain(`operation ${apply.id}`);
+    expect(bytes.subarray(512, mib).every((byte) => byte === 0)).toBe(true);
+  });
+
+  test("another source has it right: the deploy succeeds", async () => {
+    const disk = await makeDisk();
+    await using other = await serveImage(image);
+    const apply = await applyCommand(disk);
+    const flip = flipIn(13);
+    server.misbehave(({ start, end }, _, serve) => serve(flip(image.frames.subarray(start, end), start)));
+    try {
+      const both = { ...offer, sources: [server.source, other.source] };
+      expect(resultOf((await runToEnd(host, apply, both)).last)).toMatchObject({ outcome: "succeeded" });
+    } finally {
+      server.misbehave(undefined);
+    }
+    expect(other.sentBytes()).toBeGreaterThan(0);
+    expect(await holds(disk)).toBe(true);
+  });
+
+  test("a manifest of another image, or one that does not add up, touches nothing", async () => {
+    const disk = await makeDisk();
+    const before = await sha256Of(disk.path);
+    const apply = await applyCommand(disk);
+    const other = await makeImage({ sizeBytes: imageBytes });
+    await using wrong = await serveImage(other);
+    expect(resultOf((await runToEnd(host, apply, { ...offer, sources: [wrong.source] })).last)).toMatchObject(
+      { outcome: "failed", error: { code: "image.digest-mismatch" } },
+    );
+    const groups = Uint8Array.from(image.manifest.groups);
+    groups[40]! ^= 1;
+    const { encodeManifest } = await import("../../protocol/manifest.ts");
+    await using broken = await serveImage({
+      ...image,
+      manifestBytes: encodeManifest({ ...image.manifest, groups }),
+    });
+    const again = { ...apply, id: mintId() } as Command;
+    expect(
+      resultOf((await runToEnd(host, again, { ...offer, sources: [broken.source] })).last),
+    ).toMatchObject({ outcome: "failed", error: { code: "image.bad-manifest" } });
+    expect(await sha256Of(disk.path)).toBe(before);
+  });
+});
+
+describe("transfers that break", () => {
+  test("closed half-way again and again: resumed by range, at the frame that was not whole", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const before = server.requests().length;
+    const sent = server.sentBytes();
+    let cut = 0;
+    server.misbehave(({ start, end }, response, serve) => {
+      if (end - start < 2 * mib || cut >= 4) return serve();
+      cut++;
+      const half = Math.floor((end - start) / 2);
+      response.writeHead(206, {
+        "content-range": `bytes ${start}-${end - 1}/${image.frames.length}`,
+        "content-length": end - start,
+      });
+      response.write(image.frames.subarray(start, start + half), () => response.destroy());
+    });
+    let result: ReturnType<typeof resultOf>;
+    try {
+      result = resultOf((await runToEnd(host, apply, offer)).last);
+    } finally {
+      server.misbehave(undefined);
+    }
+    expect(result).toMatchObject({ outcome: "succeeded" });
+    expect(cut).toBe(4);
+    expect(await holds(disk)).toBe(true);
+    const starts = server
+      .requests()
+      .slice(before)
+      .flatMap((request) => /bytes=(\d+)-/.exec(request)?.[1] ?? [])
+      .map(Number);
+    // Every request begins at a frame, and those that resume do not begin where their stretch did.
+    expect(starts.every((start) => image.frameStarts.includes(start))).toBe(true);
+    expect(server.sentBytes() - sent).toBeLessThan(image.frames.length);
+    const { bytesFetched } = result.output as DeployOutput;
+    expect(bytesFetched).toBeLessThan(image.frames.length + 4 * mib);
+  });
+
+  test.each([
+    ["the whole file for a range", "image.fetch-failed", (status: number) => status, 200],
+    ["a redirect", "source.refused", (status: number) => status, 302],
+    ["not found", "image.fetch-failed", (status: number) => status, 404],
+  ])("%s is refused at once: %s", async (_, code, __, status) => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    server.misbehave(
+      (___, response) =>
+        void response
+          .writeHead(status, { location: "https://127.0.0.1:1/" })
+          .end(image.frames.subarray(0, 1000)),
+    );
+    try {
+      const started = performance.now();
+      const result = resultOf((await runToEnd(host, apply, offer)).last);
+      expect(result).toMatchObject({ outcome: "failed", error: { code } });
+      expect(performance.now() - started).toBeLessThan(10_000);
+    } finally {
+      server.misbehave(undefined);
+    }
+    expect(head(disk)).toContain(apply.id);
+  });
+
+  test("link-local addresses, foreign authorities, tokens in clear: refused before anything is touched", async () => {
+    const disk = await makeDisk();
+    const before = await sha256Of(disk.path);
+    const tryWith = async (options: RunOptions) =>
+      resultOf((await runToEnd(host, command("image.deploy", "plan", disk), options)).last).error?.code;
+    expect(await tryWith({ ...offer, sources: [{ url: "https://169.254.169.254/latest" }] })).toBe(
+      "source.refused",
+    );
+    expect(await tryWith({ ...offer, sources: [{ url: "https://[fe80::1]/image" }] })).toBe("source.refused");
+    expect(
+      await tryWith({ ...offer, sources: [{ url: "http://127.0.0.1:9/image", bearer: "secret" }] }),
+    ).toBe("source.refused");
+    const { openAuthority } = await import("../../controller/authority.ts");
+    const other = await openAuthority(`${host.directory}/other-ca`, [], {
+      bytes: (count: number) => new Uint8Array(count).fill(7),
+    } as never).catch(() => undefined);
+    if (other !== undefined) expect(await tryWith({ ...offer, ca: other.caPem })).toBe("image.fetch-failed");
+    expect(await tryWith({ ...offer, sources: [] })).toBe("image.fetch-failed");
+    expect(await sha256Of(disk.path)).toBe(before);
+  });
+});
+
+describe("cut off and taken up again", () => {
+  test("SIGKILL half-way: the same request resumes, keeps what the journal has, and writes no group twice", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      using _still = standStillAfter(server, 2);
+      const first = host.start(runRequest(apply, offer));
+      await untilJournalled(apply.id, 8);
+      first.process.kill("SIGKILL");
+      await first.ended;
+    }
+    expect(head(disk)).toContain(apply.id);
+    expect(await holds(disk)).toBe(false);
+    const { last, events } = await runToEnd(host, apply, offer);
+    expect(events.filter(({ type }) => type === "running")).toMatchObject([{ run: 1 }, { run: 2 }]);
+    const out = resultOf(last).output as DeployOutput;
+    expect(out.resumed.times).toBe(1);
+    expect(out.resumed.groupsKept).toBeGreaterThanOrEqual(8);
+    expect(
+      out.bytesWritten + out.bytesZeroed + out.bytesSkipped + out.resumed.groupsKept * mib,
+    ).toBeGreaterThanOrEqual(imageBytes - mib);
+    expect(out.bytesFetched).toBeLessThan(image.frames.length - 4 * (mib / 2));
+    expect(await holds(disk)).toBe(true);
+  });
+
+  test("SIGTERM: it stops by itself, not at an end, and is resumed", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      using _still = standStillAfter(server, 2);
+      const first = host.start(runRequest(apply, offer));
+      await untilJournalled(apply.id, 8);
+      first.process.kill("SIGTERM");
+      expect(await first.ended).toBe(4);
+    }
+    const { last } = await runToEnd(host, apply, offer);
+    expect(resultOf(last)).toMatchObject({ outcome: "succeeded", output: { resumed: { times: 1 } } });
+    expect(await holds(disk)).toBe(true);
+  });
+
+  test("another disk in its place, or a marker that is gone: plan.changed, and nothing more is written", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      using _still = standStillAfter(server, 2);
+      const first = host.start(runRequest(apply, offer));
+      await untilJournalled(apply.id, 4);
+      first.process.kill("SIGKILL");
+      await first.ended;
+    }
+    {
+      await using file = await open(disk.path, "r+");
+      await file.write(Buffer.from("somebody else's disk"), 0, 20, 0);
+    }
+    const before = await sha256Of(disk.path);
+    expect(resultOf((await runToEnd(host, apply, offer)).last)).toMatchObject({
+      outcome: "failed",
+      error: { code: "plan.changed" },
+    });
+    expect(await sha256Of(disk.path)).toBe(before);
+  });
+
+  test("while one deploy runs, another is refused and told which; reads go on", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    using still = standStillAfter(server, 1);
+    const first = host.start(runRequest(apply, offer));
+    const follower = await attach(host, apply.id);
+    await follower.until((event) => event.type === "running");
+    const other = { ...apply, id: mintId() } as Command;
+    expect((await runToEnd(host, other, offer)).last).toMatchObject({
+      type: "refused",
+      error: { code: "executor.lane-busy", details: { running: apply.id } },
+    });
+    expect(await plan(disk)).toMatchObject({ allowed: true });
+    still.release();
+    expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
+    follower.close();
+    await first.ended;
+  });
+});
+
+describe("stopped on purpose", () => {
+  test("cancel: within a moment, with the marker left and said so; the disk then takes another deploy", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      using _still = standStillAfter(server, 1);
+      const executor = host.start(runRequest(apply, offer));
+      const follower = await attach(host, apply.id);
+      await untilJournalled(apply.id, 1);
+      const asked = performance.now();
+      follower.cancel("changed my mind");
+      expect(await follower.until((event) => event.type === "cancel")).toMatchObject({
+        answer: "cancelling",
+      });
+      const result = resultOf(await follower.last);
+      expect(performance.now() - asked).toBeLessThan(1000);
+      expect(result).toMatchObject({
+        outcome: "cancelled",
+        error: { code: "command.cancelled", details: { left: { marker: true } } },
+      });
+      expect(result.error?.message).toContain("changed my mind");
+      expect(result.error?.message).toContain("boots nothing");
+      follower.close();
+      expect(await executor.ended).toBe(0);
+    }
+    expect(head(disk)).toContain("BEDPLATE DEPLOY IN PROGRESS");
+    expect(resultOf((await runToEnd(host, await applyCommand(disk), offer)).last)).toMatchObject({
+      outcome: "succeeded",
+    });
+  });
+
+  test.each([
+    ["nothing moves", { stallAfterSeconds: 1 }, "command.stalled"],
+    ["it takes too long", { runForSeconds: 1 }, "command.timed-out"],
+  ])("%s: timed out", async (_, limits, code) => {
+    const disk = await makeDisk();
+    const apply = { ...(await applyCommand(disk)), limits } as Command;
+    using _still = standStillAfter(server, 0);
+    expect(resultOf((await runToEnd(host, apply, offer)).last)).toMatchObject({
+      outcome: "timed-out",
+      error: { code },
+    });
+  });
+});
+
+describe("guards, by the process: each refuses with its own code, and the disk is as before", () => {
+  const refused = async (disk: Disk, of = image, options = offer) => {
+    const before = await sha256Of(disk.path);
+    const planned = await plan(disk, of, options);
+    expect(planned.allowed).toBe(false);
+    const apply = command("image.deploy", "apply", disk, { fingerprint: planned.fingerprint }, of);
+    const { last } = await runToEnd(host, apply, options);
+    expect(await sha256Of(disk.path)).toBe(before);
+    const error = last.type === "refused" ? last.error : resultOf(last).error;
+    return {
+      code: error?.code,
+      details: error?.details,
+      failing: planned.guards.filter(({ ok }) => !ok).map(({ code }) => code),
+    };
+  };
+
+  test("declared but not allowed", async () => {
+    const disk = await makeDisk();
+    await host.writePolicy(
+      `[[fileDisks]]\nname = "${disk.name}"\npath = "${disk.path}"\nsizeBytes = ${disk.sizeBytes}\n`,
+    );
+    expect(await refused(disk)).toMatchObject({ code: "disk.not-allowed", failing: ["disk.not-allowed"] });
+  });
+
+  test("too small", async () => {
+    const disk = await makeDisk(16 * mib);
+    expect(await refused(disk)).toMatchObject({ code: "disk.too-small", failing: ["disk.too-small"] });
+  });
+
+  test("an image for sectors of another size", async () => {
+    const disk = await makeDisk();
+    const of4k = await makeImage({ sizeBytes: 4 * mib, sectorBytes: 4096 });
+    await using served = await serveImage(of4k);
+    expect(await refused(disk, of4k, { ...offer, sources: [served.source] })).toMatchObject({
+      code: "disk.sector-size",
+    });
+  });
+
+  test("read-only, and too small as well: both are told", async () => {
+    const disk = await makeDisk(16 * mib);
+    await chmod(disk.path, 0o400);
+    expect(await refused(disk)).toMatchObject({
+      code: "disk.read-only",
+      failing: ["disk.read-only", "disk.too-small"],
+    });
+  });
+
+  test("a selector that matches nothing, and a file of another size than declared: the candidates are told", async () => {
+    const disk = await makeDisk();
+    const other = resultOf(
+      (await runToEnd(host, command("image.deploy", "plan", { ...disk, name: "none" }), offer)).last,
+    );
+    expect(other).toMatchObject({ outcome: "failed", error: { code: "disk.not-found" } });
+    const candidates = other.error?.details?.["candidates"] as { fileDisk: string; path: string }[];
+    expect(candidates).toContainEqual(expect.objectContaining({ fileDisk: disk.name, path: disk.path }));
+    await host.allowFiles({ ...disk, sizeBytes: disk.sizeBytes - mib });
+    const wrongSize = resultOf((await runToEnd(host, command("image.deploy", "plan", disk), offer)).last);
+    expect(wrongSize).toMatchObject({ error: { code: "disk.not-found" } });
+    expect(JSON.stringify(wrongSize.error?.details)).toContain("the policy gives the file disk");
+  });
+
+  test("a disk that changed since its plan: plan.changed names the field", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      await using file = await open(disk.path, "r+");
+      await file.write(new Uint8Array([1]), 0, 1, disk.sizeBytes - 5);
+    }
+    const before = await sha256Of(disk.path);
+    const result = resultOf((await runToEnd(host, apply, offer)).last);
+    expect(result).toMatchObject({
+      outcome: "failed",
+      error: { code: "plan.changed", details: { changed: [{ field: "edges" }] } },
+    });
+    expect(await sha256Of(disk.path)).toBe(before);
+  });
+});
+
+test("an image of one short group", async () => {
+  const disk = await makeDisk(2 * mib);
+  const small = await makeImage({ sizeBytes: 5000 });
+  await using served = await serveImage(small);
+  const options = { ...offer, sources: [served.source] };
+  const result = resultOf((await runToEnd(host, await applyCommand(disk, small, options), options)).last);
+  expect(result).toMatchObject({
+    outcome: "succeeded",
+    output: { groups: 1, readback: { root: small.reference.root } },
+  });
+  expect(await holds(disk, small)).toBe(true);
+  expect((await readFile(disk.path)).subarray(5000).every((byte) => byte === 0)).toBe(true);
+});
