@@ -67,7 +67,14 @@ export const link: Bench = {
       // The first delay covers the time before the deploy.
       return { latencyMs: percentile(latencies, 0.99), delayMs: percentile(delays.slice(1), 0.99) };
     };
-    let measured: ReturnType<typeof measure> | undefined;
+    // One deploy serves both rows; a row that is judged again gets a deploy of its own.
+    const fresh: Partial<Record<"latencyMs" | "delayMs", number>> = {};
+    const figure = async (name: "latencyMs" | "delayMs") => {
+      if (fresh[name] === undefined) Object.assign(fresh, await measure());
+      const value = fresh[name]!;
+      delete fresh[name];
+      return value;
+    };
 
     const kept = stack.move();
     return {
@@ -78,13 +85,13 @@ export const link: Bench = {
         {
           name: "agent.ping, p99",
           unit: "ms",
-          measure: async () => (await (measured = measure())).latencyMs,
+          measure: () => figure("latencyMs"),
           most: 25,
         },
         {
           name: "the agent's event loop is late, p99",
           unit: "ms",
-          measure: async () => (await (measured ??= measure())).delayMs,
+          measure: () => figure("delayMs"),
           most: 25,
         },
       ],

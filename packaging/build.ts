@@ -1,5 +1,5 @@
 // Builds dist/: the WebAssembly modules, then one bundle for each program and worker that is started by name.
-import { chmod, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { buildKernels } from "../assembly/build.ts";
@@ -21,9 +21,11 @@ const entries = {
 const external = ["piscina", "fastify", "@fastify/*", "@peculiar/x509", "bufferutil", "utf-8-validate"];
 
 const kernelsOnly = process.argv.includes("--kernels");
-if (!kernelsOnly) await rm(out, { recursive: true, force: true });
+await mkdir(out, { recursive: true });
 await buildKernels(out);
 if (!kernelsOnly) {
+  // Chunks of an earlier build have other names and would stay.
+  for (const name of await readdir(out)) if (/\.js(\.map)?$/.test(name)) await rm(`${out}${name}`);
   await build({
     absWorkingDir: root,
     entryPoints: entries,

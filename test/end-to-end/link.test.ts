@@ -1,0 +1,209 @@
+// Agent and controller as real processes over real TLS: coming back, going on, and what an operator reads when it fails.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { type ApiClient, openApi } from "../../cli/api-client.ts";
+import { parseClientFile } from "../../cli/connection.ts";
+
+const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const stopped = new AbortController();
+let directory: string;
+let port: number;
+let controller: ChildProcess;
+let api: ApiClient;
+let agents: ChildProcess[] = [];
+
+const freePort = () =>
+  new Promise<number>((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+const ended = (child: ChildProcess) =>
+  new Promise<void>((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) resolve();
+    else child.once("exit", () => resolve());
+  });
+
+async function startController(): Promise<void> {
+  const state = join(directory, "controller");
+  const child = spawn(
+    process.execPath,
+    [program, "controller", "--listen", `127.0.0.1:${port}`, "--state-directory", state],
+    { stdio: ["ignore", "ignore", "pipe"] },
+  );
+  let log = "";
+  child.stderr!.on("data", (text) => {
+    log += text;
+  });
+  controller = child;
+  await vi.waitFor(() => expect(log).toContain("the controller listens"), { timeout: 20_000 });
+  api = openApi(
+    parseClientFile(readFileSync(join(state, "client.json"), "utf8"), "client.json"),
+    stopped.signal,
+  );
+}
+
+interface Agent {
+  readonly child: ChildProcess;
+  log(): string;
+}
+
+function startAgent(name: string, config: string, ...more: string[]): Agent {
+  const file = join(directory, `${name}.toml`);
+  writeFileSync(
+    file,
+    `${config}\nname = "${name}"\nstateDirectory = "${directory}/${name}"\n[metrics]\nlisten = "off"\n`,
+  );
+  const child = spawn(process.execPath, [program, "agent", "--config", file, ...more], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  agents.push(child);
+  let log = "";
+  for (const stream of [child.stdout!, child.stderr!])
+    stream.on("data", (text) => {
+      log += text;
+    });
+  return { child, log: () => log };
+}
+
+const online = (name: string) => async () =>
+  (await api.hosts()).find((host) => host.name === name)?.connection === "online";
+const address = () => `controller = "https://127.0.0.1:${port}"`;
+const token = async () => (await api.createJoinToken({})).token;
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "bedplate-link-"));
+  port = await freePort();
+  await startController();
+});
+afterEach(async () => {
+  for (const agent of agents) agent.kill("SIGTERM");
+  await Promise.all(agents.map(ended));
+  agents = [];
+});
+afterAll(async () => {
+  stopped.abort();
+  controller.kill("SIGTERM");
+  await ended(controller);
+  rmSync(directory, { recursive: true, force: true });
+});
+
+test("a host joins, keeps its keys to itself, streams, and ends in order", async () => {
+  const agent = startAgent("orderly", address(), "--join", await token());
+  await expect.poll(online("orderly"), { timeout: 20_000 }).toBe(true);
+  await expect
+    .poll(async () => (await api.host("orderly")).telemetry.samples, { timeout: 10_000 })
+    .toBeGreaterThan(1);
+  for (const secret of ["link-key.pem", "instance", "agent.db"])
+    expect(statSync(join(directory, "orderly", secret)).mode & 0o077, secret).toBe(0);
+  agent.child.kill("SIGTERM");
+  await ended(agent.child);
+  expect(agent.child.exitCode).toBe(0);
+  await expect.poll(online("orderly"), { timeout: 10_000 }).toBe(false);
+});
+
+test("after a controller's restart the agent comes back by itself and numbers go on", async () => {
+  startAgent("patient", address(), "--join", await token());
+  await expect
+    .poll(async () => (await api.host("patient").catch(() => undefined))?.telemetry.samples ?? 0, {
+      timeout: 20_000,
+    })
+    .toBeGreaterThan(1);
+  controller.kill("SIGKILL");
+  await ended(controller);
+  await startController();
+  const before = (await api.host("patient")).telemetry;
+  await expect.poll(online("patient"), { timeout: 30_000 }).toBe(true);
+  await expect
+    .poll(async () => (await api.host("patient")).telemetry.samples, { timeout: 10_000 })
+    .toBeGreaterThan(before.samples + 2);
+  expect((await api.host("patient")).telemetry.gaps).toBe(0);
+});
+
+test("a killed agent starts again as the same host, without its token", async () => {
+  const first = startAgent("reborn", address(), "--join", await token());
+  await expect.poll(online("reborn"), { timeout: 20_000 }).toBe(true);
+  const { id, telemetry } = await api.host("reborn");
+  first.child.kill("SIGKILL");
+  await ended(first.child);
+  startAgent("reborn", address());
+  await expect
+    .poll(async () => (await api.host("reborn")).telemetry.samples, { timeout: 20_000 })
+    .toBeGreaterThan(telemetry.samples + 2);
+  expect((await api.host("reborn")).id).toBe(id);
+});
+
+test("a controller that is not there is named once, and the agent keeps trying", async () => {
+  const nowhere = await freePort();
+  const joinToken = await token();
+  const agent = startAgent("lonely", `controller = "https://127.0.0.1:${nowhere}"`, "--join", joinToken);
+  await new Promise((resolve) => setTimeout(resolve, 4000));
+  expect(agent.child.exitCode).toBeNull();
+  const complaints = agent
+    .log()
+    .split("\n")
+    .filter((line) => line.includes("controller.unreachable"));
+  expect(complaints).toHaveLength(1);
+  expect(complaints[0]).toContain(`127.0.0.1:${nowhere}`);
+});
+
+test("another controller's token is refused before anything secret is sent", async () => {
+  const [id, secret] = (await token()).split(".").slice(1, 3);
+  const agent = startAgent(
+    "deceived",
+    address(),
+    "--join",
+    `bedplate-join.${id}.${secret}.${"0".repeat(64)}`,
+  );
+  await expect.poll(() => agent.log(), { timeout: 15_000 }).toContain("controller.untrusted");
+  expect(agent.log()).not.toContain(secret);
+  expect(existsSync(join(directory, "deceived", "controller-ca.pem"))).toBe(false);
+  expect(await online("deceived")()).toBe(false);
+});
+
+test("a used token is refused with its code, and the agent says what to do", async () => {
+  const used = await token();
+  startAgent("winner", address(), "--join", used);
+  await expect.poll(online("winner"), { timeout: 20_000 }).toBe(true);
+  const loser = startAgent("loser", address(), "--join", used);
+  await expect.poll(() => loser.log(), { timeout: 15_000 }).toContain("enrol.token-used");
+  expect(loser.child.exitCode).toBeNull();
+});
+
+test("two agents never share one state directory", async () => {
+  startAgent("single", address(), "--join", await token());
+  await expect.poll(online("single"), { timeout: 20_000 }).toBe(true);
+  const second = startAgent("single", address());
+  await ended(second.child);
+  expect(second.child.exitCode).toBe(1);
+  expect(second.log()).toContain("agent.already-running");
+});
+
+test("a key that others can read stops the agent before it is used", async () => {
+  mkdirSync(join(directory, "leaky"), { mode: 0o755 });
+  const agent = startAgent("leaky", address());
+  await ended(agent.child);
+  expect(agent.child.exitCode).toBe(1);
+  expect(agent.log()).toContain("state.unsafe");
+});
+
+test("--check names file, line and key of what is wrong", () => {
+  const file = join(directory, "wrong.toml");
+  const check = (text: string) => {
+    writeFileSync(file, text);
+    return spawnSync(process.execPath, [program, "agent", "--config", file, "--check"], { encoding: "utf8" });
+  };
+  expect(check(`${address()}\n`)).toMatchObject({ status: 0 });
+  const misspelt = check(`${address()}\n\n[telemetry]\nintervalMS = 5\n`);
+  expect(misspelt.status).toBe(2);
+  expect(misspelt.stderr).toContain(`${file}, line 4: "telemetry.intervalMS" is not a known key`);
+  expect(check(`controller = "http://x"\n`).stderr).toContain("line 1");
+  expect(check("controller = \n").stderr).toContain("line 1");
+  expect(check(`${address()}\njoinToken = "nonsense"\n`).stderr).toContain("enrol.token-invalid");
+});
