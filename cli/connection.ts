@@ -1,4 +1,5 @@
 // Which controller is meant and how it is trusted: the client file that a controller writes at its first start.
+import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { ClientFile } from "../protocol/api.ts";
@@ -68,5 +69,12 @@ export function parseClientFile(text: string, path: string): Connection {
   const { url, token, ca } = check(value);
   if (!URL.canParse(url))
     throw new BedplateError("config.invalid", `The client file ${path} has no valid url: "${url}".`);
+  try {
+    new X509Certificate(ca);
+  } catch (cause) {
+    throw new BedplateError("config.invalid", `The certificate in the client file ${path} cannot be read.`, {
+      cause,
+    });
+  }
   return { url: new URL(url), token, ca };
 }

@@ -144,7 +144,9 @@ export function outputText(output: Output): string {
   return facts([
     [
       "disk",
-      [output.disk.path, output.disk.serial, output.disk.backing].filter((part) => part !== null).join("  "),
+      [...new Set([output.disk.path, output.disk.serial, output.disk.backing])]
+        .filter((part) => part !== null)
+        .join("  "),
     ],
     ["fetched", formatBytes(output.bytesFetched)],
     [

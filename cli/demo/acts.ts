@@ -65,7 +65,7 @@ export async function showHost(play: Play): Promise<void> {
   const inventory = outputOf(view, Inventory);
   summary.host = hostSummary(known, inventory, host.rights.kind);
   story.show(inventoryText(inventory));
-  story.say("");
+  story.gap();
   await showTelemetry(play, known.id);
 }
 
@@ -138,9 +138,10 @@ export async function deployAct(play: Play, image: ImageView, disk: DemoDisk): P
     "Deploy",
     "First a plan: every guard is evaluated and nothing is written. Apply quotes the disk's fingerprint, and the host refuses if it has changed. Groups are verified in WebAssembly and written from that same memory; the first MiB comes last, so that a half-written disk boots nothing.",
   );
+  await soil(disk);
   const plan = await planFor(play, image, disk);
   story.show(planText(plan, image, play.host.name).trimEnd());
-  story.say("");
+  story.gap();
   const { view } = await applyTo(play, image, disk, plan);
   const output = view.state === "succeeded" ? outputOf(view, DeployOutput) : undefined;
   summary.deploy = deploySummary(view.state, output);
@@ -165,9 +166,9 @@ export async function deployAct(play: Play, image: ImageView, disk: DemoDisk): P
       100,
     ),
   );
-  story.say("");
+  story.gap();
   story.show(outputText(output));
-  story.say("");
+  story.gap();
   prove(
     play,
     output.readback.root === image.root,
@@ -186,6 +187,13 @@ export async function deployAct(play: Play, image: ImageView, disk: DemoDisk): P
   );
 }
 
+/** Old data in every fourth MiB, so that what is zero in the image has to be made zero. */
+async function soil(disk: DemoDisk): Promise<void> {
+  const offsets: number[] = [];
+  for (let offset = 2 * mib; offset + mib <= disk.sizeBytes; offset += 4 * mib) offsets.push(offset);
+  await writeDisk(disk, offsets, new Uint8Array(mib).fill(0x6f));
+}
+
 export async function flippedBitAct(play: Play, image: ImageView, disk: DemoDisk): Promise<number> {
   const { stage, story, summary, signal } = play;
   story.act(
@@ -194,7 +202,7 @@ export async function flippedBitAct(play: Play, image: ImageView, disk: DemoDisk
   );
   const flipped = await flipBit(join(stage.directory, "controller", "images", image.root));
   const old = new Uint8Array(flipped.length).map((_, i) => (i * 31 + 7) & 0xff);
-  await writeDisk(disk, flipped.offset, old);
+  await writeDisk(disk, [flipped.offset], old);
   const before = await readDisk(disk, flipped.offset, flipped.length);
   story.say(
     `Bit ${flipped.bit} of byte ${flipped.at} of the stored groups is flipped: group ${flipped.group}, image offset ${flipped.offset}.${flipped.silent ? " Decompression does not notice." : ""}`,
@@ -214,7 +222,7 @@ export async function flippedBitAct(play: Play, image: ImageView, disk: DemoDisk
     bytesWrittenOfBadGroup: changed,
   };
   story.show(`${view.state}: ${error?.code ?? "no code"}\n${error?.message ?? ""}`);
-  story.say("");
+  story.gap();
   prove(
     play,
     view.state === "failed" && error?.code === "image.corrupt",
@@ -298,7 +306,7 @@ export async function killedExecutorAct(play: Play, image: ImageView, disk: Demo
         ["disk root", output.readback.root],
       ]),
     );
-    story.say("");
+    story.gap();
     prove(play, times >= 1 && view.runs >= 2, "the agent resumed it");
     prove(play, groupsKept + groupsRechecked > 0, "it went on where its journal ended, not at the beginning");
     prove(

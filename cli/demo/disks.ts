@@ -127,8 +127,13 @@ export async function readDisk(disk: DemoDisk, offset: number, length: number): 
   return bytes;
 }
 
-export async function writeDisk(disk: DemoDisk, offset: number, bytes: Uint8Array): Promise<void> {
+/** The same bytes at each offset, through the device, and onto the medium. */
+export async function writeDisk(
+  disk: DemoDisk,
+  offsets: readonly number[],
+  bytes: Uint8Array,
+): Promise<void> {
   await using file = await open(disk.path, "r+");
-  await file.write(bytes, 0, bytes.length, offset);
+  for (const offset of offsets) await file.write(bytes, 0, bytes.length, offset);
   await file.sync();
 }

@@ -7,6 +7,8 @@ export interface Story {
   act(title: string, why: string): void;
   /** One thing that happened. */
   say(text: string): void;
+  /** An empty line. */
+  gap(): void;
   /** Several lines, indented as they are. */
   show(text: string): void;
   /** Something that must hold: said with a mark when it does, and when it does not. */
@@ -26,6 +28,7 @@ export function createStory(terminal: Terminal): Story {
       acts++;
       terminal.print(`\n${bold(`${acts}. ${title}`)}\n${paint(2, wrapped(why, "   "))}\n`);
     },
+    gap: () => terminal.print(""),
     say: (text) => terminal.print(wrapped(text, "   ")),
     show: (text) =>
       terminal.print(

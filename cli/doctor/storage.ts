@@ -11,7 +11,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { access, statfs } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { instantiate, loadMeter } from "../../assembly/load.ts";
 import { formatBytes } from "../output.ts";
@@ -21,10 +21,7 @@ const freeBytesWanted = 2 ** 30;
 
 export async function storageChecks(stateDirectory: string): Promise<Check[]> {
   const existing = nearestExisting(stateDirectory);
-  const writable = await access(existing, constants.W_OK).then(
-    () => undefined,
-    (error: unknown) => reasonOf(error),
-  );
+  const writable = probe(existing);
   const { bavail, bsize } = await statfs(existing);
   const free = bavail * bsize;
   const where =
@@ -51,6 +48,22 @@ export async function storageChecks(stateDirectory: string): Promise<Check[]> {
   ];
 }
 
+/** Undefined when a file can be made there, else why not: root may be allowed everything and still not be able to. */
+function probe(directory: string): string | undefined {
+  const path = probePath(directory);
+  try {
+    closeSync(openSync(path, "wx", 0o600));
+    unlinkSync(path);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+function probePath(directory: string): string {
+  return join(directory, `.bedplate-doctor-${randomUUID()}`);
+}
+
 function nearestExisting(path: string): string {
   for (let at = path; ; at = dirname(at)) {
     try {
@@ -67,7 +80,7 @@ function directCheck(directory: string): Check {
   const name = "direct I/O";
   const costs =
     "disks that are files there are written and read back through the page cache: the proof is of the cache";
-  const path = join(directory, `.bedplate-doctor-${randomUUID()}`);
+  const path = probePath(directory);
   let fd: number | undefined;
   try {
     const page = new Uint8Array(instantiate(loadMeter()).memory, 0, 4096);

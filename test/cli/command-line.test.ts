@@ -1,0 +1,302 @@
+// The command line as a user meets it: real processes, their exit codes, stdout and stderr.
+import { spawn } from "node:child_process";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { version } from "../../protocol/version.ts";
+import { type TestController, testController } from "../support/controller.ts";
+
+const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+interface Run {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function bedplate(argv: readonly string[], environment: Record<string, string> = {}): Promise<Run> {
+  const child = spawn(process.execPath, [program, ...argv], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      PATH: process.env.PATH,
+      HOME: directory,
+      XDG_STATE_HOME: directory,
+      XDG_CACHE_HOME: directory,
+      ...environment,
+    },
+  });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (chunk: Buffer) => {
+    stdout += chunk;
+  });
+  child.stderr.on("data", (chunk: Buffer) => {
+    stderr += chunk;
+  });
+  return new Promise((resolve) => child.once("close", (code) => resolve({ code, stdout, stderr })));
+}
+
+const errorOf = ({ stdout }: Run) =>
+  (JSON.parse(stdout) as { error: { code: string; message: string; hint?: string } }).error;
+
+let directory: string;
+let controller: TestController;
+let client: string;
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "bedplate-cli-"));
+  controller = await testController();
+  client = join(directory, "other-client.json");
+  await writeFile(client, JSON.stringify(controller.client));
+});
+afterAll(async () => {
+  await controller[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true, force: true });
+});
+
+describe("usage", () => {
+  test.each([
+    [["no-such-noun"], /Unknown command 'no-such-noun'/, /bedplate --help/],
+    [["host", "shw"], /Unknown command 'shw'/, /bedplate host --help/],
+    [["deploy", "web-1", "--disk", "serial=S"], /--image/, /bedplate deploy --help/],
+    [["ping"], /missing required argument 'host'/i, /bedplate ping --help/],
+    [["join-token", "create", "--ttl", "soon"], /duration/, /bedplate join-token create --help/],
+    [["join-token", "create", "--uses", "0"], /whole number/, /join-token create/],
+    [["image", "add", "x", "--sha256", "abc"], /64 hexadecimal/, /image add/],
+    [["commands", "--state", "lost"], /States are/, /commands --help/],
+    [["demo", "--size", "1.5G"], /size such as/, /demo --help/],
+    [["hash", "--algorithm", "md5"], /blake3 and sha256/, /hash --help/],
+    [["hosts", "--frobnicate"], /unknown option/i, /hosts --help/],
+  ])("%j is refused with a sentence and a hint", async (argv, message, hint) => {
+    const [text, json] = await Promise.all([bedplate(argv), bedplate([...argv, "--json"])]);
+    expect(text.code).toBe(2);
+    expect(text.stdout).toBe("");
+    expect(text.stderr).toMatch(/^error: .*\n(hint: .*\n)?code: usage\n$/);
+    expect(text.stderr).toMatch(message);
+    expect(text.stderr).toMatch(hint);
+    expect(json.code).toBe(2);
+    expect(json.stderr).toBe("");
+    expect(errorOf(json)).toMatchObject({
+      code: "usage",
+      message: expect.stringMatching(message),
+      hint: expect.stringMatching(hint),
+    });
+  });
+
+  test("the version, and help with its exit codes and examples", async () => {
+    expect((await bedplate(["--version"])).stdout).toBe(`${version}\n`);
+    const help = await bedplate(["--help"]);
+    expect(help.code).toBe(0);
+    for (const code of [0, 1, 2, 3, 4, 5, 6, 7, 8])
+      expect(help.stdout).toMatch(new RegExp(`^  ${code}  `, "m"));
+    const deploy = await bedplate(["deploy", "--help"]);
+    expect(deploy.stdout).toContain("bedplate deploy web-1 --image debian-12 --disk serial=");
+    expect((await bedplate([])).code).toBe(2);
+  });
+
+  test("a selector that names no disk", async () => {
+    const run = await bedplate(["deploy", "web-1", "--image", "x", "--disk", "/dev/sda", "--plan", "--json"]);
+    expect(run.code).toBe(2);
+    expect(errorOf(run)).toMatchObject({
+      code: "command.bad-arguments",
+      hint: expect.stringContaining("serial="),
+    });
+    const size = await bedplate(["verify", "web-1", "--image", "x", "--disk", "type=ssd", "--json"]);
+    expect(errorOf(size).message).toMatch(/never select one/);
+  });
+
+  test("nothing is overwritten unasked: without a terminal, deploy needs --yes or --plan", async () => {
+    const run = await bedplate(["--client", client, "deploy", "web-1", "--image", "x", "--disk", "serial=S"]);
+    expect(run.code).toBe(2);
+    expect(run.stderr).toContain("--yes");
+  });
+});
+
+describe("the controller", () => {
+  test("none is known here", async () => {
+    const run = await bedplate(["hosts"]);
+    expect(run.code).toBe(8);
+    expect(run.stderr).toContain(`${directory}/bedplate/controller/client.json (ENOENT)`);
+    expect(run.stderr).toContain("code: controller.unreachable");
+  });
+
+  test("does not answer: the address is named", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const { port } = server.address() as { port: number };
+    await new Promise((resolve) => server.close(resolve));
+    const file = join(directory, "gone.json");
+    await writeFile(file, JSON.stringify({ ...controller.client, url: `https://127.0.0.1:${port}` }));
+    for (const argv of [["hosts"], ["images"], ["join-token", "create"], ["command", "show", "x"]]) {
+      const run = await bedplate([...argv, "--client", file, "--json"]);
+      expect(run.code).toBe(8);
+      expect(errorOf(run)).toMatchObject({
+        code: "controller.unreachable",
+        message: expect.stringContaining(`127.0.0.1:${port}`),
+      });
+    }
+  });
+
+  test("is another one than the client file trusts", async () => {
+    await using other = await testController();
+    const file = join(directory, "mixed.json");
+    await writeFile(file, JSON.stringify({ ...controller.client, ca: other.ca }));
+    const run = await bedplate(["hosts", "--client", file, "--json"]);
+    expect(run.code).toBe(8);
+    expect(errorOf(run).code).toBe("controller.untrusted");
+  });
+
+  test.each([
+    ["{", /not JSON/],
+    ['{"url":"http://x","token":"t","ca":"c"}', /not valid at \/url/],
+    [
+      '{"url":"https://x","token":"tttttttttttttttttttttttttt","ca":"-----BEGIN CERTIFICATE-----\\nx"}',
+      /certificate/,
+    ],
+  ])("a client file of %s is a configuration error", async (text, message) => {
+    const file = join(directory, "bad.json");
+    await writeFile(file, text);
+    const run = await bedplate(["hosts", "--json"], { BEDPLATE_CLIENT: file });
+    expect(run.code).toBe(2);
+    expect(errorOf(run)).toMatchObject({ code: "config.invalid", message: expect.stringMatching(message) });
+  });
+
+  test("a client file that is not there", async () => {
+    const run = await bedplate(["hosts", "--client", join(directory, "nowhere.json"), "--json"]);
+    expect(run.code).toBe(2);
+    expect(errorOf(run).code).toBe("config.unreadable");
+  });
+
+  test("an unknown token, host, image and command", async () => {
+    const file = join(directory, "stranger.json");
+    await writeFile(file, JSON.stringify({ ...controller.client, token: "x".repeat(40) }));
+    const stranger = await bedplate(["hosts", "--client", file, "--json"]);
+    expect([stranger.code, errorOf(stranger).code]).toEqual([1, "api.unauthorized"]);
+    const host = await bedplate(["host", "show", "nobody", "--client", client, "--json"]);
+    expect([host.code, errorOf(host).code]).toEqual([1, "host.unknown"]);
+    const image = await bedplate([
+      ...["deploy", "nobody", "--image", "nothing", "--disk", "serial=S"],
+      ...["--plan", "--client", client, "--json"],
+    ]);
+    expect([image.code, errorOf(image).code]).toEqual([1, "image.unknown"]);
+    const id = "01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90";
+    const command = await bedplate(["command", "cancel", id, "--client", client, "--json"]);
+    expect([command.code, errorOf(command).code]).toEqual([1, "api.not-found"]);
+  });
+
+  test("answers", async () => {
+    const hosts = await bedplate(["hosts", "--client", client, "--json"]);
+    expect([hosts.code, JSON.parse(hosts.stdout)]).toEqual([0, { hosts: [] }]);
+    const token = await bedplate(["join-token", "create", "--ttl", "2m", "--uses", "3"], {
+      BEDPLATE_CLIENT: client,
+    });
+    expect(token.stdout).toMatch(/^bedplate-join\.[^.]+\.[^.]+\.[0-9a-f]{64}\n$/);
+    expect(token.stderr).toContain("3 hosts");
+    const commands = await bedplate(["commands", "--client", client]);
+    expect([commands.code, commands.stdout]).toEqual([0, "There are no such commands.\n"]);
+  });
+});
+
+describe("images", () => {
+  test("are imported, added and listed; the root is that of the content", async () => {
+    const file = join(directory, "small image.raw");
+    await writeFile(file, Buffer.alloc(3 << 20, "image"));
+    const store = join(directory, "store");
+    const imported = await bedplate(["image", "import", file, "--store", store]);
+    expect(imported.code, imported.stderr).toBe(0);
+    const root = imported.stdout.trim();
+    const hash = await bedplate(["hash", file, "--json"]);
+    expect(hash.stdout).toContain(root);
+    const added = await bedplate(["image", "add", file, "--client", client, "--json"]);
+    expect(JSON.parse(added.stdout)).toMatchObject({ root, name: "small-image", sizeBytes: 3 << 20 });
+    const again = await bedplate(["image", "add", file, "--client", client]);
+    expect(again.stderr).toContain("already");
+    const list = await bedplate(["images", "--client", client]);
+    expect(list.stdout).toMatch(/^NAME .*\nsmall-image +[0-9a-f]{16} +3 MiB/);
+    expect((await readdir(tmpdir())).filter((name) => name.startsWith("bedplate-import-"))).toEqual([]);
+  });
+
+  test("that cannot be imported leave nothing", async () => {
+    const file = join(directory, "b.raw");
+    await writeFile(file, "content");
+    const store = join(directory, "empty-store");
+    const wrong = await bedplate([
+      "image",
+      "import",
+      file,
+      "--store",
+      store,
+      "--sha256",
+      "0".repeat(64),
+      "--json",
+    ]);
+    expect([wrong.code, errorOf(wrong).code]).toEqual([1, "image.digest-mismatch"]);
+    expect(await readdir(store)).toEqual([]);
+    const format = await bedplate(["image", "import", file, "--store", store, "--format", "iso", "--json"]);
+    expect([format.code, errorOf(format).code]).toEqual([2, "usage"]);
+    const absent = await bedplate(["image", "add", join(directory, "absent"), "--client", client, "--json"]);
+    expect([absent.code, errorOf(absent).code]).toEqual([1, "file.unreadable"]);
+  });
+});
+
+test("doctor says what is there and what its absence costs", async () => {
+  const run = await bedplate(["doctor", "--state-directory", join(directory, "state"), "--json"]);
+  const { ok, checks } = JSON.parse(run.stdout) as {
+    ok: boolean;
+    checks: { name: string; status: string; essential: boolean; found: string; costs: string | null }[];
+  };
+  expect(run.code).toBe(ok ? 0 : 1);
+  expect(ok).toBe(!checks.some((check) => check.status === "missing" && check.essential));
+  for (const check of checks) {
+    expect(check.found).not.toBe("");
+    if (check.status === "missing") expect(check.costs, check.name).toMatch(/\w/);
+  }
+  expect(checks.find((check) => check.name === "node")).toMatchObject({
+    status: "ok",
+    found: process.version,
+  });
+  expect(checks.map((check) => check.name)).toEqual(
+    expect.arrayContaining([
+      "wasm relaxed",
+      "direct I/O",
+      "policy",
+      "free disk",
+      "cgroup v2",
+      "flock",
+      "mke2fs",
+    ]),
+  );
+  expect((await readdir(directory)).filter((name) => name.includes("doctor"))).toEqual([]);
+});
+
+test("doctor fails where nothing can be kept", async () => {
+  const run = await bedplate(["doctor", "--state-directory", "/proc/bedplate", "--json"]);
+  expect(run.code).toBe(1);
+  expect(JSON.parse(run.stdout)).toMatchObject({ ok: false });
+});
+
+test("agent --check names file, line and key", async () => {
+  const file = join(directory, "agent.toml");
+  await writeFile(file, '# comment\ncontroller = "https://127.0.0.1:1"\nnmae = "x"\n');
+  const run = await bedplate(["agent", "--config", file, "--check"]);
+  expect(run.code).toBe(2);
+  expect(run.stderr).toContain(`${file}, line 3: "nmae"`);
+  await writeFile(file, 'controller = "https://127.0.0.1:1"\n');
+  expect((await bedplate(["agent", "--config", file, "--check", "--json"])).stdout).toContain('"ok":true');
+});
+
+test("an agent does not load the controller's server", async () => {
+  const file = join(directory, "check.toml");
+  await writeFile(file, 'controller = "https://127.0.0.1:1"\n');
+  const hook = join(directory, "hook.mjs");
+  await writeFile(
+    hook,
+    'import { registerHooks } from "node:module"; registerHooks({ resolve(name, context, next) { if (/^fastify$|@peculiar|\\/controller\\//.test(name)) throw new Error(`loaded ${name}`); return next(name, context); } });',
+  );
+  const run = await bedplate(["agent", "--config", file, "--check"], { NODE_OPTIONS: `--import=${hook}` });
+  expect(run.code, run.stderr).toBe(0);
+  const controllerRun = await bedplate(["controller", "--state-directory", "/proc/x"], {
+    NODE_OPTIONS: `--import=${hook}`,
+  });
+  expect(controllerRun.stderr).toContain("loaded ");
+});
