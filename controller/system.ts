@@ -33,17 +33,3 @@ export const systemClock: Clock = {
 export const systemRandom: Random = {
   bytes: (count) => randomFillSync(new Uint8Array(count)),
 };
-
-/** Resolves after `delayMs`, or at once when `signal` aborts. */
-export function pause(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
-  if (signal?.aborted === true) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = (): void => {
-      timer[Symbol.dispose]();
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = clock.after(delayMs, done);
-    signal?.addEventListener("abort", done, { once: true });
-  });
-}

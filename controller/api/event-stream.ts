@@ -20,7 +20,24 @@ const stuckMs = 30_000;
 const bufferedBytesSoft = 64 * 1024;
 const bufferedBytesMax = 4 * limits.socketBufferBytesMax;
 
-export function openEventStream(
+/** Turns the reply into a stream of events, which ends when `serve` does. Never rejects. */
+export async function streamEvents(
+  reply: FastifyReply,
+  parts: Pick<ApiParts, "clock" | "stopping" | "log">,
+  serve: (stream: EventStream) => Promise<void>,
+): Promise<void> {
+  const stream = openEventStream(reply, parts);
+  try {
+    await serve(stream);
+  } catch (error) {
+    parts.log.error({ err: error }, "a fault while sending events");
+  } finally {
+    reply.raw.destroy();
+    await stream.ended;
+  }
+}
+
+function openEventStream(
   reply: FastifyReply,
   { clock, stopping }: Pick<ApiParts, "clock" | "stopping">,
 ): EventStream {

@@ -3,7 +3,7 @@ import Type from "typebox";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Count } from "../../protocol/schema.ts";
 import type { ApiParts, App } from "./app.ts";
-import { openEventStream } from "./event-stream.ts";
+import { streamEvents } from "./event-stream.ts";
 import { answerOf, problemAnswers } from "./schemas.ts";
 
 const Query = Type.Object({ since: Type.Optional(Count) }, { additionalProperties: false });
@@ -31,33 +31,32 @@ export function eventRoutes(app: App, parts: ApiParts): void {
       const header = typeof lastId === "string" && /^\d{1,15}$/.test(lastId) ? Number(lastId) : undefined;
       let index = header ?? request.query.since ?? (await events.newest());
       if ((await events.after(index, 1)) === "gone") throw gone(index);
-      // The reader pulls by its own index: what it has not taken waits in the store, not in memory.
-      let news = Promise.withResolvers<void>();
-      using _following = events.follow(() => news.resolve());
-      const stream = openEventStream(reply, parts);
-      let ended = false;
-      void stream.ended.then(() => {
-        ended = true;
-        news.resolve();
+      await streamEvents(reply, parts, async (stream) => {
+        // The reader pulls by its own index: what it has not taken waits in the store, not in memory.
+        let news = Promise.withResolvers<void>();
+        using _following = events.follow(() => news.resolve());
+        let ended = false;
+        void stream.ended.then(() => {
+          ended = true;
+          news.resolve();
+        });
+        while (!ended) {
+          news = Promise.withResolvers<void>();
+          const batch = await events.after(index, eventsAtOnce);
+          // Pruned under a slow reader: it comes back with its index and is told.
+          if (batch === "gone") return;
+          for (const event of batch) stream.send({ id: event.index, data: event });
+          index = batch.at(-1)?.index ?? index;
+          await stream.drained();
+          if (batch.length < eventsAtOnce && !ended) await news.promise;
+        }
       });
-      while (!ended) {
-        news = Promise.withResolvers<void>();
-        if (ended) break;
-        const batch = await events.after(index, eventsAtOnce);
-        // Pruned under a slow reader: it comes back with its index and is told.
-        if (batch === "gone") break;
-        for (const event of batch) stream.send({ id: event.index, data: event });
-        index = batch.at(-1)?.index ?? index;
-        await stream.drained();
-        if (batch.length < eventsAtOnce) await news.promise;
-      }
-      reply.raw.destroy();
     },
   );
 }
 
 function gone(index: number): BedplateError {
-  return new BedplateError("api.gone", `Events after ${index} are no longer kept.`, {
+  return new BedplateError("api.gone", `Events after ${index} are not, or no longer, kept.`, {
     hint: "List what you follow, then follow from now on: GET /v1/events without since.",
   });
 }

@@ -3,7 +3,7 @@ import { HostList, HostView as HostSchema, type HostView, TelemetryView } from "
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Store, StoredHost } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
-import { openEventStream } from "./event-stream.ts";
+import { streamEvents } from "./event-stream.ts";
 import { answerOf, HostParameters, problemAnswers } from "./schemas.ts";
 
 export function hostRoutes(app: App, parts: ApiParts): void {
@@ -48,14 +48,16 @@ export function hostRoutes(app: App, parts: ApiParts): void {
     },
     async (request, reply) => {
       const host = await findHost(store, request.params.host);
-      const stream = openEventStream(reply, parts);
-      using _following = live.follow(host.id, {
-        dictionary: (dictionary) => stream.send({ event: "dictionary", data: dictionary }),
-        // A reader that cannot keep up misses samples, as a live view may; the newest counts.
-        sample: (at, values) =>
-          stream.writable && stream.send({ event: "sample", data: { at, values: [...values] } }),
+      await streamEvents(reply, parts, async (stream) => {
+        using _following = live.follow(host.id, {
+          dictionary: (dictionary) => stream.send({ event: "dictionary", data: dictionary }),
+          // A reader that cannot keep up misses samples, as a live view may; the newest counts.
+          sample: (at, values) => {
+            if (stream.writable) stream.send({ event: "sample", data: { at, values: [...values] } });
+          },
+        });
+        await stream.ended;
       });
-      await stream.ended;
     },
   );
 }

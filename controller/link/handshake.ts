@@ -24,7 +24,6 @@ export interface HandshakeParts {
 export interface Proven {
   readonly host: StoredHost;
   readonly facts: HostFacts;
-  readonly previousSession: string | undefined;
 }
 
 /**
@@ -60,7 +59,7 @@ export async function handshake(channel: Channel, parts: HandshakeParts): Promis
   };
   const id = await hostIdOf(hello.linkKey);
   const host = (await parts.store.hosts.get(id)) ?? (await join(id, hello, auth, facts, parts));
-  return { host, facts, previousSession: hello.previousSession };
+  return { host, facts };
 }
 
 async function join(

@@ -7,7 +7,6 @@ import { hex } from "../../protocol/bytes.ts";
 import { limits } from "../../protocol/limits.ts";
 import { subprotocol } from "../../protocol/messages.ts";
 import type { Random } from "../system.ts";
-import { pause } from "../system.ts";
 import { Channel } from "./channel.ts";
 import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
 import { Session, type SessionParts } from "./session.ts";
@@ -31,7 +30,6 @@ export interface LinkParts extends SessionParts, HandshakeParts {
 const unproven = { max: 512, maxOfAddress: 256 } as const;
 /** Agents that may return in a second, by the cost of a handshake on one core. */
 const agentsPerSecond = 200;
-const drainMs = 2000;
 
 export class LinkServer implements AsyncDisposable {
   readonly #parts: LinkParts;
@@ -84,14 +82,12 @@ export class LinkServer implements AsyncDisposable {
     this.#draining = true;
     const window = this.reconnectWindowMs;
     for (const channel of this.#channels) channel.close("drain", "the controller stops or restarts", window);
-    const gone = Promise.all(this.#serving);
-    await Promise.race([gone, pause(this.#parts.clock, drainMs)]);
-    await gone;
+    // A peer that does not answer is cut off after the channel's own grace.
+    await Promise.all(this.#serving);
   }
 
   #refusal(request: IncomingMessage, socket: Duplex): string | undefined {
-    const path = new URL(request.url ?? "/", "https://controller").pathname;
-    if (path !== "/v1/link") return "404 Not Found";
+    if (request.url !== "/v1/link") return "404 Not Found";
     const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
     if (!offered.includes(subprotocol)) return "400 Bad Request";
     if (!(socket instanceof TLSSocket)) return "400 Bad Request";

@@ -15,7 +15,7 @@ import {
 } from "../telemetry/live.ts";
 import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
-import { jsonResult } from "./json-result.ts";
+import { jsonSafe } from "./json-safe.ts";
 import type { LinkMeters } from "./meters.ts";
 
 export interface SessionParts {
@@ -44,7 +44,7 @@ export class Session {
   readonly instance: string;
   /** Host and port as the agent dialled us: how this controller is reached from there. */
   readonly authority: string;
-  /** What this session was offered or told to cancel. Grows with the commands of one connection only. */
+  /** The open commands that this session was offered, and told to cancel. */
   readonly offered = new Set<string>();
   readonly cancelled = new Set<string>();
   readonly #channel: Channel;
@@ -175,10 +175,7 @@ export class Session {
   }
 
   async #record(message: Extract<AgentMessage, { t: "record" }>): Promise<void> {
-    const body =
-      message.body.type === "result"
-        ? { ...message.body, result: jsonResult(message.body.result) }
-        : message.body;
+    const body = jsonSafe(message.body);
     const answer = await this.#parts.store.records.apply({
       host: this.host,
       instance: this.instance,
@@ -197,7 +194,12 @@ export class Session {
         { host: this.host, record: message.seq },
         `a record has no effect: ${answer.ignored}`,
       );
-    if (body.type === "result" || body.type === "refused") this.#parts.progress.delete(body.command);
+    if (body.type === "result" || body.type === "refused") {
+      this.#parts.progress.delete(body.command);
+      // Ended: it is offered no more, and needs no remembering. Only what is this host's was ever in here.
+      this.offered.delete(body.command);
+      this.cancelled.delete(body.command);
+    }
     this.#parts.meters.records += 1;
     this.#marks.records = answer.mark;
     this.#acknowledgeSoon();

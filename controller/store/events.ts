@@ -33,7 +33,7 @@ export function sqliteEvents(database: Database): { readonly store: EventStore; 
     },
     async after(index, limit) {
       const oldest = Number(database.one("select min(number) as oldest from events")?.oldest ?? newest() + 1);
-      if (index + 1 < oldest) return "gone";
+      if (index + 1 < oldest || index > newest()) return "gone";
       return database
         .all("select * from events where number > ? order by number limit ?", index, limit)
         .map(eventOfRow);

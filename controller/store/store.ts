@@ -227,7 +227,7 @@ export interface EventStore {
   append(event: Pick<ApiEvent, "topic" | "id" | "event">, at: number): Promise<void>;
   /** The highest index given out; 0 when there was no event. */
   newest(): Promise<number>;
-  /** Events after `index`, at most `limit`. `gone`: some of them are no longer kept. */
+  /** Events after `index`, at most `limit`. `gone`: some are no longer kept, or `index` was never given out. */
   after(index: number, limit: number): Promise<readonly ApiEvent[] | "gone">;
   /** Calls after each transaction that appended events. */
   follow(listener: () => void): Disposable;

@@ -52,9 +52,15 @@ export class Readings {
     return "applied";
   }
 
+  /** In the units that the names end with. */
   values(): number[] {
-    return this.series.map((series, index) => readingValue(this.#values[index]!, series));
+    return this.series.map((series, index) => finite(readingValue(this.#values[index]!, series)));
   }
+}
+
+// A host may choose a scale that takes a reading beyond what JSON's numbers hold.
+function finite(value: number): number {
+  return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, value));
 }
 
 export interface Follower {

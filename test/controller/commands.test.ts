@@ -1,6 +1,6 @@
 // Commands: taken once, offered to their host until it answers, ended once.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { CommandList, CommandView, Problem } from "../../protocol/api.ts";
+import type { CommandView, Problem } from "../../protocol/api.ts";
 import { textOf } from "../../protocol/bytes.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";
@@ -22,7 +22,7 @@ const offeredId = (offer: { document: Uint8Array }) =>
   (JSON.parse(textOf(offer.document)) as { id: string }).id;
 
 async function tell({ client }: Joined, first: number, ...bodies: RecordBody[]): Promise<void> {
-  bodies.forEach((body, i) => client.send({ t: "record", seq: first + i, at: 5000, body }));
+  for (const [i, body] of bodies.entries()) client.send({ t: "record", seq: first + i, at: 5000, body });
   while ((await client.next("ack")).records < first + bodies.length - 1);
 }
 async function leave({ client, host }: Joined): Promise<void> {
@@ -136,16 +136,6 @@ test("what waits is offered in order when its host comes, and again after a brok
   third.client[Symbol.dispose]();
 });
 
-test("what changes state gets the host's next generation, once; a read does not", async () => {
-  const joined = await newHost();
-  const root = "ab".repeat(32);
-  const fingerprintFree = documentOf(joined.host);
-  await submit(controller, fingerprintFree);
-  expect((await joined.client.next("offer")).generation).toBe(0);
-  joined.client[Symbol.dispose]();
-  void root;
-});
-
 test("a command that was never offered is cancelled at once", async () => {
   const joined = await newHost();
   await leave(joined);
@@ -238,7 +228,8 @@ test("bad documents are refused with their code and nothing is kept", async () =
   expect(tooLarge.status).toBe(400);
   expect((await controller.call("GET", `/v1/commands/${id}`)).status).toBe(404);
   expect(
-    (await controller.call<CommandList>("GET", `/v1/commands?host=${joined.host}`)).body.commands,
+    (await controller.call<{ commands: CommandView[] }>("GET", `/v1/commands?host=${joined.host}`)).body
+      .commands,
   ).toEqual([]);
   joined.client[Symbol.dispose]();
 });
@@ -255,7 +246,10 @@ test("commands are listed newest first, by host, state and number", async () => 
   });
   const list = async (query: string) =>
     (
-      await controller.call<CommandList>("GET", `/v1/commands?host=${joined.host.slice(0, 10)}&${query}`)
+      await controller.call<{ commands: CommandView[] }>(
+        "GET",
+        `/v1/commands?host=${joined.host.slice(0, 10)}&${query}`,
+      )
     ).body.commands.map(({ id }) => id);
   expect(await list("")).toEqual([ids[2], ids[1], ids[0]]);
   expect(await list("limit=1")).toEqual([ids[2]]);

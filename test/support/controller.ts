@@ -5,8 +5,7 @@ import { type RequestOptions, request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Controller, type ControllerParts, startController } from "../../controller/controller.ts";
-import { type Log, openLog, silentLog } from "../../controller/log.ts";
-import { systemClock } from "../../controller/system.ts";
+import { type Log, silentLog } from "../../controller/log.ts";
 import type { ClientFile, JoinTokenView } from "../../protocol/api.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 
@@ -25,6 +24,8 @@ export interface TestController extends AsyncDisposable {
   /** A request with the first token, unless `token` says another or null for none. */
   call<T>(method: string, path: string, options?: CallOptions): Promise<Answer<T>>;
   joinToken(options?: { ttlSeconds?: number; uses?: number }): Promise<string>;
+  /** Does something while it is stopped. */
+  offline<T>(action: () => Promise<T>): Promise<T>;
   /** Stops it and starts it again on the same directory. */
   restart(): Promise<void>;
 }
@@ -53,7 +54,7 @@ export async function testController(options: TestOptions = {}): Promise<TestCon
         telemetryHours: 24,
         logLevel: "silent",
       },
-      { ...options, log: options.log ?? (process.env.LOUD ? openLog("debug", systemClock) : silentLog) },
+      { ...options, log: options.log ?? silentLog },
     );
   let controller = await start();
   const readClient = async (): Promise<ClientFile> =>
@@ -75,6 +76,13 @@ export async function testController(options: TestOptions = {}): Promise<TestCon
       ...(body === undefined ? {} : { body }),
     });
   };
+  const offline = async <T>(action: () => Promise<T>): Promise<T> => {
+    await controller[Symbol.asyncDispose]();
+    const answer = await action();
+    controller = await start();
+    client = await readClient();
+    return answer;
+  };
   return {
     directory,
     call,
@@ -90,11 +98,8 @@ export async function testController(options: TestOptions = {}): Promise<TestCon
     async joinToken(wanted = {}) {
       return (await call<JoinTokenView>("POST", "/v1/join-tokens", { json: wanted })).body.token;
     },
-    async restart() {
-      await controller[Symbol.asyncDispose]();
-      controller = await start();
-      client = await readClient();
-    },
+    offline,
+    restart: () => offline(async () => {}),
     async [Symbol.asyncDispose]() {
       await controller[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });

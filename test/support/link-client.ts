@@ -1,7 +1,7 @@
 // An agent for tests: speaks the link protocol by protocol/ alone, well or, where a test wants it, badly.
 import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
-import type { TLSSocket } from "node:tls";
-import { WebSocket } from "ws";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
+import { type ClientOptions, WebSocket } from "ws";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { hostIdOf, linkProofBytes } from "../../protocol/link-proof.ts";
 import {
@@ -115,17 +115,11 @@ export async function openLink(
   address: LinkAddress,
   options: { readonly protocols?: string[] } = {},
 ): Promise<LinkClient> {
-  const socket = new WebSocket(
-    `${address.url.replace(/^https/, "wss")}/v1/link`,
-    options.protocols ?? [subprotocol],
-    {
-      ca: address.ca,
-      servername: tlsServerName,
-      minVersion: "TLSv1.3",
-      perMessageDeflate: false,
-      handshakeTimeout: 10_000,
-    },
-  );
+  const tls: ConnectionOptions = { ca: address.ca, servername: tlsServerName, minVersion: "TLSv1.3" };
+  // ws hands these on to tls.connect, which its typings do not know.
+  const settings = { ...tls, perMessageDeflate: false, handshakeTimeout: 10_000 } as ClientOptions;
+  const url = `${address.url.replace(/^https/, "wss")}/v1/link`;
+  const socket = new WebSocket(url, options.protocols ?? [subprotocol], settings);
   const client = new LinkClient(socket);
   await new Promise<void>((resolve, reject) => {
     socket.once("open", resolve);

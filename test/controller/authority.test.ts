@@ -1,0 +1,154 @@
+// The CA and the server's certificate: private, for ever, reissued for new names, and never to be imitated.
+import { execFileSync } from "node:child_process";
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { connect, createServer } from "node:tls";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { openAuthority, sha256OfCertificate } from "../../controller/authority.ts";
+import { openPrivateDirectory } from "../../controller/files.ts";
+import { systemRandom } from "../../controller/system.ts";
+import { tlsServerName } from "../../protocol/messages.ts";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "bedplate-authority-"));
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+const open = (names: string[] = []) => openAuthority(directory, names, systemRandom);
+const hasOpenssl = (() => {
+  try {
+    execFileSync("openssl", ["version"]);
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+test("it is made once, with keys that nobody else can read", async () => {
+  const first = await open(["10.1.2.3", "controller.example.org"]);
+  expect(await open(["10.1.2.3", "controller.example.org"])).toEqual(first);
+  for (const key of ["ca.key", "server.key"])
+    expect((await stat(join(directory, key))).mode & 0o777).toBe(0o600);
+  expect(first.caSha256).toBe(sha256OfCertificate(await readFile(join(directory, "ca.pem"), "utf8")));
+  const leaf = new X509Certificate(first.certificatePem);
+  expect(leaf.checkHost(tlsServerName)).toBe(tlsServerName);
+  expect(leaf.checkHost("controller.example.org")).toBeDefined();
+  expect(leaf.checkHost("other.example.org")).toBeUndefined();
+  expect([leaf.checkIP("127.0.0.1"), leaf.checkIP("10.1.2.3"), leaf.checkIP("10.1.2.4")]).toEqual([
+    "127.0.0.1",
+    "10.1.2.3",
+    undefined,
+  ]);
+  expect(leaf.ca).toBe(false);
+  expect(leaf.verify(new X509Certificate(first.caPem).publicKey)).toBe(true);
+});
+
+test("new names get a new server certificate of the same authority", async () => {
+  const before = await open();
+  const after = await open(["10.9.8.7"]);
+  expect(after.caPem).toBe(before.caPem);
+  expect(after.certificatePem).not.toBe(before.certificatePem);
+  expect(new X509Certificate(after.certificatePem).checkIP("10.9.8.7")).toBeDefined();
+  // A server certificate that lost its key, or has another's, is made again.
+  await rm(join(directory, "server.key"));
+  const mended = await open(["10.9.8.7"]);
+  expect(new X509Certificate(mended.certificatePem).checkPrivateKey(createPrivateKey(mended.keyPem))).toBe(
+    true,
+  );
+});
+
+test("a first start that was cut off in the middle is begun again; a lost key is not papered over", async () => {
+  await open();
+  await Promise.all(["ca.pem", "server.pem", "server.key"].map((name) => rm(join(directory, name))));
+  const again = await open();
+  expect(new X509Certificate(again.certificatePem).checkIssued(new X509Certificate(again.caPem))).toBe(true);
+  await rm(join(directory, "ca.key"));
+  await expect(open()).rejects.toMatchObject({ code: "state.unsafe" });
+});
+
+test("a key or directory that others can read is refused", async () => {
+  await open();
+  await chmod(join(directory, "ca.key"), 0o640);
+  await expect(open()).rejects.toMatchObject({ code: "state.unsafe" });
+  const loose = join(directory, "loose");
+  await mkdir(loose);
+  await chmod(loose, 0o750);
+  await expect(openPrivateDirectory(loose)).rejects.toMatchObject({
+    code: "state.unsafe",
+    hint: expect.stringContaining("chmod 700"),
+  });
+  await chmod(loose, 0o700);
+  await openPrivateDirectory(loose);
+  await openPrivateDirectory(join(directory, "made", "deep"));
+  expect((await stat(join(directory, "made", "deep"))).mode & 0o777).toBe(0o700);
+});
+
+test.runIf(hasOpenssl)("OpenSSL takes it strictly in 1971, 2000, 2040, 2051 and 9990", async () => {
+  await open();
+  for (const year of [1971, 2000, 2040, 2051, 9990]) {
+    const at = Date.UTC(year, 0, 1) / 1000;
+    const said = execFileSync(
+      "openssl",
+      [
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslserver",
+        "-verify_hostname",
+        tlsServerName,
+        "-attime",
+        `${at}`,
+        "-CAfile",
+        join(directory, "ca.pem"),
+        join(directory, "server.pem"),
+      ],
+      { encoding: "utf8" },
+    );
+    expect(said).toContain("OK");
+  }
+  const dates = new X509Certificate(await readFile(join(directory, "server.pem")));
+  expect([dates.validFrom, dates.validTo]).toEqual(["Jan  1 00:00:00 1970 GMT", "Dec 31 23:59:59 9999 GMT"]);
+});
+
+async function connectTo(server: { key: string; cert: string }, ca: string): Promise<string> {
+  const listener = createServer({ ...server, minVersion: "TLSv1.3" }, (socket) => socket.end());
+  listener.on("tlsClientError", () => {});
+  await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+  try {
+    const { port } = listener.address() as AddressInfo;
+    return await new Promise((resolve) => {
+      const socket = connect(
+        { port, host: "127.0.0.1", ca, servername: tlsServerName, minVersion: "TLSv1.3" },
+        () => {
+          resolve("connected");
+          socket.destroy();
+        },
+      );
+      socket.on("error", (error: Error & { code?: string }) => resolve(error.code ?? error.message));
+    });
+  } finally {
+    await new Promise((resolve) => listener.close(resolve));
+  }
+}
+
+test("a forged server certificate shown together with the true CA is refused", async () => {
+  const real = await open();
+  const forgerDirectory = join(directory, "forger");
+  await openPrivateDirectory(forgerDirectory);
+  // The forger's CA has the very same name; the chain it shows ends in the true certificate.
+  const forged = await openAuthority(forgerDirectory, [], systemRandom);
+  expect(await connectTo({ key: real.keyPem, cert: real.certificatePem }, real.caPem)).toBe("connected");
+  const chains = [
+    forged.certificatePem + real.caPem,
+    forged.certificatePem + forged.caPem + real.caPem,
+    forged.certificatePem + real.caPem + forged.caPem,
+    forged.certificatePem,
+  ];
+  for (const cert of chains) {
+    expect(await connectTo({ key: forged.keyPem, cert }, real.caPem)).not.toBe("connected");
+  }
+});

@@ -1,0 +1,125 @@
+// The reducer of a command's life: it only goes forward, ends once, and no order of events does harm.
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  type CommandEvent,
+  type CommandState,
+  eventOf,
+  historyMax,
+  newCommandState,
+  reduceCommand,
+} from "../../controller/commands/reduce.ts";
+import { isTerminal, operationStates } from "../../protocol/commands.ts";
+
+const command = "01890000-0000-7000-8000-000000000000";
+const result = (
+  outcome: "succeeded" | "failed" | "cancelled" | "timed-out" | "indeterminate",
+): CommandEvent => ({ type: "result", command, result: { outcome, startedAt: 1, endedAt: 2 } });
+const error = { code: "policy.denied", message: "No." };
+const run = (...events: CommandEvent[]) =>
+  events.reduce((state, event, i) => reduceCommand(state, event, 10 + i), newCommandState(1));
+const states = ({ history }: CommandState) => history.map(({ state }) => state);
+
+test("the straight life of a command", () => {
+  const end = run(
+    { type: "offered" },
+    { type: "received", command },
+    { type: "accepted", command },
+    { type: "running", command, run: 1 },
+    { type: "running", command, run: 2 },
+    result("succeeded"),
+  );
+  expect(states(end)).toEqual([
+    "waiting",
+    "offered",
+    "received",
+    "accepted",
+    "running",
+    "running",
+    "succeeded",
+  ]);
+  expect(end).toMatchObject({ runs: 2, updatedAt: 15, result: { outcome: "succeeded" } });
+});
+
+test("a refusal is a failed result with the refusal's error", () => {
+  expect(run({ type: "offered" }, { type: "refused", command, error })).toMatchObject({
+    state: "refused",
+    result: { outcome: "failed", error },
+  });
+});
+
+test("cancel and expiry end only what was never offered", () => {
+  expect(run({ type: "cancel" })).toMatchObject({
+    state: "cancelled",
+    result: { error: { code: "command.cancelled" } },
+  });
+  expect(run({ type: "expire" })).toMatchObject({
+    state: "failed",
+    result: { error: { code: "command.expired" } },
+  });
+  expect(run({ type: "offered" }, { type: "expire" })).toMatchObject({ state: "offered", result: null });
+  const asked = run(
+    { type: "offered" },
+    { type: "cancel" },
+    { type: "running", command, run: 1 },
+    { type: "cancel" },
+  );
+  expect(asked).toMatchObject({ state: "running", cancelRequestedAt: 11, result: null });
+});
+
+test("records out of order never take a command back", () => {
+  const late = run(
+    { type: "running", command, run: 2 },
+    { type: "received", command },
+    { type: "running", command, run: 1 },
+    { type: "offered" },
+  );
+  expect(late).toMatchObject({ state: "running", runs: 2 });
+  expect(states(late)).toEqual(["waiting", "running"]);
+});
+
+test("nothing changes nothing: the same object, and no event", () => {
+  const state = run({ type: "offered" });
+  expect(reduceCommand(state, { type: "offered" }, 99)).toBe(state);
+  expect(eventOf(state, state)).toBeUndefined();
+  expect(eventOf(newCommandState(0), state)).toBe("offered");
+});
+
+const anyEvent: fc.Arbitrary<CommandEvent> = fc.oneof(
+  fc.constantFrom<CommandEvent>(
+    { type: "offered" },
+    { type: "received", command },
+    { type: "accepted", command },
+    { type: "cancel" },
+    { type: "expire" },
+    { type: "refused", command, error },
+  ),
+  fc.nat(200).map((number): CommandEvent => ({ type: "running", command, run: number })),
+  fc
+    .constantFrom("succeeded", "failed", "cancelled", "timed-out", "indeterminate")
+    .map((outcome) => result(outcome as "failed")),
+);
+
+test("whatever comes in whatever order: states go forward, the end is kept, history stays bounded", () => {
+  fc.assert(
+    fc.property(fc.array(anyEvent, { maxLength: 300 }), (events) => {
+      let state = newCommandState(0);
+      for (const [i, event] of events.entries()) {
+        const next = reduceCommand(state, event, i);
+        if (isTerminal(state.state)) expect(next).toBe(state);
+        expect(operationStates.indexOf(next.state)).toBeGreaterThanOrEqual(
+          operationStates.indexOf(state.state),
+        );
+        expect(next.runs).toBeGreaterThanOrEqual(state.runs);
+        expect(isTerminal(next.state)).toBe(next.result !== null);
+        expect(next.history.length).toBeLessThanOrEqual(historyMax);
+        expect(next.history.at(-1)!.state).toBe(next.state);
+        expect(next.history[0]!.state).toBe("waiting");
+        // The same event again changes nothing.
+        expect(reduceCommand(next, event, i)).toBe(next);
+        state = next;
+      }
+    }),
+    { numRuns: 500 },
+  );
+});

@@ -1,0 +1,398 @@
+// What every store must do. Another backend joins by one more line in `stores`.
+import { mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openSqliteStore } from "../../controller/store/sqlite.ts";
+import { type JoinRequest, type NewCommand, type Store, storeLimits } from "../../controller/store/store.ts";
+import { utf8 } from "../../protocol/bytes.ts";
+import { newCommandId } from "../support/commands.ts";
+
+const stores: Record<string, (directory: string) => Promise<Store>> = {
+  sqlite: (directory) => openSqliteStore(join(directory, "controller.db")),
+};
+
+const idOf = (letter: string) => letter.repeat(64);
+const facts = { instance: "i1", bootId: "b1", hostname: "h1", agentVersion: "1" };
+const secretHash = new Uint8Array(32).fill(1);
+
+describe.each(Object.entries(stores))("%s", (_name, open) => {
+  let directory: string;
+  let store: Store;
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), "bedplate-store-"));
+    store = await open(directory);
+  });
+  afterEach(async () => {
+    await store[Symbol.asyncDispose]();
+    await rm(directory, { recursive: true, force: true });
+  });
+  const reopen = async () => {
+    await store[Symbol.asyncDispose]();
+    store = await open(directory);
+  };
+  const token = (id = "token-1", more = {}) =>
+    store.tokens.createJoinToken({ id, secretHash, createdAt: 0, expiresAt: 1000, uses: 1, ...more });
+  const join_ = (letter: string, more: Partial<JoinRequest> = {}) =>
+    store.hosts.join({
+      ...facts,
+      host: idOf(letter),
+      linkKey: new Uint8Array(32).fill(letter.charCodeAt(0)),
+      name: `host-${letter}`,
+      token: { id: "token-1", secretHash },
+      at: 10,
+      ...more,
+    });
+  const host = async (letter: string) => {
+    await token(`t-${letter}`);
+    await join_(letter, { token: { id: `t-${letter}`, secretHash } });
+    return idOf(letter);
+  };
+  const newCommand = (hostId: string, more: Partial<NewCommand> = {}): NewCommand => ({
+    id: newCommandId(),
+    host: hostId,
+    kind: "agent.ping",
+    mode: "apply",
+    document: utf8("{}"),
+    signatures: [],
+    notAfter: null,
+    at: 20,
+    ...more,
+  });
+  const told = async () => {
+    const events = await store.events.after(0, 1000);
+    return events === "gone" ? "gone" : events.map(({ topic, event }) => `${topic} ${event}`);
+  };
+
+  test("an empty store", async () => {
+    expect([
+      await store.epoch(),
+      await store.hosts.list(),
+      await store.events.newest(),
+      await store.events.after(0, 10),
+    ]).toEqual([1, [], 0, []]);
+    expect(await store.commands.list({ limit: 10 })).toEqual([]);
+    expect(await store.tokens.apiToken("x")).toBeUndefined();
+  });
+
+  test("a secret is made once", async () => {
+    const made = await store.secret("a", () => Uint8Array.of(1, 2));
+    await reopen();
+    expect(await store.secret("a", () => Uint8Array.of(9))).toEqual(made);
+    expect(await store.secret("b", () => Uint8Array.of(9))).toEqual(Uint8Array.of(9));
+  });
+
+  test("a join token binds to the first key, answers it again, and refuses others", async () => {
+    await token();
+    expect((await join_("a")).status).toBe("joined");
+    expect((await join_("a")).status).toBe("known");
+    expect((await join_("a", { at: 5000 })).status).toBe("known");
+    expect(await join_("b")).toEqual({ status: "token-used" });
+    expect(await join_("b", { token: { id: "token-1", secretHash: new Uint8Array(32) } })).toEqual({
+      status: "token-invalid",
+    });
+    expect(await join_("b", { token: { id: "token-9", secretHash } })).toEqual({ status: "token-invalid" });
+    await token("token-2", { uses: 2 });
+    const second = { token: { id: "token-2", secretHash } };
+    expect(await join_("b", { ...second, at: 1000 })).toEqual({ status: "token-expired" });
+    expect((await join_("b", second)).status).toBe("joined");
+    expect((await join_("c", second)).status).toBe("joined");
+    expect(await join_("d", second)).toEqual({ status: "token-used" });
+    await reopen();
+    expect(await join_("e")).toEqual({ status: "token-used" });
+    expect((await store.hosts.list()).map(({ id }) => id[0])).toEqual(["a", "b", "c"]);
+    expect(await told()).toEqual(["host joined", "host joined", "host joined"]);
+  });
+
+  test("names stay unique and hosts are found by id, prefix and name", async () => {
+    await token("token-1", { uses: 9 });
+    await join_("a", { name: "same" });
+    await join_("b", { name: "same" });
+    const near = `${"a".repeat(63)}b`;
+    await join_("c", { name: "near", host: near });
+    expect((await store.hosts.list()).map(({ name }) => name)).toEqual(["near", "same", "same-bbbbbb"]);
+    const find = async (reference: string) => (await store.hosts.find(reference)).map(({ name }) => name);
+    expect(await find(idOf("a"))).toEqual(["same"]);
+    expect(await find("same")).toEqual(["same"]);
+    expect((await find("aaaaaa")).sort()).toEqual(["near", "same"]);
+    expect(await find("bbbbbb")).toEqual(["same-bbbbbb"]);
+    expect(await find("bbbbb")).toEqual([]);
+    expect(await find("f".repeat(10))).toEqual([]);
+    expect(await find("%")).toEqual([]);
+  });
+
+  test("sessions: the newest counts, and a restart forgets them", async () => {
+    const id = await host("a");
+    expect(await store.hosts.connected(id, "s1", facts, 100)).toEqual({ records: 0, samples: 0 });
+    await store.hosts.connected(id, "s2", { ...facts, bootId: "b2" }, 110);
+    await store.hosts.disconnected(id, "s1", 120);
+    expect(await store.hosts.get(id)).toMatchObject({
+      online: true,
+      changedAt: 100,
+      lastSeenAt: 110,
+      bootId: "b2",
+    });
+    await store.hosts.disconnected(id, "s2", 130);
+    expect(await store.hosts.get(id)).toMatchObject({ online: false, changedAt: 130, lastSeenAt: 130 });
+    await store.hosts.connected(id, "s3", facts, 140);
+    await store.telemetry.append({
+      batches: [],
+      seen: [{ host: id, at: 150, clockOffsetMs: -7 }],
+      progressed: [],
+      at: 150,
+    });
+    await reopen();
+    await store.hosts.forgetSessions();
+    expect(await store.hosts.get(id)).toMatchObject({
+      online: false,
+      changedAt: 150,
+      lastSeenAt: 150,
+      clockOffsetMs: -7,
+    });
+    expect(await told()).toEqual([
+      "host joined",
+      "host online",
+      "host online",
+      "host offline",
+      "host online",
+      "host offline",
+    ]);
+  });
+
+  test("records: the effect and the mark together, each once, none after a hole", async () => {
+    const id = await host("a");
+    const other = await host("b");
+    const { command } = (await store.commands.create(newCommand(id))) as { command: { id: string } };
+    const apply = (seq: number, body: object, hostId = id, instance = "i1") =>
+      store.records.apply({ host: hostId, instance, seq, at: 30, body: body as never });
+    expect(await apply(1, { type: "received", command: command.id })).toEqual({ status: "stored", mark: 1 });
+    expect(await apply(1, { type: "received", command: command.id })).toEqual({ status: "known", mark: 1 });
+    expect(await apply(3, { type: "gap", from: 1, to: 2, count: 2 })).toEqual({ status: "hole", mark: 1 });
+    expect((await apply(2, { type: "gap", from: 1, to: 2, count: 2 })).mark).toBe(2);
+    expect((await store.hosts.get(id))!.gaps).toBe(1);
+    expect(await apply(1, { type: "running", command: command.id, run: 1 }, other)).toMatchObject({
+      status: "stored",
+      ignored: expect.stringContaining("another host"),
+    });
+    expect(await apply(3, { type: "running", command: newCommandId(), run: 1 })).toMatchObject({
+      status: "stored",
+      ignored: expect.stringContaining("not known"),
+    });
+    expect((await store.commands.get(command.id))!.state).toBe("received");
+    expect((await apply(1, { type: "gap", from: 1, to: 1, count: 1 }, id, "i2")).mark).toBe(1);
+    await reopen();
+    expect(await store.hosts.connected(id, "s", facts, 40)).toEqual({ records: 3, samples: 0 });
+    expect(
+      await apply(4, {
+        type: "result",
+        command: command.id,
+        result: { outcome: "succeeded", startedAt: 0, endedAt: 1, output: { x: [1] } },
+      }),
+    ).toMatchObject({ status: "stored" });
+    expect(await store.commands.get(command.id)).toMatchObject({
+      state: "succeeded",
+      result: { output: { x: [1] } },
+    });
+  });
+
+  test("marks of old instances are forgotten beyond a bound, the newest kept", async () => {
+    const id = await host("a");
+    for (let i = 0; i < storeLimits.instancesMax + 3; i++) {
+      await store.hosts.connected(id, `s${i}`, { ...facts, instance: `i${i}` }, 100 + i);
+      await store.records.apply({
+        host: id,
+        instance: `i${i}`,
+        seq: 1,
+        at: 100 + i,
+        body: { type: "gap", from: 1, to: 1, count: 1 },
+      });
+    }
+    expect((await store.hosts.connected(id, "s", { ...facts, instance: "i5" }, 200)).records).toBe(1);
+    expect((await store.hosts.connected(id, "s", { ...facts, instance: "i0" }, 201)).records).toBe(0);
+  });
+
+  test("commands: the same again is known, other bytes conflict, too many open ones are full", async () => {
+    const id = await host("a");
+    const wanted = newCommand(id, { document: utf8('{"a":1}'), signatures: ["s"] });
+    const created = await store.commands.create(wanted);
+    expect(created).toMatchObject({
+      status: "created",
+      command: { state: "waiting", generation: null, signatures: ["s"], document: wanted.document },
+    });
+    expect((await store.commands.create(wanted)).status).toBe("known");
+    expect((await store.commands.create({ ...wanted, document: utf8('{"a": 1}') })).status).toBe("conflict");
+    for (let i = 1; i < storeLimits.openCommandsMax; i++) await store.commands.create(newCommand(id));
+    expect((await store.commands.create(newCommand(id))).status).toBe("full");
+    await store.commands.apply(wanted.id, { type: "cancel" }, 30);
+    expect((await store.commands.create(newCommand(id))).status).toBe("created");
+    expect((await store.commands.open(id)).length).toBe(storeLimits.openCommandsMax);
+    expect((await store.commands.counts()).get("waiting")).toBe(storeLimits.openCommandsMax);
+  });
+
+  test("offers: a generation for what changes state, once, by compare-and-set; none for what ended", async () => {
+    const id = await host("a");
+    const deploy = { kind: "image.deploy", mode: "apply" };
+    const [read, first, plan, second] = [
+      newCommand(id),
+      newCommand(id, deploy),
+      newCommand(id, { kind: "image.deploy", mode: "plan" }),
+      newCommand(id, deploy),
+    ];
+    for (const command of [read, first, plan, second]) await store.commands.create(command);
+    const offer = async (command: NewCommand) => (await store.commands.offer(command.id, 50))?.generation;
+    expect([
+      await offer(read),
+      await offer(first),
+      await offer(plan),
+      await offer(second),
+      await offer(first),
+    ]).toEqual([0, 1, 1, 2, 1]);
+    expect((await store.hosts.get(id))!.generation).toBe(2);
+    await store.records.apply({
+      host: id,
+      instance: "i1",
+      seq: 1,
+      at: 60,
+      body: { type: "refused", command: first.id, error: { code: "policy.denied", message: "No." } },
+    });
+    expect(await offer(first)).toBeUndefined();
+    expect((await store.commands.open(id)).map((command) => command.id)).toEqual([
+      read.id,
+      plan.id,
+      second.id,
+    ]);
+  });
+
+  test("commands that wait past their limit are told, others not", async () => {
+    const id = await host("a");
+    const [late, later, offered] = [
+      newCommand(id, { notAfter: 100 }),
+      newCommand(id, { notAfter: 200 }),
+      newCommand(id, { notAfter: 100 }),
+    ];
+    for (const command of [late, later, offered, newCommand(id)]) await store.commands.create(command);
+    await store.commands.offer(offered.id, 50);
+    expect(await store.commands.expired(100)).toEqual([]);
+    expect(await store.commands.expired(101)).toEqual([late.id]);
+  });
+
+  test("telemetry: as received, with its dictionary, counted once, pruned by minute, bounded", async () => {
+    const id = await host("a");
+    const minute = 60_000;
+    await store.hosts.connected(id, "s", facts, 0);
+    // Every byte value, so that none is taken for text.
+    const bytes = (salt: number) => Uint8Array.from({ length: 512 }, (_, i) => (i + salt) & 0xff);
+    const one = await store.telemetry.dictionary(id, bytes(1), 3, 5);
+    const two = await store.telemetry.dictionary(id, bytes(2), 4, 5);
+    expect(await store.telemetry.dictionary(id, bytes(1), 3, 6)).toBe(one);
+    const batch = (seq: number, at: number, dictionary: number) => ({
+      host: id,
+      instance: "i1",
+      seq,
+      at,
+      dictionary,
+      frame: bytes(seq),
+    });
+    const append = (...batches: ReturnType<typeof batch>[]) =>
+      store.telemetry.append({ batches, seen: [], progressed: [], at: 0 });
+    await append(batch(1, 10, one), batch(2, 20, one));
+    await append(batch(3, 30, two), batch(4, minute + 1, two));
+    await reopen();
+    const read = async (from: number, to: number) =>
+      (await store.telemetry.read(id, { from, to })).map(({ dictionary, frame }) => [dictionary[0], frame]);
+    expect(await read(0, 0)).toEqual([
+      [1, bytes(1)],
+      [1, bytes(2)],
+      [2, bytes(3)],
+    ]);
+    expect(await read(0, 9)).toHaveLength(4);
+    expect(await store.hosts.get(id)).toMatchObject({
+      batches: 4,
+      series: 3,
+      gaps: 0,
+      lastBatchAt: minute + 1,
+    });
+    expect(await store.hosts.connected(id, "s", facts, 0)).toEqual({ records: 0, samples: 4 });
+    await store.telemetry.prune(1);
+    expect(await read(0, 9)).toEqual([[2, bytes(4)]]);
+    await append({ ...batch(5, minute + 2, two), frame: new Uint8Array(storeLimits.minuteBytesMax) });
+    expect(await read(0, 9)).toHaveLength(1);
+    expect(await store.hosts.get(id)).toMatchObject({ batches: 4, gaps: 1 });
+  });
+
+  test("events: told after the transaction, by index, until pruned; an index is never given twice", async () => {
+    let calls = 0;
+    {
+      using _following = store.events.follow(() => calls++);
+      await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
+      expect(calls).toBe(1);
+    }
+    await store.telemetry.append({ batches: [], seen: [], progressed: ["c1", "c2"], at: 2 });
+    expect(calls).toBe(1);
+    expect(await store.events.after(1, 10)).toEqual([
+      { index: 2, at: 2, topic: "command", id: "c1", event: "progress" },
+      { index: 3, at: 2, topic: "command", id: "c2", event: "progress" },
+    ]);
+    expect(await store.events.after(3, 10)).toEqual([]);
+    expect(await store.events.after(4, 10)).toBe("gone");
+    await store.events.prune(1);
+    expect([await store.events.after(0, 10), await store.events.after(1, 10)]).toEqual(["gone", "gone"]);
+    expect(await store.events.after(2, 10)).toHaveLength(1);
+    await store.events.prune(0);
+    await reopen();
+    expect(await store.events.newest()).toBe(3);
+    expect(await store.events.after(3, 10)).toEqual([]);
+    await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
+    expect(await store.events.newest()).toBe(4);
+  });
+
+  test("a failed transaction leaves nothing behind and tells nobody", async () => {
+    let calls = 0;
+    using _following = store.events.follow(() => calls++);
+    const bad = {
+      host: "no-such-host",
+      instance: "i",
+      seq: 1,
+      at: 0,
+      dictionary: 1,
+      frame: Uint8Array.of(1),
+    };
+    await expect(
+      store.telemetry.append({ batches: [bad], seen: [], progressed: ["c"], at: 1 }),
+    ).rejects.toThrow();
+    expect([calls, await store.events.newest()]).toEqual([0, 0]);
+    await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
+    expect(calls).toBe(1);
+  });
+
+  test("API tokens", async () => {
+    const token = {
+      id: "t",
+      hash: Uint8Array.of(1, 2),
+      scope: "operate" as const,
+      label: "l",
+      createdAt: 1,
+      expiresAt: null,
+    };
+    await store.tokens.createApiToken(token);
+    await reopen();
+    expect(await store.tokens.apiToken("t")).toEqual(token);
+  });
+
+  test("a second one on the same directory is refused", async () => {
+    await expect(open(directory)).rejects.toMatchObject({ code: "state.in-use" });
+  });
+});
+
+test("sqlite: the file is private, and one of a newer version is left alone", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bedplate-store-"));
+  const path = join(directory, "controller.db");
+  await (await openSqliteStore(path))[Symbol.asyncDispose]();
+  expect((await stat(path)).mode & 0o777).toBe(0o600);
+  const database = new DatabaseSync(path);
+  database.exec("pragma user_version = 1000");
+  database.close();
+  await expect(openSqliteStore(path)).rejects.toMatchObject({ code: "state.newer" });
+  await rm(directory, { recursive: true });
+});
