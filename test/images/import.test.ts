@@ -1,7 +1,7 @@
 // Importing: every format and edge gives b3sum's root, and whatever goes wrong leaves the store as it was.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmod, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -245,6 +245,10 @@ describe("cut, damaged and followed by garbage", () => {
     ["a flipped bit in zstd", flip(zst)],
     ["garbage after gzip", Buffer.concat([gz, Buffer.from("garbage")])],
     ["garbage after gzip's padding", Buffer.concat([gz, new Uint8Array(1_000_000), Buffer.from("garbage")])],
+    [
+      "garbage long after gzip's end",
+      Buffer.concat([gzipSync(content(100)), new Uint8Array(16 * mib), Buffer.from("garbage")]),
+    ],
     ["garbage after zstd", Buffer.concat([zst, Buffer.from("garbage")])],
   ])("%s is corrupt", async (_, bytes) => {
     expect((await failure(bytes)).code).toBe("image.corrupt");
@@ -402,8 +406,12 @@ describe("stopped half-way", () => {
   test("a file that changes meanwhile", async () => {
     await withInput(content(8 * mib), async ({ options, store }) => {
       let changed: Promise<void> | undefined;
+      const change = async () => {
+        await using file = await open(options.input, "r+");
+        await file.write(Uint8Array.of(1), 0, 1, 8 * mib - 1);
+      };
       const onProgress = () => {
-        changed ??= writeFile(options.input, content(8 * mib, 9));
+        changed ??= change();
       };
       expect(await codeOf(importImage({ ...options, onProgress }))).toBe("file.changed");
       await changed;
