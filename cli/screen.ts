@@ -59,10 +59,10 @@ export function openScreen({ streams, onQuit, onResize }: ScreenOptions): Screen
   }
   return {
     get width() {
-      return output.columns ?? 80;
+      return output.columns || 80;
     },
     get height() {
-      return output.rows ?? 24;
+      return output.rows || 24;
     },
     draw(lines) {
       output.write(`${home}${lines.map((line) => `${line}${clearLine}`).join("\r\n")}${clearBelow}`);

@@ -39,7 +39,10 @@ export function openTerminal({ json, lines = false }: TerminalOptions): Terminal
     interactive: !json && stdin.isTTY === true && stderr.isTTY === true,
     fancy:
       !json && stdout.isTTY === true && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb",
-    columns: stderr.columns ?? 100,
+    get columns() {
+      // A terminal that does not know its size says 0.
+      return stderr.columns || 100;
+    },
     print(text) {
       if (json) return;
       clear();
@@ -57,7 +60,8 @@ export function openTerminal({ json, lines = false }: TerminalOptions): Terminal
       if (json || stderr.isTTY !== true) return;
       clear();
       if (text === "") return;
-      stderr.write(text);
+      // What is wrapped could not be taken away again.
+      stderr.write(text.slice(0, (stderr.columns || 100) - 1));
       statusShown = true;
     },
     fail(error, extra = {}) {

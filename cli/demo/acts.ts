@@ -308,7 +308,11 @@ export async function killedExecutorAct(play: Play, image: ImageView, disk: Demo
     );
     story.gap();
     prove(play, times >= 1 && view.runs >= 2, "the agent resumed it");
-    prove(play, groupsKept + groupsRechecked > 0, "it went on where its journal ended, not at the beginning");
+    prove(
+      play,
+      output.bytesWritten < storedBytes,
+      `it went on instead of beginning anew: ${formatBytes(output.bytesWritten)} of ${formatBytes(storedBytes)} were left to write`,
+    );
     prove(
       play,
       output.readback.root === image.root,

@@ -291,7 +291,7 @@ test("an agent does not load the controller's server", async () => {
   const hook = join(directory, "hook.mjs");
   await writeFile(
     hook,
-    'import { registerHooks } from "node:module"; registerHooks({ resolve(name, context, next) { if (/^fastify$|@peculiar|\\/controller\\//.test(name)) throw new Error(`loaded ${name}`); return next(name, context); } });',
+    'import { registerHooks } from "node:module"; registerHooks({ resolve(name, context, next) { if (/^fastify$|@peculiar|\\/controller\\//.test(name)) throw new Error("loaded " + name); return next(name, context); } });',
   );
   const run = await bedplate(["agent", "--config", file, "--check"], { NODE_OPTIONS: `--import=${hook}` });
   expect(run.code, run.stderr).toBe(0);
