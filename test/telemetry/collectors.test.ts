@@ -208,6 +208,7 @@ describe("a pasted sample", () => {
 describe("what could be taken for something else", () => {
   test("an interface or disk whose name is a number has no series: it could change without the shape changing", () => {
     expect(readingsOf(network, "  42: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n", meter)).toEqual({});
+    expect(readingsOf(network, "  42: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15\n", meter)).toEqual({});
     expect(readingsOf(network, "  a,1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n", meter)).toEqual({});
     expect(readingsOf(disks, "  8 0 7 1 2 3 4 5 6 7 8 9 10 11\n", meter)).toEqual({});
   });

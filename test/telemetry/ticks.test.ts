@@ -57,6 +57,13 @@ test("a tick that would come more than half an interval late is left out and cou
   ]);
 });
 
+test("six tenths of an interval late is too late, four tenths is not", async () => {
+  const at = async (workMs: number) =>
+    (await run({ untilMs: 3000, work: (k) => (k === 0 ? workMs : 0) })).map((one) => one.at);
+  expect(await at(1400)).toEqual([0, 1400, 2000]);
+  expect(await at(1600)).toEqual([0, 2000]);
+});
+
 test("an aborted sleep ends it; another failure of the clock does not pass in silence", async () => {
   const stop = new AbortController();
   const clock = (error: () => Error) => ({ monotonic: () => 0, sleep: () => Promise.reject(error()) });
