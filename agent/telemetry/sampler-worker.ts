@@ -1,6 +1,7 @@
 // The agent's one telemetry thread: samples at each tick and posts the encoded readings to the main thread.
 import { parentPort, workerData } from "node:worker_threads";
-import { createMeter } from "../../assembly/index.ts";
+// Not by the index: that would load the hashing and piscina into this thread.
+import { createMeter } from "../../assembly/meter.ts";
 import { assert } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { kernelFilesUnder } from "../host/kernel-files.ts";
