@@ -1,7 +1,7 @@
 // The CA and the server's certificate: private, for ever, reissued for new names, and never to be imitated.
 import { execFileSync } from "node:child_process";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { chmod, mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -55,6 +55,8 @@ test("new names get a new server certificate of the same authority", async () =>
   expect(new X509Certificate(after.certificatePem).checkIP("10.9.8.7")).toBeDefined();
   // A server certificate that lost its key, or has another's, is made again.
   await rm(join(directory, "server.key"));
+  await open(["10.9.8.7"]);
+  await copyFile(join(directory, "ca.key"), join(directory, "server.key"));
   const mended = await open(["10.9.8.7"]);
   expect(new X509Certificate(mended.certificatePem).checkPrivateKey(createPrivateKey(mended.keyPem))).toBe(
     true,

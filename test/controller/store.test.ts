@@ -361,6 +361,11 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     await expect(
       store.telemetry.append({ batches: [bad], seen: [], progressed: ["c"], at: 1 }),
     ).rejects.toThrow();
+    // The second one fails when the first is appended already.
+    const halfWay = { batches: [], seen: [], progressed: ["c", null as never], at: 1 };
+    await expect(store.telemetry.append(halfWay)).rejects.toThrow();
+    await store.commands.counts();
+    await store.hosts.forgetSessions();
     expect([calls, await store.events.newest()]).toEqual([0, 0]);
     await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
     expect(calls).toBe(1);

@@ -117,7 +117,7 @@ export async function openLink(
 ): Promise<LinkClient> {
   const tls: ConnectionOptions = { ca: address.ca, servername: tlsServerName, minVersion: "TLSv1.3" };
   // ws hands these on to tls.connect, which its typings do not know.
-  const settings = { ...tls, perMessageDeflate: false, handshakeTimeout: 10_000 } as ClientOptions;
+  const settings: ClientOptions = { ...(tls as object), perMessageDeflate: false, handshakeTimeout: 10_000 };
   const url = `${address.url.replace(/^https/, "wss")}/v1/link`;
   const socket = new WebSocket(url, options.protocols ?? [subprotocol], settings);
   const client = new LinkClient(socket);
