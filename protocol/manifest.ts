@@ -3,11 +3,11 @@ import Type from "typebox";
 import { hex } from "./bytes.ts";
 import { assert, BedplateError } from "./errors.ts";
 import { decodeFrame, encodeFrame } from "./frames.ts";
+import { digestBytes, groupBytes, groupCount } from "./groups.ts";
 import { limits } from "./limits.ts";
 import { Bytes, checker, FixedBytes, Name } from "./schema.ts";
 
-export const groupBytes = 1 << 20;
-export const digestBytes = 32;
+export { digestBytes, groupBytes, groupCount, groupLength } from "./groups.ts";
 
 export interface Manifest {
   /** The raw image, at most 2^53-1. */
@@ -41,15 +41,6 @@ const Wire = Type.Object({
   importedFrom: Type.String({ maxLength: 64 }),
 });
 const check = checker(Wire, "image.bad-manifest", "manifest");
-
-export function groupCount(sizeBytes: number): number {
-  return Math.ceil(sizeBytes / groupBytes);
-}
-
-/** Bytes of group `group`: 1 MiB, or what is left in the last one. */
-export function groupLength(sizeBytes: number, group: number): number {
-  return Math.min(groupBytes, sizeBytes - group * groupBytes);
-}
 
 export function groupDigest(manifest: Manifest, group: number): Uint8Array {
   return manifest.groups.subarray(group * digestBytes, (group + 1) * digestBytes);

@@ -16,13 +16,10 @@ import {
   UnixMs,
 } from "./schema.ts";
 
+export { exporter, tlsServerName } from "./tls.ts";
+
 export const subprotocol = "bedplate.v1";
 export const protocolVersion = 1;
-/** The TLS server name every controller's certificate carries, whatever its address. */
-export const tlsServerName = "controller.bedplate.internal";
-/** The TLS exporter label (RFC 9266) and length that bind a proof to its connection. */
-export const exporter = { label: "EXPORTER-Channel-Binding", bytes: 32 } as const;
-
 const Nonce = FixedBytes(32);
 const Version = Type.String({ maxLength: 64 });
 

@@ -6,7 +6,8 @@ import type { Disk } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { type DirectFile, openDisk } from "../devices/direct-file.ts";
-import { fetchManifest, openConnections } from "../devices/image-source.ts";
+import { openConnections } from "../devices/image-source.ts";
+import { fetchManifest } from "../devices/manifest-source.ts";
 import type { CommandContext } from "./command.ts";
 
 /** A frame of zstd is a little larger than what it holds when that does not compress (ZSTD_COMPRESSBOUND and headers). */

@@ -78,7 +78,9 @@ async function apply(
     window: windows[0]!,
   });
   if (!open.direct)
-    context.log(`${disk.path}: its file system takes no direct reads; the read-back may come from the page cache`);
+    context.log(
+      `${disk.path}: its file system takes no direct reads; the read-back may come from the page cache`,
+    );
   const unlocked = await lockDisk(open, host.processes, signal);
   if (unlocked !== undefined) context.log(unlocked);
   requireSameOpenDisk(open, listed, selector, context);

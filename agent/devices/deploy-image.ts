@@ -13,10 +13,11 @@ import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import { sourcesOf } from "./frame-stream.ts";
 import type { Work } from "./group-work.ts";
-import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, shareImage, slots } from "./image-job.ts";
+import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
 import { type ImageRun, startImageRun } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
 import { loadFirstGroup, markInProgress, showsOwnMark, type Target, writeFirstGroup } from "./seal.ts";
+import { shareImage } from "./share-image.ts";
 
 /** What the operation remembers across its runs. Each change is durable when its method returns. */
 export interface DeployJournal {

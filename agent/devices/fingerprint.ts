@@ -3,7 +3,7 @@ import { createStreamHasher } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
+import { groupBytes } from "../../protocol/groups.ts";
 import { type OpenDisk, readFully } from "./direct-file.ts";
 
 /** Who the disk is: the same on every resume, also after a reboot. */

@@ -1,9 +1,9 @@
 // What a worker does with one group: read it from the disk, compare it, decode and verify a frame, write it.
 import { zstdDecompressSync } from "node:zlib";
-import type { GroupKernel } from "../../assembly/index.ts";
+import type { GroupKernel } from "../../assembly/group-kernel.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupBytes, groupCount } from "../../protocol/manifest.ts";
+import { groupBytes, groupCount } from "../../protocol/groups.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
 import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
@@ -63,7 +63,7 @@ export function decodeFrame(
 ): BedplateError | undefined {
   const { job, kernel } = work;
   const { length, padded } = extentOf(job, group);
-  let decoded: Uint8Array;
+  let decoded: Uint8Array<ArrayBuffer>;
   try {
     decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize: Math.max(64, length) });
   } catch (cause) {
@@ -73,6 +73,8 @@ export function decodeFrame(
     return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
   const target = kernel.windows[window]!;
   target.set(decoded);
+  // Given back at once: a MiB of garbage a group would wait for the collector, tens of MiB in each worker.
+  decoded.buffer.transfer(0);
   target.fill(0, length, padded);
   const found = digestOfWindow(work, group, window);
   if (equalBytes(found, digestOf(job.shared, group))) return undefined;

@@ -1,13 +1,6 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
-import type { CompiledKernel } from "../../assembly/index.ts";
-import { assert } from "../../protocol/errors.ts";
-import {
-  digestBytes,
-  frameOffsets,
-  groupCount,
-  groupLength,
-  type Manifest,
-} from "../../protocol/manifest.ts";
+import type { CompiledKernel } from "../../assembly/load.ts";
+import { digestBytes, groupLength } from "../../protocol/groups.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { paddedBytes } from "./guards.ts";
@@ -59,26 +52,6 @@ export interface ImageJob {
   readonly kernel: CompiledKernel;
   readonly sources: readonly ImageSource[];
   readonly ca: string;
-}
-
-export function shareImage(manifest: Manifest): SharedImage {
-  const count = groupCount(manifest.sizeBytes);
-  // Claims overshoot the end by some groups for each worker.
-  assert(count < 2 ** 30, "a group's number fits the claim counter");
-  const shared: SharedImage = {
-    control: new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length)),
-    counts: new BigInt64Array(new SharedArrayBuffer(8 * Object.keys(counters).length)),
-    good: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
-    found: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
-    wrong: new Int32Array(new SharedArrayBuffer(4 * wrongGroupsMax)),
-    digests: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
-    frameBytes: new Uint32Array(new SharedArrayBuffer(4 * count)),
-    frameStarts: new Float64Array(new SharedArrayBuffer(8 * (count + 1))),
-  };
-  shared.digests.set(manifest.groups);
-  shared.frameBytes.set(manifest.frameBytes);
-  shared.frameStarts.set(frameOffsets(manifest));
-  return shared;
 }
 
 export function isGood(shared: SharedImage, group: number): boolean {

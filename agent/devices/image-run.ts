@@ -47,6 +47,8 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
     minThreads: jobs,
     maxThreads: jobs,
+    // What a worker throws away (pieces of transfers) is collected early: 80 MB less for two, measured on 512 MiB.
+    resourceLimits: { maxYoungGenerationSizeMb: 2 },
     // One job a worker and phase: a worker need not block for the next one.
     atomics: "disabled",
   });

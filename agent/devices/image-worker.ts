@@ -1,5 +1,6 @@
 // The worker of an image operation: takes groups until none is left, in WebAssembly memory of its own.
-import { groupKernelOf } from "../../assembly/index.ts";
+// Not by assembly/index.ts: what else that loads would cost each worker some MiB.
+import { groupKernelOf } from "../../assembly/group-kernel.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemRandom } from "../host/random.ts";

@@ -1,5 +1,5 @@
 // The in-progress marker: the first MiB of a disk while an image is written to it. It boots nothing, and says whose it is.
-import { groupBytes } from "../../protocol/manifest.ts";
+import { groupBytes } from "../../protocol/groups.ts";
 
 /** The text stands in the first sector alone, so that a power cut cannot tear it. */
 const markerTextBytes = 512;

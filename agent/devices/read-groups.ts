@@ -1,7 +1,7 @@
 // The reading phases of one worker: reads groups back from the disk, compares them, and may repair a wrong one once.
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { digestBytes, groupBytes, groupCount } from "../../protocol/manifest.ts";
+import { digestBytes, groupBytes, groupCount } from "../../protocol/groups.ts";
 import { syncDisk } from "./direct-file.ts";
 import { frames } from "./frame-stream.ts";
 import {

@@ -1,7 +1,7 @@
 // The first and the last writes of a deploy: the in-progress marker, and at the very end the real first MiB.
 import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
+import { groupBytes } from "../../protocol/groups.ts";
 import { type OpenDisk, readFully, syncDisk, writeFully } from "./direct-file.ts";
 import type { Work } from "./group-work.ts";
 import { paddedBytes } from "./guards.ts";

@@ -5,8 +5,9 @@ import type { VerifyOutput } from "../../protocol/commands.ts";
 import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
 import type { OpenDisk } from "./direct-file.ts";
-import { countOf, shareImage, slots, wrongGroupsMax } from "./image-job.ts";
+import { countOf, slots, wrongGroupsMax } from "./image-job.ts";
 import { startImageRun } from "./image-run.ts";
+import { shareImage } from "./share-image.ts";
 
 export interface VerifyRequest {
   readonly manifest: Manifest;

@@ -1,6 +1,6 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
 
-import { groupCount } from "../../protocol/manifest.ts";
+import { groupCount } from "../../protocol/groups.ts";
 import { type Frame, type FrameAt, frames } from "./frame-stream.ts";
 import {
   decodeFrame,

@@ -113,10 +113,10 @@ async function untilJournalled(id: string, groups: number): Promise<void> {
     try {
       using database = new DatabaseSync(`${host.stateDirectory}/journal.db`, { readOnly: true });
       const row = database.prepare("SELECT value FROM notes WHERE operation = ? AND name = 'good'").get(id);
-      const bits = [...((row?.["value"] as Uint8Array | undefined) ?? []).subarray(8)].reduce(
-        (sum, byte) => sum + byte.toString(2).replaceAll("0", "").length,
-        0,
-      );
+      const good = (row?.value ?? new Uint8Array(8)) as Uint8Array;
+      const bits = good
+        .subarray(8)
+        .reduce((sum, byte) => sum + byte.toString(2).replaceAll("0", "").length, 0);
       if (bits >= groups) return;
     } catch {
       // The journal may be busy.
@@ -244,7 +244,7 @@ describe("bytes that are not the image's never reach the disk", () => {
         },
       });
       expect(result.error?.message).toContain("Group 13");
-      expect(result.error?.details?.["expected"]).toBe(
+      expect(result.error?.details?.expected).toBe(
         Buffer.from(image.manifest.groups.subarray(13 * 32, 14 * 32)).toString("hex"),
       );
     } finally {
@@ -560,7 +560,7 @@ describe("guards, by the process: each refuses with its own code, and the disk i
       (await runToEnd(host, command("image.deploy", "plan", { ...disk, name: "none" }), offer)).last,
     );
     expect(other).toMatchObject({ outcome: "failed", error: { code: "disk.not-found" } });
-    const candidates = other.error?.details?.["candidates"] as { fileDisk: string; path: string }[];
+    const candidates = other.error?.details?.candidates as { fileDisk: string; path: string }[];
     expect(candidates).toContainEqual(expect.objectContaining({ fileDisk: disk.name, path: disk.path }));
     await host.allowFiles({ ...disk, sizeBytes: disk.sizeBytes - mib });
     const wrongSize = resultOf((await runToEnd(host, command("image.deploy", "plan", disk), offer)).last);

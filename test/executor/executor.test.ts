@@ -210,7 +210,7 @@ test("the journal holds the very bytes of the command", async () => {
   const command = inventory();
   await runToEnd(host, command);
   const [row] = journal(`SELECT document FROM operations WHERE id = '${command.id}'`);
-  expect(Buffer.from(row!["document"] as Uint8Array)).toEqual(Buffer.from(encodeCommand(command)));
+  expect(Buffer.from(row!.document as Uint8Array)).toEqual(Buffer.from(encodeCommand(command)));
 });
 
 test.runIf(isRoot)("as root it takes no argument", async () => {
