@@ -21,6 +21,7 @@ export const codes = {
     "The operation was cut off and must not be run again by itself; what happened is not known.",
   "command.not-cancellable":
     "It is too late to cancel: the operation has ended or passed its point of no return.",
+  "command.stale-epoch": "The offer is from an older epoch of the controller than this host has seen.",
   "command.stalled": "The operation made no progress for as long as its limit allows.",
   "command.timed-out": "The operation ran longer than its limit allows.",
   "command.unknown-kind": "This version does not know the command kind.",
