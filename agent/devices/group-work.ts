@@ -63,7 +63,7 @@ export function decodeFrame(
 ): BedplateError | undefined {
   const { job, kernel } = work;
   const { length, padded } = extentOf(job, group);
-  let decoded: Uint8Array<ArrayBuffer>;
+  let decoded: Uint8Array;
   try {
     decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize: Math.max(64, length) });
   } catch (cause) {
@@ -73,8 +73,6 @@ export function decodeFrame(
     return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
   const target = kernel.windows[window]!;
   target.set(decoded);
-  // Given back at once: a MiB of garbage a group would wait for the collector, tens of MiB in each worker.
-  decoded.buffer.transfer(0);
   target.fill(0, length, padded);
   const found = digestOfWindow(work, group, window);
   if (equalBytes(found, digestOf(job.shared, group))) return undefined;
