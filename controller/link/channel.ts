@@ -148,9 +148,7 @@ export class Channel {
       this.close("slowConsumer", "the peer does not read what it is sent");
       return "closed";
     }
-    const bytes = encodeFrame(message);
-    this.#meters.sentBytes += bytes.length;
-    this.#webSocket.send(bytes, () => sent?.());
+    this.#write(message, sent);
     return "sent";
   }
 
@@ -162,8 +160,9 @@ export class Channel {
   /** Says why, closes, and cuts off a peer that does not answer. */
   close(name: CloseName, reason: string, reconnectWindowMs = 0): void {
     if (this.#closing) return;
-    this.send({ t: "goaway", reason, reconnectWindowMs });
     this.#closing = true;
+    // Past the bound of the buffer: it is the last message, and says why.
+    this.#write({ t: "goaway", reason, reconnectWindowMs });
     this.#receive = undefined;
     const { code } = closeCodes[name];
     this.#meters.countClose(name);
@@ -174,6 +173,12 @@ export class Channel {
     this.#webSocket.close(code, shortened(reason));
     const cut = this.#clock.after(closeGraceMs, () => this.#webSocket.terminate());
     void this.#ended.promise.then(() => cut[Symbol.dispose]());
+  }
+
+  #write(message: ControllerMessage, sent?: () => void): void {
+    const bytes = encodeFrame(message);
+    this.#meters.sentBytes += bytes.length;
+    this.#webSocket.send(bytes, () => sent?.());
   }
 
   #message(data: Buffer, isBinary: boolean): void {
