@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { histogramBoundsSource } from "./histogram-sources.ts";
 import { blake3CompressSource } from "./kernel-sources.ts";
 import { blake3Pages, meterPages, staticOffset } from "./memory-map.ts";
 
@@ -37,6 +38,7 @@ export async function buildKernels(outDir: string): Promise<void> {
   await mkdir(cache, { recursive: true });
   await mkdir(`${here}kernels/generated`, { recursive: true });
   await replaceFile(`${here}kernels/generated/blake3-compress.ts`, blake3CompressSource());
+  await replaceFile(`${here}kernels/generated/histogram-bounds.ts`, histogramBoundsSource());
   const inputs = await hashInputs();
   // One compiler process each: asc keeps one core busy for some seconds, and there are few modules.
   await Promise.all(modules.map((module) => buildModule(module, inputs, outDir)));

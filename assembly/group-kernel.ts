@@ -1,9 +1,11 @@
 // BLAKE3 over groups of 1 MiB in the memory of a WebAssembly instance: disk buffer and hash input at once.
+import { blake3Layout } from "./layout.ts";
 import { type CompiledKernel, checkRange, guarded, instantiate, loadBlake3, type Variant } from "./load.ts";
 import {
   chunkBytes,
   digestBytes,
   digestOffset,
+  expectedOffset,
   groupBytes,
   windowCount,
   windowsOffset,
@@ -18,9 +20,16 @@ export interface GroupOptions {
   readonly root?: boolean;
 }
 
+export interface PassOptions extends GroupOptions {
+  /** 32 bytes that the digest ought to be. */
+  readonly expected?: Uint8Array;
+}
+
 export interface GroupPass {
   /** 32 fresh bytes. */
   readonly digest: Uint8Array<ArrayBuffer>;
+  /** Whether the digest is the expected one; undefined when none was given. */
+  readonly matches: boolean | undefined;
   /** Whether all bytes are zero. */
   readonly zero: boolean;
   /** Bit k, least significant first, says that the group's k-th block of 4096 bytes (the last may be short) is all zero: 32 fresh bytes. */
@@ -47,8 +56,8 @@ export interface GroupKernel {
     group: number,
     options?: GroupOptions,
   ): Uint8Array<ArrayBuffer>;
-  /** The chaining value and what is zero, at the cost of the chaining value. */
-  groupPass(window: number, length: number, group: number, options?: GroupOptions): GroupPass;
+  /** The chaining value, whether it is the expected one, and what is zero, at the cost of the chaining value. */
+  groupPass(window: number, length: number, group: number, options?: PassOptions): GroupPass;
   isZero(window: number, length: number): boolean;
   equal(windowA: number, windowB: number, length: number): boolean;
 }
@@ -74,11 +83,14 @@ export interface Blake3Exports {
   equal(a: number, b: number, length: number): number;
 }
 
+/** What the kernel's group pass returns. */
+const passBits = { zero: 1, matches: 2 } as const;
+
 /** Chunk counters stay exact in a double, and far above any disk. */
 const groupMax = 2 ** 43 - 1;
 
 export function groupKernelOf({ module, variant }: CompiledKernel): GroupKernel {
-  const { exports, memory } = instantiate<Blake3Exports>(module);
+  const { exports, memory } = instantiate<Blake3Exports>(module, blake3Layout);
   const addressOf = (window: number, length: number) => {
     checkRange(window, { least: 0, most: windowCount - 1, what: "the window" });
     checkRange(length, { least: 0, most: groupBytes, what: "the length" });
@@ -89,6 +101,7 @@ export function groupKernelOf({ module, variant }: CompiledKernel): GroupKernel 
     checkRange(group, { least: 0, most: root ? 0 : groupMax, what: "the group" });
     return BigInt(group * (groupBytes / chunkBytes));
   };
+  const expectedDigest = new Uint8Array(memory, expectedOffset, digestBytes);
   const copy = (offset: number, length: number) => new Uint8Array(memory.slice(offset, offset + length));
 
   return {
@@ -104,11 +117,20 @@ export function groupKernelOf({ module, variant }: CompiledKernel): GroupKernel 
       guarded(() => exports.chainingValue(address, length, counter, Number(root)));
       return copy(digestOffset, digestBytes);
     },
-    groupPass(window, length, group, { root = false } = {}) {
+    groupPass(window, length, group, { root = false, expected } = {}) {
       const address = addressOf(window, length);
       const counter = counterOf(length, group, root);
-      const zero = guarded(() => exports.groupPass(address, length, counter, Number(root))) === 1;
-      return { digest: copy(digestOffset, digestBytes), zero, zeroBlocks: copy(zeroMapOffset, zeroMapBytes) };
+      if (expected !== undefined) {
+        checkRange(expected.length, { least: digestBytes, most: digestBytes, what: "the digest's length" });
+        expectedDigest.set(expected);
+      }
+      const found = guarded(() => exports.groupPass(address, length, counter, Number(root)));
+      return {
+        digest: copy(digestOffset, digestBytes),
+        matches: expected && (found & passBits.matches) !== 0,
+        zero: (found & passBits.zero) !== 0,
+        zeroBlocks: copy(zeroMapOffset, zeroMapBytes),
+      };
     },
     isZero(window, length) {
       const address = addressOf(window, length);

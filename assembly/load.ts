@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { assert, BedplateError } from "../protocol/errors.ts";
 import { wasmUrl } from "./built.ts";
-import * as memoryMap from "./memory-map.ts";
+import { assertLayout, type Layout } from "./layout.ts";
 import type { WasmModule } from "./webassembly.ts";
 
 export type Variant = "relaxed" | "simd" | "scalar";
@@ -42,15 +42,14 @@ function readModule(name: string): Uint8Array {
 }
 
 /** An instance with its own memory; `Exports` are the functions of its entry in assembly/kernels. */
-export function instantiate<Exports>(module: WasmModule): { exports: Exports; memory: ArrayBuffer } {
+export function instantiate<Exports>(
+  module: WasmModule,
+  layout: Layout,
+): { exports: Exports; memory: ArrayBuffer } {
   const { exports } = new WebAssembly.Instance(module);
   const { memory } = exports;
   assert(memory instanceof WebAssembly.Memory, "a kernel module exports its memory");
-  for (const [name, value] of Object.entries(exports)) {
-    if (!(value instanceof WebAssembly.Global)) continue;
-    const expected = (memoryMap as Record<string, unknown>)[name];
-    assert(value.value === expected, `the kernel module and the host agree on ${name}: run npm run build`);
-  }
+  assertLayout(layout, exports, memory.buffer);
   return { exports: exports as Exports, memory: memory.buffer };
 }
 

@@ -23,6 +23,11 @@ export const digestOffset = 4096;
 /** One bit for each 4 KiB block of a group, least significant bit first: 256 bits. */
 export const zeroMapOffset = 4160;
 export const zeroMapBytes = 32;
+/** The digest that a group pass compares its own with. */
+export const expectedOffset = 4192;
+/** The last block of a chunk, padded. */
+export const blockOffset = 4224;
+export const blockBytes = 64;
 /** The chaining values of complete subtrees of a stream, one for each bit of its length in groups. */
 export const stackOffset = 8192;
 export const stackDepth = 54;
@@ -58,4 +63,10 @@ export const deltaPreviousOffset = 1507392;
 export const deltasOffset = 1572928;
 export const encodedOffset = 1638464;
 export const encodedBytes = 98304;
-export const meterPages = 27;
+/** Exponential histograms of scale 5: u32 buckets, of zeroes, then of each (2^((k-1)/32), 2^(k/32)] that u64 has. */
+export const histogramsOffset = 1736768;
+export const histogramCount = 16;
+export const histogramBuckets = 2050;
+/** Two unused buckets round it up to whole vectors. */
+export const histogramBytes = 8208;
+export const meterPages = 29;

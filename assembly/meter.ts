@@ -1,8 +1,13 @@
 // The meter: parses /proc texts into a table of u64 series and encodes the table as readings, all in WebAssembly memory.
+import { meterLayout } from "./layout.ts";
 import { checkRange, guarded, instantiate, loadMeter } from "./load.ts";
 import {
   deltasOffset,
   encodedOffset,
+  histogramBuckets,
+  histogramBytes,
+  histogramCount,
+  histogramsOffset,
   indexOffset,
   inputBytes,
   inputOffset,
@@ -55,6 +60,16 @@ export interface Meter {
   encode(seriesCount: number, options: { readonly key: boolean }): Uint8Array<ArrayBuffer>;
   /** Increase of the first `seriesCount` values since the last call; the `first` one has nothing to compare with: all 0. */
   deltas(seriesCount: number, options: { readonly first: boolean }): Deltas;
+  /**
+   * Sixteen exponential histograms, each a view of 2050 counts: of zeroes, then bucket k ≥ 1 of values in
+   * (2^((k-2)/32), 2^((k-1)/32)], which is index k - 2 at scale 5 of OTLP's exponential histogram. A count ends at
+   * 2^32 - 1 and stays there. `fill(0)` empties one.
+   */
+  readonly histograms: readonly Uint32Array<ArrayBuffer>[];
+  /** Counts `count` values of the table, from number `first`, in a histogram. */
+  observe(histogram: number, first: number, count: number): void;
+  /** Adds the counts of `source` to those of `target`: as if all had been observed there, in whatever order. */
+  mergeHistogram(target: number, source: number): void;
 }
 
 /** The functions of kernels/meter.ts. */
@@ -63,10 +78,12 @@ interface MeterExports {
   gather(target: number, count: number, numbers: number): void;
   encode(count: number, key: number): number;
   deltas(count: number, first: number): number;
+  observe(histogram: number, first: number, count: number): void;
+  mergeHistogram(target: number, source: number): void;
 }
 
 export async function createMeter(): Promise<Meter> {
-  const { exports, memory } = instantiate<MeterExports>(loadMeter());
+  const { exports, memory } = instantiate<MeterExports>(loadMeter(), meterLayout);
   const shape = new BigUint64Array(memory, scanResultOffset, 1);
   const saturated = new Uint32Array(memory, scanResultOffset + 8, 1);
   const index = new Uint32Array(memory, indexOffset, meterSeriesMax);
@@ -74,6 +91,8 @@ export async function createMeter(): Promise<Meter> {
   const resets = new Uint8Array(memory, resetMaskOffset, resetMaskBytes);
   const checkSeries = (count: number) =>
     checkRange(count, { least: 0, most: meterSeriesMax, what: "the number of series" });
+  const checkHistogram = (histogram: number) =>
+    checkRange(histogram, { least: 0, most: histogramCount - 1, what: "the histogram" });
   let numberCount = 0;
   return {
     input: new Uint8Array(memory, inputOffset, inputBytes),
@@ -101,6 +120,21 @@ export async function createMeter(): Promise<Meter> {
       checkSeries(seriesCount);
       const resetCount = guarded(() => exports.deltas(seriesCount, Number(first)));
       return { deltas: deltas.subarray(0, seriesCount), resets, resetCount };
+    },
+    histograms: Array.from(
+      { length: histogramCount },
+      (_, k) => new Uint32Array(memory, histogramsOffset + k * histogramBytes, histogramBuckets),
+    ),
+    observe(histogram, first, count) {
+      checkHistogram(histogram);
+      checkRange(first, { least: 0, most: meterSeriesMax, what: "the first value" });
+      checkRange(count, { least: 0, most: meterSeriesMax - first, what: "the number of values" });
+      guarded(() => exports.observe(histogram, first, count));
+    },
+    mergeHistogram(target, source) {
+      checkHistogram(target);
+      checkHistogram(source);
+      guarded(() => exports.mergeHistogram(target, source));
     },
   };
 }

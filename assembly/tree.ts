@@ -1,6 +1,7 @@
 // BLAKE3's tree above groups: merging their chaining values to a root, and streams of any length.
 import { BedplateError } from "../protocol/errors.ts";
 import type { Blake3Exports } from "./group-kernel.ts";
+import { blake3Layout } from "./layout.ts";
 import { type CompiledKernel, checkRange, guarded, instantiate, loadBlake3, type Variant } from "./load.ts";
 import { digestBytes, digestOffset, groupBytes, windowsOffset } from "./memory-map.ts";
 
@@ -9,7 +10,7 @@ export type Merge = (digests: Uint8Array, count: number) => Uint8Array<ArrayBuff
 
 /** A merge with an instance of its own. */
 export function mergeOf({ module }: CompiledKernel): Merge {
-  const { exports, memory } = instantiate<Blake3Exports>(module);
+  const { exports, memory } = instantiate<Blake3Exports>(module, blake3Layout);
   const window = new Uint8Array(memory, windowsOffset, groupBytes);
   const mergeWindow = (digests: Uint8Array, root: boolean) => {
     window.set(digests);
@@ -67,7 +68,7 @@ export async function createStreamHasher(variant?: Variant): Promise<StreamHashe
 }
 
 export function streamHasherOf({ module }: CompiledKernel): StreamHasher {
-  const { exports, memory } = instantiate<Blake3Exports>(module);
+  const { exports, memory } = instantiate<Blake3Exports>(module, blake3Layout);
   const window = new Uint8Array(memory, windowsOffset, groupBytes);
   let groups = 0n;
   let filled = 0;

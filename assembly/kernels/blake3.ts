@@ -1,14 +1,14 @@
 // BLAKE3 over groups in windows of this module's memory: chaining values, roots, merging, streams, and the tests for zero
 // and equality that go with them. Section numbers are those of the BLAKE3 specification.
 import {
-  blake3Pages, chunkBytes, chunkValuesBytes, chunkValuesOffset, digestBytes, digestOffset, groupBytes, pageBytes,
-  scratchOffset, stackDepth, stackOffset, windowAlignBytes, windowCount, windowsEnd, windowsOffset, zeroBlockBytes,
-  zeroMapBytes, zeroMapOffset, zeroesOffset,
+  blake3Pages, blockBytes, blockOffset, chunkBytes, chunkValuesBytes, chunkValuesOffset, digestBytes, digestOffset,
+  expectedOffset, groupBytes, pageBytes, scratchOffset, stackDepth, stackOffset, windowAlignBytes, windowCount, windowsEnd,
+  windowsOffset, zeroBlockBytes, zeroMapBytes, zeroMapOffset, zeroesOffset,
 } from "../memory-map";
 import { compress, initialValues, lanes4Relaxed, lanes4Shuffled, lanes5Relaxed } from "./generated/blake3-compress";
 import { equalBytes, zeroBytes } from "./compare";
 
-export { blake3Pages, chunkValuesOffset, digestOffset, groupBytes, stackOffset, windowCount, windowsEnd, windowsOffset, zeroMapOffset, zeroesOffset };
+export { digestBytes, digestOffset, expectedOffset, groupBytes, windowCount, windowsOffset, zeroMapBytes, zeroMapOffset, zeroesOffset };
 
 // Section 2.1, table 3.
 const chunkStart: u32 = 1, chunkEnd: u32 = 2, parent: u32 = 4, rootFlag: u32 = 8;
@@ -18,7 +18,8 @@ if (
   || windowsEnd != windowsOffset + windowCount * groupBytes || zeroesOffset < windowsEnd || zeroesOffset % windowAlignBytes != 0
   || zeroesOffset + groupBytes > blake3Pages * pageBytes || chunkValuesBytes != (groupBytes / chunkBytes) * digestBytes
   || chunkValuesOffset + chunkValuesBytes > windowsOffset || stackOffset + stackDepth * digestBytes > chunkValuesOffset
-  || zeroMapOffset < digestOffset + digestBytes || zeroMapOffset + zeroMapBytes > stackOffset
+  || digestOffset < scratchOffset || digestOffset + digestBytes > zeroMapOffset || zeroMapOffset + zeroMapBytes > expectedOffset
+  || expectedOffset + digestBytes > blockOffset || blockOffset + blockBytes > stackOffset
   || zeroMapBytes * 8 * zeroBlockBytes != groupBytes
 ) unreachable();
 
@@ -39,9 +40,9 @@ function chunk(input: usize, length: usize, counter: u64, last: u32, out: usize)
   }
   // The last block is padded with zeroes to 64 bytes: in scratch memory, for a short one.
   if (length < 64) {
-    memory.fill(<usize>digestOffset + 128, 0, 64);
-    memory.copy(<usize>digestOffset + 128, input, length);
-    input = <usize>digestOffset + 128;
+    memory.fill(blockOffset, 0, blockBytes);
+    memory.copy(blockOffset, input, length);
+    input = blockOffset;
   }
   compress(out, input, <u32>length, counter, flags | chunkEnd | last, out);
 }
@@ -139,20 +140,20 @@ export function streamFinish(count: u64): void {
 
 /**
  * One visit to a group: chaining value to digestOffset, map of its zero 4 KiB blocks (the last may be short) to
- * zeroMapOffset; returns whether all of it is zero. The zero test leaves a block at its first other byte, so that it
- * costs full data nothing, and zero data 3 % of its hash.
+ * zeroMapOffset; returns 1 when all of it is zero, plus 2 when the chaining value is the one at expectedOffset. The zero
+ * test leaves a block at its first other byte, so that it costs full data nothing, and zero data 3 % of its hash.
  */
-export function groupPass(input: usize, length: usize, counter: u64, root: bool): bool {
+export function groupPass(input: usize, length: usize, counter: u64, root: bool): u32 {
   chainingValue(input, length, counter, root);
   memory.fill(zeroMapOffset, 0, zeroMapBytes);
-  let all = true;
+  let all: u32 = 1;
   for (let block = 0, at: usize = 0; at < length; block++, at += zeroBlockBytes) {
     if (zeroBytes(input + at, min<usize>(zeroBlockBytes, length - at))) {
       const byte = <usize>zeroMapOffset + (block >> 3);
       store<u8>(byte, load<u8>(byte) | (<u8>1 << <u8>(block & 7)));
-    } else all = false;
+    } else all = 0;
   }
-  return all;
+  return all | <u32>equalBytes(digestOffset, expectedOffset, digestBytes) << 1;
 }
 
 export function isZero(input: usize, length: usize): bool {

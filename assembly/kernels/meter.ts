@@ -1,11 +1,15 @@
 // The meter: decimal numbers of /proc texts to u64 columns, columns to a table of series, the table to readings on the wire.
 import {
-  deltaPreviousOffset, deltasOffset, encodePreviousOffset, encodedBytes, encodedOffset, indexBytes, indexOffset,
-  inputBytes, inputGuardBytes, inputOffset, meterPages, meterSeriesMax, numbersMax, numbersOffset, pageBytes,
+  deltaPreviousOffset, deltasOffset, encodePreviousOffset, encodedBytes, encodedOffset, histogramBuckets, histogramBytes,
+  histogramCount, histogramsOffset, indexBytes, indexOffset, inputBytes, inputGuardBytes, inputOffset, meterPages, meterSeriesMax, numbersMax, numbersOffset, pageBytes,
   resetMaskBytes, resetMaskOffset, scanResultOffset, scratchOffset, valuesOffset,
 } from "../memory-map";
 
-export { deltasOffset, encodePreviousOffset, encodedOffset, indexOffset, inputBytes, inputOffset, meterPages, meterSeriesMax, numbersOffset, resetMaskOffset, scanResultOffset, valuesOffset };
+export { mergeHistogram, observe } from "./histogram";
+export {
+  deltasOffset, encodedOffset, histogramBuckets, histogramBytes, histogramCount, histogramsOffset, indexOffset, inputBytes,
+  inputOffset, meterSeriesMax, numbersMax, numbersOffset, resetMaskBytes, resetMaskOffset, scanResultOffset, valuesOffset,
+};
 
 const varintBytesMax = 10;
 const tableBytes = meterSeriesMax * 8;
@@ -18,7 +22,9 @@ if (
   || valuesOffset % 8 != 0 || valuesOffset + tableBytes > encodePreviousOffset || encodePreviousOffset % 8 != 0
   || encodePreviousOffset + tableBytes > deltaPreviousOffset || deltaPreviousOffset % 8 != 0
   || deltaPreviousOffset + tableBytes > deltasOffset || deltasOffset % 8 != 0 || deltasOffset + tableBytes > encodedOffset
-  || encodedBytes < resetMaskBytes + meterSeriesMax * varintBytesMax || encodedOffset + encodedBytes > meterPages * pageBytes
+  || encodedBytes < resetMaskBytes + meterSeriesMax * varintBytesMax || encodedOffset + encodedBytes > histogramsOffset
+  || histogramsOffset % 16 != 0 || histogramBytes % 16 != 0 || histogramBytes < histogramBuckets * 4
+  || histogramsOffset + histogramCount * histogramBytes > meterPages * pageBytes
 ) unreachable();
 
 // FNV-1a, 64 bit, over events: 0–255 a byte of a word, then these.

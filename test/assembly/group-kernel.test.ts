@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { groupBytes, zeroBlockBytes } from "../../assembly/index.ts";
+import { blake3Layout } from "../../assembly/layout.ts";
 import { instantiate } from "../../assembly/load.ts";
 import { windowsEnd, windowsOffset, zeroesOffset } from "../../assembly/memory-map.ts";
 import * as reference from "../../assembly/references/blake3.ts";
@@ -103,6 +104,7 @@ describe.each(kernels)("$name", ({ kernel, compiled }) => {
   test("traps on hostile addresses at each kernel's entry, and works on", () => {
     const { exports } = instantiate<Record<string, (...args: (number | bigint)[]) => number>>(
       compiled.module,
+      blake3Layout,
     );
     const top = zeroesOffset + groupBytes;
     const bad: [number, number][] = [

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { createMeter, type Meter } from "../../assembly/index.ts";
+import { meterLayout } from "../../assembly/layout.ts";
 import { instantiate, loadMeter } from "../../assembly/load.ts";
 import { inputBytes, meterSeriesMax } from "../../assembly/memory-map.ts";
 import * as reference from "../../assembly/references/meter.ts";
@@ -264,7 +265,7 @@ test("deltas agree with the reference, resets marked", async () => {
 });
 
 test("traps on hostile arguments at each kernel's entry", () => {
-  const { exports } = instantiate<Record<string, (...args: number[]) => number>>(loadMeter());
+  const { exports } = instantiate<Record<string, (...args: number[]) => number>>(loadMeter(), meterLayout);
   for (const length of [inputBytes + 1, -1])
     expect(() => exports.scan!(length)).toThrow(WebAssembly.RuntimeError);
   for (const [target, count, numbers] of [
