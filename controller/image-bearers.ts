@@ -2,8 +2,8 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import type { Clock } from "./system.ts";
 
-/** Long enough for the largest image over a slow line; it opens nothing but that image. */
-const validMs = 12 * 3_600_000;
+/** Long enough for the largest image over a slow line; it opens nothing but that image. A new offer brings a new one. */
+const validMs = 24 * 3_600_000;
 
 export class ImageBearers {
   readonly #key: Uint8Array;

@@ -10,10 +10,9 @@ import { readRange } from "../files.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { parseRange } from "./range.ts";
-import { answerOf, ImageParameters, problemAnswers } from "./schemas.ts";
+import { answerOf, ImageParameters, Octets, octets, problemAnswers } from "./schemas.ts";
 
 const RootParameters = Type.Object({ root: Digest });
-const octets = "application/octet-stream";
 /** Bodies are streams here; each route bounds its own. */
 const bodyBytesMax = Number.MAX_SAFE_INTEGER;
 
@@ -52,6 +51,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
         bodyLimit: bodyBytesMax,
         schema: {
           consumes: [octets],
+          body: Octets,
           params: RootParameters,
           response: { 204: Type.Null(), ...problemAnswers },
         },
@@ -72,6 +72,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
         bodyLimit: bodyBytesMax,
         schema: {
           consumes: [octets],
+          body: Octets,
           params: RootParameters,
           response: { 201: ImageView, ...problemAnswers },
         },

@@ -23,14 +23,22 @@ export const problemAnswers = {
   default: { description: "A problem (RFC 9457).", content: { [problemType]: { schema: Problem } } },
 };
 
+export const octets = "application/octet-stream";
+/** A body that is a stream: documented, and left to its route unread. */
+export const Octets = Type.String({ format: "binary" });
+
 /** Answers that are not JSON: text, octets, events. */
 export function answerOf(description: string, contentType: string): Record<string, unknown> {
-  return { description, content: { [contentType]: { schema: Type.String() } } };
+  return {
+    description,
+    content: { [contentType]: { schema: contentType === octets ? Octets : Type.String() } },
+  };
 }
 
 /** Makes Fastify check by our schemas what comes in, and what goes out. */
 export function checkBySchemas(app: App): void {
   app.setValidatorCompiler(({ schema, httpPart }) => {
+    if ((schema as { format?: string }).format === "binary") return (value: unknown) => ({ value });
     const what =
       httpPart === "body"
         ? "request's body"

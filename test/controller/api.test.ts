@@ -248,6 +248,10 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
   };
   compile(body.paths);
   expect(schemas).toBeGreaterThan(40);
+  for (const part of ["manifest", "frames"]) {
+    const put = body.paths[`/v1/images/{root}/${part}`]!.put as { requestBody: { content: object } };
+    expect(Object.keys(put.requestBody.content)).toEqual(["application/octet-stream"]);
+  }
   // What is documented for an answer is what protocol/api.ts says.
   const image = body.paths["/v1/images/{root}"]!.get as {
     responses: Record<string, { content: Record<string, { schema: object }> }>;

@@ -126,6 +126,31 @@ async function upgrade(controller: TestController, request: string): Promise<str
   return text.split("\r\n")[0]!;
 }
 
+test("what comes in one piece with the upgrade is bounded like the rest", async () => {
+  await using controller = await testController();
+  const address = new URL(controller.url);
+  const socket = connect({
+    host: address.hostname,
+    port: Number(address.port),
+    ca: controller.ca,
+    servername: tlsServerName,
+  });
+  socket.on("error", () => {});
+  const head =
+    "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: bedplate.v1\r\n\r\n";
+  const frame = Uint8Array.from([0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4]);
+  socket.write(Buffer.concat([Buffer.from(head), frame]));
+  let text = "";
+  for await (const chunk of socket.setEncoding("latin1") as AsyncIterable<string>) {
+    text += chunk;
+    if (text.includes("frame.too-large")) break;
+  }
+  socket.destroy();
+  // In the close frame the reason follows the code's two bytes.
+  const code = String.fromCharCode(4413 >> 8, 4413 & 0xff);
+  expect(text).toContain(`${code}frame.too-large `);
+});
+
 test("hostile upgrade requests are answered and change nothing", async () => {
   await using controller = await testController();
   const ask = (path: string, headers = "") =>
