@@ -19,6 +19,8 @@ export interface Received<M = AgentMessage> {
 
 /** After this a peer that does not answer our close is cut off. */
 const closeGraceMs = 1000;
+/** A peer's own words may be part of a reason. */
+const reasonLengthMax = 1000;
 /** What may wait to be sent at most: an offer to a peer that just stopped reading, and some. Beyond, it is cut off. */
 const sendBufferBytesMax = 4 * limits.socketBufferBytesMax;
 
@@ -162,7 +164,7 @@ export class Channel {
     if (this.#closing) return;
     this.#closing = true;
     // Past the bound of the buffer: it is the last message, and says why.
-    this.#write({ t: "goaway", reason, reconnectWindowMs });
+    this.#write({ t: "goaway", reason: reason.slice(0, reasonLengthMax), reconnectWindowMs });
     this.#receive = undefined;
     const { code } = closeCodes[name];
     this.#meters.countClose(name);
