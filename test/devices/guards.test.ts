@@ -84,7 +84,7 @@ test("all are evaluated; the refusal has the first one's code and tells all", ()
   expect(error?.code).toBe("disk.not-allowed");
   expect(error?.message).toContain("serial:S3Z9");
   expect(error?.message).toContain("/srv");
-  expect(error?.details?.["guards"]).toEqual(findings);
+  expect(error?.details?.guards).toEqual(findings);
 });
 
 test("a partition table for sectors of the same size, or none, passes", () => {

@@ -1,0 +1,295 @@
+// The write order itself, in this process: cut off at every step of its journal, damaged under way, and taken up again.
+import { closeSync, openSync, writeSync } from "node:fs";
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type DeployJournal, deployImage } from "../../agent/devices/deploy-image.ts";
+import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
+import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
+import { startImageRun } from "../../agent/devices/image-run.ts";
+import { shareImage } from "../../agent/devices/share-image.ts";
+import { systemClock } from "../../agent/host/clock.ts";
+import { systemRandom } from "../../agent/host/random.ts";
+import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
+import type { DeployOutput } from "../../protocol/commands.ts";
+import type { Disk, Fingerprint } from "../../protocol/disks.ts";
+import { mintId } from "../support/executor-host.ts";
+import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { makeImage, type TestImage } from "../support/test-image.ts";
+
+const mib = 1 << 20;
+const diskBytes = 14 * mib;
+let directory: string;
+let image: TestImage;
+let server: ImageServer;
+let made = 0;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "bp-deploy-"));
+  image = await makeImage({ sizeBytes: 12 * mib + 5, zeroGroups: [4] });
+  server = await serveImage(image);
+});
+afterAll(async () => {
+  await server[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true });
+});
+
+interface Bench {
+  readonly path: string;
+  readonly disk: Disk;
+  readonly planned: Fingerprint;
+  readonly operation: string;
+}
+
+async function makeBench(): Promise<Bench> {
+  const path = join(directory, `disk${made++}`);
+  await writeFile(path, new Uint8Array(diskBytes).fill(0xee));
+  const disk = {
+    path,
+    type: "file",
+    sizeBytes: diskBytes,
+    logicalSectorBytes: 512,
+    physicalSectorBytes: 4096,
+    serial: null,
+    wwn: null,
+    model: null,
+    backing: path,
+    diskSequence: 0,
+  } as unknown as Disk;
+  await using file = await openFile(path);
+  const { windows } = await createGroupKernel();
+  return { path, disk, planned: await fingerprintOf(disk, file, "boot", windows[0]!), operation: mintId() };
+}
+
+async function openFile(path: string): Promise<DirectFile> {
+  const { windows } = await createGroupKernel();
+  return openDisk({ path, kind: "file", access: "write", window: windows[0]! });
+}
+
+/** What the journal would have on disk, and a fault that strikes once. */
+interface Memory {
+  began: boolean;
+  sealing: boolean;
+  good: DeployJournal["good"];
+}
+class Cut extends Error {}
+type Step = "begin" | "saveGood" | "beforeSeal" | "seal";
+
+function journalOf(memory: Memory, cutAt?: Step): DeployJournal {
+  const step = (name: Step, keep: () => void) => {
+    keep();
+    if (cutAt === name) throw new Cut(name);
+  };
+  return {
+    began: memory.began,
+    sealing: memory.sealing,
+    good: memory.good,
+    begin: () => step("begin", () => Object.assign(memory, { began: true })),
+    saveGood: (bitmap, claimed) =>
+      step("saveGood", () => Object.assign(memory, { good: { bitmap, claimed } })),
+    seal: () => step("seal", () => Object.assign(memory, { sealing: true })),
+  };
+}
+
+async function deploy(
+  { disk, planned, operation, path }: Bench,
+  memory: Memory,
+  options: { cutAt?: Step; run?: number; onPhase?: (name: string) => void; planned?: Fingerprint } = {},
+): Promise<DeployOutput> {
+  await using file = await openFile(path);
+  return await deployImage({
+    operation,
+    run: options.run ?? 1,
+    manifest: image.manifest,
+    sources: [server.source],
+    ca: server.ca,
+    disk,
+    open: file,
+    planned: options.planned ?? planned,
+    bootId: "boot",
+    kernel: await compileKernel(),
+    clock: systemClock,
+    random: systemRandom,
+    journal: journalOf(memory, options.cutAt),
+    signal: new AbortController().signal,
+    startedMs: systemClock.monotonic(),
+    phase: (name) => options.onPhase?.(name),
+    pointOfNoReturn: () => {
+      if (options.cutAt === "beforeSeal") throw new Cut("beforeSeal");
+    },
+  });
+}
+
+const fresh = (): Memory => ({ began: false, sealing: false, good: undefined });
+const startsAsImage = async (path: string) =>
+  Buffer.compare((await readFile(path)).subarray(0, 512), image.bytes.subarray(0, 512)) === 0;
+const holdsImage = async (path: string) =>
+  Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes) === 0;
+
+describe("cut off", () => {
+  test.each<[Step, string]>([
+    ["begin", "old"],
+    ["saveGood", "marker"],
+    ["beforeSeal", "marker"],
+    ["seal", "marker"],
+  ])(
+    "at %s: the disk starts with the %s, never with the image, and the next run ends it",
+    async (cutAt, starts) => {
+      const bench = await makeBench();
+      const memory = fresh();
+      await expect(deploy(bench, memory, { cutAt })).rejects.toThrow(Cut);
+      expect(await startsAsImage(bench.path)).toBe(false);
+      const text = (await readFile(bench.path)).subarray(0, 64).toString("latin1");
+      expect(text.startsWith("BEDPLATE DEPLOY IN PROGRESS")).toBe(starts === "marker");
+      const out = await deploy(bench, memory, { run: 2 });
+      expect(out.readback.root).toBe(image.reference.root);
+      expect(await holdsImage(bench.path)).toBe(true);
+      if (cutAt === "seal" || cutAt === "beforeSeal")
+        expect(out).toMatchObject({ resumed: { groupsKept: 12, groupsRewritten: 0 }, bytesWritten: mib });
+    },
+  );
+
+  test("while the first MiB is being written: taken up again only because the journal says so", async () => {
+    const bench = await makeBench();
+    const memory = fresh();
+    await expect(deploy(bench, memory, { cutAt: "seal" })).rejects.toThrow(Cut);
+    {
+      await using file = await open(bench.path, "r+");
+      // The head is down, the rest of the first MiB is not.
+      await file.write(image.bytes.subarray(0, 4096), 0, 4096, 0);
+    }
+    await expect(deploy(bench, { ...memory, sealing: false }, { run: 2 })).rejects.toMatchObject({
+      code: "plan.changed",
+    });
+    expect((await deploy(bench, memory, { run: 2 })).readback.root).toBe(image.reference.root);
+    expect(await holdsImage(bench.path)).toBe(true);
+  });
+
+  test("another operation's marker is not taken for its own", async () => {
+    const bench = await makeBench();
+    const memory = fresh();
+    await expect(deploy(bench, memory, { cutAt: "saveGood" })).rejects.toThrow(Cut);
+    await expect(deploy({ ...bench, operation: mintId() }, memory, { run: 2 })).rejects.toMatchObject({
+      code: "plan.changed",
+    });
+  });
+
+  test("what the journal keeps is not believed blindly: the read-back finds what changed since, and mends it alone", async () => {
+    const bench = await makeBench();
+    const memory = fresh();
+    await expect(deploy(bench, memory, { cutAt: "beforeSeal" })).rejects.toThrow(Cut);
+    {
+      await using file = await open(bench.path, "r+");
+      await file.write(new Uint8Array([1, 2, 3]), 0, 3, 7 * mib + 9);
+    }
+    const out = await deploy(bench, memory, { run: 2 });
+    expect(out.resumed).toEqual({ times: 1, groupsKept: 12, groupsRechecked: 0, groupsRewritten: 1 });
+    expect(await holdsImage(bench.path)).toBe(true);
+  });
+});
+
+/** Changes a byte at each place, at once. */
+function patch(path: string, places: readonly number[]): void {
+  const fd = openSync(path, "r+");
+  for (const at of places) writeSync(fd, new Uint8Array([99]), 0, 1, at);
+  closeSync(fd);
+}
+
+test("a group that reads back wrong is written again, alone; a group of zeroes too", async () => {
+  const bench = await makeBench();
+  const out = await deploy(bench, fresh(), {
+    onPhase(name) {
+      if (name !== "verify") return;
+      patch(bench.path, [3 * mib + 1, 4 * mib + 2, 12 * mib + 4]);
+    },
+  });
+  expect(out.resumed.groupsRewritten).toBe(3);
+  expect(await holdsImage(bench.path)).toBe(true);
+});
+
+test("a disk that is not the planned one, in any field, is not touched", async () => {
+  const bench = await makeBench();
+  const before = await readFile(bench.path);
+  for (const change of [
+    { serial: "X" },
+    { sizeBytes: 1 },
+    { bootId: "other" },
+    { diskSequence: 4 },
+    { edges: "00".repeat(32) },
+  ] as Partial<Fingerprint>[]) {
+    const memory = fresh();
+    await expect(deploy(bench, memory, { planned: { ...bench.planned, ...change } })).rejects.toMatchObject({
+      code: "plan.changed",
+      details: { changed: [{ field: Object.keys(change)[0] }] },
+    });
+    expect(memory.began).toBe(false);
+  }
+  expect(Buffer.compare(await readFile(bench.path), before)).toBe(0);
+});
+
+test("a worker that dies fails the operation, and nothing hangs", async () => {
+  const bench = await makeBench();
+  const worker = join(directory, "dying-worker.mjs");
+  await writeFile(
+    worker,
+    "export default async () => { await new Promise((resolve) => setTimeout(resolve, 50)); process.exit(7); };\n",
+  );
+  await using file = await openFile(bench.path);
+  const { path, fd, direct } = file;
+  await using run = startImageRun({
+    job: {
+      disk: { path, fd, direct },
+      sectorBytes: 512,
+      sizeBytes: image.manifest.sizeBytes,
+      claimedBefore: 0,
+      shared: shareImage(image.manifest),
+      sources: [server.source],
+      ca: server.ca,
+    },
+    kernel: await compileKernel(),
+    clock: systemClock,
+    threads: 2,
+    worker: pathToFileURL(worker),
+  });
+  const started = performance.now();
+  await expect(
+    run.run("write", {
+      first: 1,
+      signal: new AbortController().signal,
+      onStart() {},
+      onTick: async () => {},
+    }),
+  ).rejects.toMatchObject({ code: "worker.died" });
+  expect(performance.now() - started).toBeLessThan(5000);
+});
+
+test("a journal that fails stops the workers", async () => {
+  const bench = await makeBench();
+  await using file = await openFile(bench.path);
+  const { path, fd, direct } = file;
+  await using run = startImageRun({
+    job: {
+      disk: { path, fd, direct },
+      sectorBytes: 512,
+      sizeBytes: image.manifest.sizeBytes,
+      claimedBefore: 0,
+      shared: shareImage(image.manifest),
+      sources: [server.source],
+      ca: server.ca,
+    },
+    kernel: await compileKernel(),
+    clock: systemClock,
+  });
+  server.misbehave(() => {});
+  try {
+    const full = new Error("the journal's disk is full");
+    const onTick = () => Promise.reject(full);
+    await expect(
+      run.run("write", { first: 1, signal: new AbortController().signal, onStart() {}, onTick }),
+    ).rejects.toBe(full);
+  } finally {
+    server.misbehave(undefined);
+  }
+});
