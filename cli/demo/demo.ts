@@ -136,7 +136,7 @@ function rightsText({ rights, disks }: DemoHost): string {
     case "private-mounts":
       return `it runs as root, with a policy and a state of its own in a private mount namespace. Its disks are ${kind}${why}.`;
     case "other-user":
-      return `private mounts are not to be had here (${rights.reason}), so it runs as nobody. Its disks are ${kind}${why}.`;
+      return `${rights.reason ?? "private mounts cannot be used here"}, so it runs as nobody. Its disks are ${kind}${why}.`;
     case "own-user":
       return `it runs as an ordinary user, without root. Its disks are ${kind}${why}.`;
   }

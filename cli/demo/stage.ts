@@ -1,7 +1,7 @@
 // What the demo plays on: a temporary directory, a controller, an agent and its disks, all gone when it is disposed.
 import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { BedplateError } from "../../protocol/errors.ts";
 import { type ApiClient, openApi } from "../api-client.ts";
 import { deadline, sleep } from "../clock.ts";
@@ -109,7 +109,8 @@ export async function openHost(
     if (owner !== undefined) await chown(path, owner, owner);
   };
   const paths = rights.paths;
-  for (const path of [home, paths.agentState, paths.policyDirectory, paths.executorState, paths.runDirectory])
+  const { agentState, policyDirectory, executorState, runDirectory } = paths;
+  for (const path of [home, agentState, policyDirectory, dirname(executorState), executorState, runDirectory])
     await own(path);
   const disks = stack.use(
     await makeDisks({

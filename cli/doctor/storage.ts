@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { instantiate, loadMeter } from "../../assembly/load.ts";
+import { createGroupKernel } from "../../assembly/index.ts";
 import { formatBytes } from "../output.ts";
 import { type Check, essentialMissing, missing, ok, reasonOf } from "./check.ts";
 
@@ -35,7 +35,7 @@ export async function storageChecks(stateDirectory: string): Promise<Check[]> {
           "agent and controller can keep nothing: use another one or other rights",
         ),
     writable === undefined
-      ? directCheck(existing)
+      ? await directCheck(existing)
       : missing("direct I/O", `${existing} cannot be written`, "not known"),
     free >= freeBytesWanted
       ? ok("free disk", `${formatBytes(free)} in ${existing}`)
@@ -76,14 +76,14 @@ function nearestExisting(path: string): string {
 }
 
 /** Writes and reads 4 KiB past the page cache, from WebAssembly memory as the deploy does. */
-function directCheck(directory: string): Check {
+async function directCheck(directory: string): Promise<Check> {
   const name = "direct I/O";
   const costs =
     "disks that are files there are written and read back through the page cache: the proof is of the cache";
   const path = probePath(directory);
   let fd: number | undefined;
   try {
-    const page = new Uint8Array(instantiate(loadMeter()).memory, 0, 4096);
+    const page = (await createGroupKernel()).windows[0]!.subarray(0, 4096);
     fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_DIRECT, 0o600);
     page.fill(0xa5);
     writeSync(fd, page, 0, 4096, 0);

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DemoHost, openHost, openStage } from "../../cli/demo/stage.ts";
+import { isTerminal } from "../../protocol/commands.ts";
 import { formatDiskSelector } from "../../protocol/disks.ts";
 
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
@@ -173,11 +174,11 @@ test("an operation goes on when its follower leaves", { timeout: 90_000 }, async
   // Past the plan, into the operation itself.
   await expect
     .poll(
-      async () => (await stage.client.commands({ state: "running" })).some(({ mode }) => mode === "apply"),
-      {
-        timeout: 30_000,
-        interval: 20,
+      async () => {
+        const [newest] = await stage.client.commands({ limit: 1 });
+        return newest?.mode === "apply" && newest.kind === "image.deploy" && !isTerminal(newest.state);
       },
+      { timeout: 30_000, interval: 20 },
     )
     .toBe(true);
   run.child.kill("SIGINT");
