@@ -455,8 +455,14 @@ describe("cut off and taken up again", () => {
       error: { code: "executor.lane-busy", details: { running: apply.id } },
     });
     expect(await plan(disk)).toMatchObject({ allowed: true });
+    // The very request again starts no second one either: its executor lives.
+    expect(await host.start(runRequest(apply, offer)).ended).toBe(0);
+    expect(first.process.exitCode).toBeNull();
     still.release();
-    expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
+    expect(resultOf(await follower.last)).toMatchObject({
+      outcome: "succeeded",
+      output: { resumed: { times: 0 } },
+    });
     follower.close();
     await first.ended;
   });
