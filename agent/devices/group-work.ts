@@ -27,9 +27,17 @@ export async function writeGroup({ job, kernel }: Work, group: number, window: n
   await writeFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
 }
 
-/** SAFETY: the group is one that the verified manifest declares to be zeroes. */
-export async function writeZeroGroup({ job, kernel }: Work, group: number): Promise<void> {
+/**
+ * Writes a group of zeroes, which no frame has proved: its digest is checked in `window` first.
+ * @throws `image.bad-manifest`, nothing written
+ */
+export async function writeZeroGroup(work: Work, group: number, window: number): Promise<void> {
+  const { job, kernel } = work;
   const { padded } = extentOf(job, group);
+  kernel.windows[window]!.fill(0, 0, padded);
+  if (!equalBytes(digestOfWindow(work, group, window), digestOf(job.shared, group)))
+    throw falseZero(work, group);
+  // SAFETY: the group's verified digest is that of zeroes of its length.
   await writeFully(job.disk, kernel.zeroes.subarray(0, padded), group * groupBytes);
 }
 
@@ -103,6 +111,16 @@ function corrupt(
         source: source.url,
       },
       ...(cause === undefined ? {} : { cause }),
+    },
+  );
+}
+
+function falseZero({ job }: Work, group: number): BedplateError {
+  return new BedplateError(
+    "image.bad-manifest",
+    `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,
+    {
+      details: { group, expected: hex(digestOf(job.shared, group)) },
     },
   );
 }
