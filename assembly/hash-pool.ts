@@ -2,7 +2,7 @@
 import { Piscina } from "piscina";
 import { BedplateError, type ErrorReport, errorOf } from "../protocol/errors.ts";
 import { entryUrl } from "./built.ts";
-import { type HashJob, type HashWorkerData, slots } from "./hash-job.ts";
+import type { HashJob, HashWorkerData } from "./hash-job.ts";
 import type { CompiledKernel } from "./load.ts";
 
 export interface HashPool extends AsyncDisposable {
@@ -24,7 +24,10 @@ interface Started {
 }
 
 export function createHashPool({ threads, kernel, worker }: HashPoolOptions): HashPool {
+  // No job waits in piscina's own queue for a busy worker: when that one died, piscina would start no other for it.
+  const turns = createTurns(threads);
   let current: Started | undefined;
+  let ended = false;
   const ending = new Set<Promise<void>>();
   const giveUp = (started: Started, cause: unknown) => {
     started.failure ??= cause;
@@ -49,31 +52,50 @@ export function createHashPool({ threads, kernel, worker }: HashPoolOptions): Ha
     });
     return started;
   };
-  /** With a worker dead, jobs of other files may wait, and only a new task makes piscina start another: a stopped one. */
-  const serveQueue = (started: Started, job: HashJob) => {
-    if (started !== current || started.pool.queueSize === 0) return;
-    const control = new Int32Array(new SharedArrayBuffer(job.control.byteLength));
-    control[slots.stop] = 1;
-    started.pool.run({ ...job, control } satisfies HashJob).catch(() => serveQueue(started, job));
-  };
   return {
     async run(job) {
-      current ??= start();
-      const started = current;
-      let report: ErrorReport | undefined;
+      await turns.take();
       try {
-        report = await started.pool.run(job);
-      } catch (cause) {
-        serveQueue(started, job);
-        throw new BedplateError("worker.died", `A worker that hashed ${job.path} died.`, {
-          cause: started.failure ?? cause,
-        });
+        if (ended) throw new BedplateError("hash.aborted", "The hasher was closed.");
+        current ??= start();
+        await runOn(current, job);
+      } finally {
+        turns.give();
       }
-      if (report !== undefined) throw errorOf(report);
     },
     async [Symbol.asyncDispose]() {
+      ended = true;
       if (current !== undefined) giveUp(current, undefined);
       await Promise.all(ending);
+    },
+  };
+}
+
+async function runOn(started: Started, job: HashJob): Promise<void> {
+  let report: ErrorReport | undefined;
+  try {
+    report = await started.pool.run(job);
+  } catch (cause) {
+    throw new BedplateError("worker.died", `A worker that hashed ${job.path} died.`, {
+      cause: started.failure ?? cause,
+    });
+  }
+  if (report !== undefined) throw errorOf(report);
+}
+
+/** At most `count` at once, first come, first served. */
+function createTurns(count: number): { readonly take: () => Promise<void>; readonly give: () => void } {
+  const waiting: (() => void)[] = [];
+  let free = count;
+  return {
+    async take() {
+      if (free > 0) free--;
+      else await new Promise<void>((resolve) => waiting.push(resolve));
+    },
+    give() {
+      const next = waiting.shift();
+      if (next === undefined) free++;
+      else next();
     },
   };
 }
