@@ -3,6 +3,7 @@ import { copyFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { wasmUrl } from "../assembly/built.ts";
 import { variants } from "../assembly/load.ts";
+import { deploy } from "./deploy.ts";
 import { files } from "./files.ts";
 import { type Bench, type BenchResult, measureSuite } from "./harness.ts";
 import { kernels } from "./kernels.ts";
@@ -12,7 +13,7 @@ import { printMachine, printResult, writeResult } from "./report.ts";
 import { telemetry } from "./telemetry.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files, link, telemetry];
+const benches: readonly Bench[] = [kernels, files, deploy, link, telemetry];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;
