@@ -16,7 +16,8 @@ import { startNativeBlake3 } from "./native-blake3.ts";
 const bytes = groupBytes;
 
 export const kernels: Bench = {
-  name: "kernels",
+  name: "memory",
+  group: "kernels",
   title: "Kernels in memory, 1 MiB, one thread, processor time",
   async prepare() {
     const { variant } = loadBlake3();
