@@ -1,5 +1,5 @@
 // What a worker does with one group: read it from the disk, compare it, decode and verify a frame, write it.
-import { zstdDecompressSync } from "node:zlib";
+import { constants, zstdDecompressSync } from "node:zlib";
 import type { GroupKernel } from "../../assembly/group-kernel.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
@@ -8,6 +8,9 @@ import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
 import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
 import { digestOf, extentOf, type ImageJob, isZeroGroup } from "./image-job.ts";
+
+/** A frame may ask for a window of 128 MiB by default, which it needs for no group: 8 MiB. */
+const decoding = { [constants.ZSTD_d_windowLogMax]: 23 };
 
 /** Buffers above this have memory of their own. */
 const sharedPoolBytesMax = 65_536;
@@ -77,7 +80,9 @@ export function decodeFrame(
   let decoded: Uint8Array<ArrayBuffer>;
   try {
     // One byte more than it needs: with a full chunk node would take a second one to see that nothing follows.
-    decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize: Math.max(64, length + 1) });
+    // One byte more than may come: a buffer that fills up makes zlib take a second one.
+    const chunkSize = Math.max(64, length + 1);
+    decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize, params: decoding });
   } catch (cause) {
     return corrupt(work, group, source, `its frame does not decode (${(cause as Error).message})`, cause);
   }
