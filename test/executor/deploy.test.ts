@@ -1,4 +1,5 @@
 // image.deploy and image.verify by real executor processes, over TLS, onto file-backed disks: no root needed.
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { chmod, open, readFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
@@ -638,4 +639,40 @@ test("an image of one short group", async () => {
   });
   expect(await holds(disk, small)).toBe(true);
   expect((await readFile(disk.path)).subarray(5000).every((byte) => byte === 0)).toBe(true);
+});
+
+const strace = spawnSync("strace", ["-o", "/dev/null", "true"]).status === 0;
+describe.skipIf(!strace)("a disk that fails, by injected faults", () => {
+  const deployUnder = async (inject: string) => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", disk.path, "-e", `inject=${inject}`];
+    const executor = host.start(runRequest(apply, offer), trace);
+    const follower = await attach(host, apply.id);
+    const result = resultOf(await follower.last);
+    follower.close();
+    await executor.ended;
+    return { disk, result };
+  };
+
+  test.each([
+    ["a write", "pwrite64:error=EIO:when=3", "EIO"],
+    ["a read", "pread64:error=EIO:when=5", "EIO"],
+    // After a failed sync the kernel may have dropped what it could not write: never believed, never tried again.
+    ["a sync", "fdatasync:error=EIO:when=1", "EIO"],
+  ])("%s: disk.io, and the disk boots nothing", async (_, inject, errno) => {
+    const { disk, result } = await deployUnder(inject);
+    expect(result).toMatchObject({
+      outcome: "failed",
+      error: { code: "disk.io", details: { errno, path: disk.path } },
+    });
+    expect(head(disk)).toContain("BEDPLATE DEPLOY IN PROGRESS");
+  });
+
+  test("a write that is said to be done and is not: found by the read-back, and mended", async () => {
+    const { disk, result } = await deployUnder("pwrite64:retval=1048576:when=4");
+    expect(result).toMatchObject({ outcome: "succeeded" });
+    expect((result.output as DeployOutput).resumed.groupsRewritten).toBeGreaterThan(0);
+    expect(await holds(disk)).toBe(true);
+  });
 });
