@@ -669,6 +669,35 @@ describe.skipIf(!strace)("a disk that fails, by injected faults", () => {
     expect(head(disk)).toContain("BEDPLATE DEPLOY IN PROGRESS");
   });
 
+  test("a cancel while the first MiB is being written comes too late, and is told why", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const slow = [
+      "strace",
+      "-f",
+      "-qq",
+      "-o",
+      "/dev/null",
+      "-P",
+      disk.path,
+      "-e",
+      "inject=fsync:delay_enter=700ms",
+    ];
+    const executor = host.start(runRequest(apply, offer), slow);
+    const follower = await attach(host, apply.id);
+    await follower.until((event) => event.type === "progress" && event.progress.phase === "seal");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    follower.cancel("no, wait");
+    expect(await follower.until((event) => event.type === "cancel")).toMatchObject({
+      answer: "too-late",
+      reason: expect.stringContaining("first MiB"),
+    });
+    expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
+    follower.close();
+    await executor.ended;
+    expect(await holds(disk)).toBe(true);
+  });
+
   test("a write that is said to be done and is not: found by the read-back, and mended", async () => {
     const { disk, result } = await deployUnder("pwrite64:retval=1048576:when=4");
     expect(result).toMatchObject({ outcome: "succeeded" });
