@@ -48,7 +48,14 @@ export const kernels: Bench = {
           peer: "baseline",
           floor: 0.92,
         },
-        { name: "BLAKE3 against hash-wasm", subject: `ours ${variant}`, peer: "hash-wasm", floor: 2.5 },
+        {
+          name: "BLAKE3 against hash-wasm",
+          subject: `ours ${variant}`,
+          peer: "hash-wasm",
+          floor: 2.5,
+          // hash-wasm is scalar code: 0.29 of the SSE4.1 assembly on Xeon, 0.45 on EPYC with its four or more integer ports.
+          atMost: { ratio: 1.05, than: "C sse4.1" },
+        },
         {
           name: "BLAKE3 against @noble/hashes",
           subject: `ours ${variant}`,
