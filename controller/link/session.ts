@@ -189,6 +189,11 @@ export class Session {
         `Record ${message.seq} came, record ${answer.mark + 1} did not.`,
       );
     }
+    if (answer.lost !== undefined)
+      this.#parts.log.warn(
+        { host: this.host, record: message.seq, lost: answer.lost },
+        "records that the host delivered after the backup was made are lost",
+      );
     if (answer.ignored !== undefined)
       this.#parts.log.warn(
         { host: this.host, record: message.seq },

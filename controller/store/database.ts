@@ -1,5 +1,5 @@
 // One SQLite file: opened alone, migrated, with prepared statements and transactions.
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import { migrations } from "./migrations.ts";
 
@@ -72,6 +72,11 @@ export class Database {
   afterCommit(action: () => void): void {
     assert(this.#inTransaction, "within a transaction");
     if (!this.#afterCommit.includes(action)) this.#afterCommit.push(action);
+  }
+
+  /** Copies the whole into the SQLite file at `path`, as it is at one moment; transactions go on meanwhile. */
+  async backup(path: string): Promise<void> {
+    await backup(this.#database, path);
   }
 
   close(): void {
