@@ -32,10 +32,10 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
   const state = openStateDirectory(config.stateDirectory);
   using _alone = holdAlone(state.file("agent.lock"));
   const keys = await openKeys(state);
-  using outbox = openOutbox(state.file("agent.db"));
+  const bell = createBell();
+  using outbox = openOutbox(state.file("agent.db"), () => bell.ring());
   outbox.prune(clock.now() - limits.resultDaysKept * dayMs);
 
-  const bell = createBell();
   const samples = createSampleQueue(limits.outboxSampleBytesMax);
   const dictionaries = new Map<number, Dictionary>();
   const link = { connected: false, authority: undefined as string | undefined };

@@ -6,7 +6,7 @@ import { configReader } from "../protocol/config.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { parseJoinToken } from "../protocol/join-token.ts";
 import { Name } from "../protocol/schema.ts";
-import { type ExecutorPaths, rootPaths } from "./executor/contract.ts";
+import { type ExecutorPaths, operationSocketPath, rootPaths } from "./executor/contract.ts";
 import { readText } from "./host/state-directory.ts";
 
 const closed = { additionalProperties: false } as const;
@@ -89,6 +89,18 @@ export function loadAgentConfig(file: string, overrides: AgentOverrides = {}): A
     ? "/var/lib/bedplate"
     : `${process.env.XDG_STATE_HOME ?? `${homedir()}/.local/state`}/bedplate`;
   const stateDirectory = config.stateDirectory ?? `${base}/agent`;
+  const executor = root ? rootPaths : executorPaths(config, base, stateDirectory);
+  const socketBytes = Buffer.byteLength(operationSocketPath(executor.runDirectory, anyCommandId));
+  if (socketBytes > socketPathBytesMax) {
+    throw new BedplateError(
+      "config.invalid",
+      `${file}: "executor.runDirectory" is ${socketBytes - socketPathBytesMax} bytes too long for the sockets in it: ${executor.runDirectory}.`,
+      {
+        hint: "Give a shorter one, such as /run/user/1000/bedplate.",
+        details: { file, key: "executor.runDirectory" },
+      },
+    );
+  }
   return {
     controller: new URL(config.controller),
     stateDirectory,
@@ -97,13 +109,23 @@ export function loadAgentConfig(file: string, overrides: AgentOverrides = {}): A
     telemetryIntervalMs: config.telemetry?.intervalMs ?? 1000,
     metricsListen:
       config.metrics?.listen === "off" ? undefined : (config.metrics?.listen ?? "127.0.0.1:9464"),
-    executor: root
-      ? rootPaths
-      : {
-          policy: config.executor?.policy ?? rootPaths.policy,
-          stateDirectory: config.executor?.stateDirectory ?? `${base}/executor`,
-          runDirectory: config.executor?.runDirectory ?? `${stateDirectory}/run`,
-        },
+    executor,
     logLevel: config.log?.level ?? "info",
+  };
+}
+
+/** What a unix socket's path may have at most (sun_path without its ending zero). */
+const socketPathBytesMax = 107;
+const anyCommandId = "00000000-0000-7000-8000-000000000000";
+
+function executorPaths(
+  { executor }: Static<typeof AgentFile>,
+  base: string,
+  stateDirectory: string,
+): ExecutorPaths {
+  return {
+    policy: executor?.policy ?? rootPaths.policy,
+    stateDirectory: executor?.stateDirectory ?? `${base}/executor`,
+    runDirectory: executor?.runDirectory ?? `${stateDirectory}/run`,
   };
 }

@@ -4,11 +4,11 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { addAbortSignal, type Readable } from "node:stream";
-import { Piscina } from "piscina";
-import { BedplateError, type ErrorReport, errorOf } from "../protocol/errors.ts";
-import { entryUrl } from "./built.ts";
-import { type HashJob, type HashWorkerData, slots } from "./hash-job.ts";
-import { checkRange, loadBlake3 } from "./load.ts";
+import { BedplateError } from "../protocol/errors.ts";
+import { coresAllowed } from "./cores.ts";
+import { type HashJob, slots } from "./hash-job.ts";
+import { createHashPool, type HashPool } from "./hash-pool.ts";
+import { type CompiledKernel, checkRange, loadBlake3 } from "./load.ts";
 import { digestBytes, groupBytes } from "./memory-map.ts";
 import { mergeOf, streamHasherOf } from "./tree.ts";
 
@@ -38,26 +38,22 @@ export interface FileHasher extends AsyncDisposable {
 
 /** Up to this size a file is hashed on the calling thread, at most 1 ms at a time: a worker takes 50 ms to start. */
 const inPlaceBytesMax = 4 * groupBytes;
-const threadsMax = 256;
+const threadsMax = 1024;
 
-/** `threads`: at most so many at once; `os.availableParallelism()` is what affinity and cgroup quota allow. */
-export function createFileHasher({ threads }: { threads: number }): FileHasher {
+export interface HasherOptions {
+  /** At most so many workers at once. Default: {@link coresAllowed}. */
+  readonly threads?: number;
+  /** Default: the fastest that this V8 can run. */
+  readonly kernel?: CompiledKernel;
+  /** Default: hash-worker.ts. */
+  readonly worker?: URL;
+}
+
+export function createFileHasher(hasherOptions: HasherOptions = {}): FileHasher {
+  const { threads = Math.min(coresAllowed(), threadsMax), kernel = loadBlake3(), worker } = hasherOptions;
   checkRange(threads, { least: 1, most: threadsMax, what: "the number of threads" });
-  const kernel = loadBlake3();
   const merge = mergeOf(kernel);
-  let pool: Piscina | undefined;
-  const startedPool = () => {
-    pool ??= new Piscina({
-      filename: entryUrl("assembly/hash-worker.ts").href,
-      workerData: { kernel } satisfies HashWorkerData,
-      minThreads: 0,
-      maxThreads: threads,
-      idleTimeout: 2000,
-      // Jobs are long: a worker need not spin or block for the next one.
-      atomics: "disabled",
-    });
-    return pool;
-  };
+  const pool = createHashPool({ threads, kernel, ...(worker === undefined ? {} : { worker }) });
   return {
     async hash(path, options) {
       if (options.signal.aborted) throw aborted(options.signal.reason);
@@ -75,21 +71,18 @@ export function createFileHasher({ threads }: { threads: number }): FileHasher {
       const output = new Uint8Array(
         new SharedArrayBuffer(options.algorithm === "blake3" ? groups * digestBytes : digestBytes),
       );
-      await runJobs(startedPool(), { path, jobs, fd: handle.fd, bytes: status.size, output, options });
+      await runJobs(pool, { path, jobs, fd: handle.fd, bytes: status.size, output, options });
       const digest = options.algorithm === "blake3" ? merge(output, groups) : new Uint8Array(output);
       return { digest, bytes: status.size };
     },
     async [Symbol.asyncDispose]() {
-      await pool?.destroy();
+      await pool[Symbol.asyncDispose]();
     },
   };
 }
 
 /** Hashes one file with threads of its own; for many, use {@link createFileHasher}. */
-export async function hashFile(
-  path: string,
-  options: HashOptions & { threads: number },
-): Promise<FileDigest> {
+export async function hashFile(path: string, options: HashOptions & HasherOptions): Promise<FileDigest> {
   await using hasher = createFileHasher(options);
   return await hasher.hash(path, options);
 }
@@ -125,37 +118,51 @@ interface Run {
   readonly options: HashOptions;
 }
 
-/** Runs the jobs of one file to the end of all: the first failure or the signal stops them, and `fd` is free afterwards. */
-async function runJobs(pool: Piscina, { path, jobs, fd, bytes, output, options }: Run): Promise<void> {
+/** Runs the jobs of one file: the first failure or the signal stops them all, and `fd` is free afterwards. */
+async function runJobs(pool: HashPool, { path, jobs, fd, bytes, output, options }: Run): Promise<void> {
   const { algorithm, signal, onProgress } = options;
   const control = new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length));
   const stop = () => {
     Atomics.store(control, slots.stop, 1);
   };
-  signal.addEventListener("abort", stop, { once: true });
-  if (signal.aborted) stop();
+  const left = stopsAndLeaves(control, signal, stop);
   let running = true;
   const job: HashJob = { algorithm, path, fd, bytes, control, output };
-  const reports = Array.from({ length: jobs }, () =>
-    (pool.run(job) as Promise<ErrorReport | undefined>).then(
-      (report) => {
-        if (report !== undefined) stop();
-        return report && errorOf(report);
-      },
-      (cause) => {
-        stop();
-        return new BedplateError("worker.died", `A worker that hashed ${path} died.`, { cause });
-      },
-    ),
-  );
+  let failure: unknown;
+  const fail = (error: unknown) => {
+    failure ??= error;
+    stop();
+  };
+  const ends = Array.from({ length: jobs }, () => pool.run(job).catch(fail));
   const followed = onProgress && followProgress({ control, bytes, onProgress, running: () => running });
-  const errors = (await Promise.all(reports)).filter((error) => error !== undefined);
+  // Jobs whose workers still start when the signal aborts are not waited for: they find themselves stopped.
+  await Promise.race([Promise.all(ends), left.promise]);
   running = false;
   Atomics.notify(control, slots.done);
-  signal.removeEventListener("abort", stop);
+  left.forget();
   await followed;
   if (signal.aborted) throw aborted(signal.reason);
-  if (errors.length > 0) throw errors[0];
+  if (failure !== undefined) throw failure;
+}
+
+/** `promise` resolves when the signal has aborted and no worker touches the file any more. */
+function stopsAndLeaves(
+  control: Int32Array<SharedArrayBuffer>,
+  signal: AbortSignal,
+  stop: () => void,
+): { readonly promise: Promise<void>; readonly forget: () => void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const onAbort = async () => {
+    stop();
+    for (;;) {
+      const running = Atomics.load(control, slots.running);
+      if (running === 0) return resolve();
+      await Atomics.waitAsync(control, slots.running, running, 50).value;
+    }
+  };
+  if (signal.aborted) void onAbort();
+  else signal.addEventListener("abort", onAbort, { once: true });
+  return { promise, forget: () => signal.removeEventListener("abort", onAbort) };
 }
 
 interface Progress {

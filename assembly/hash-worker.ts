@@ -4,21 +4,18 @@ import { readSync } from "node:fs";
 import { workerData } from "piscina";
 import { BedplateError, type ErrorReport, reportOf } from "../protocol/errors.ts";
 import { groupKernelOf } from "./group-kernel.ts";
-import { type HashJob, type HashWorkerData, slots } from "./hash-job.ts";
+import { claimGroups, finishGroup, type HashJob, type HashWorkerData, runPart, stopped } from "./hash-job.ts";
 import { digestBytes, groupBytes } from "./memory-map.ts";
 
 const kernel = groupKernelOf((workerData as HashWorkerData).kernel);
 const window = kernel.windows[0]!;
 /** Between reads of this size a worker looks whether it should stop, so that a slow disk does not hold it. */
 const readBytes = groupBytes / 4;
-/** A notify takes a microsecond and wakes the main thread: not for each group. */
-const groupsPerNotify = 16;
 
 /** Works until no group is left or the job is stopped. An error is returned, not thrown: only so its code survives. */
 export default function hashJob(job: HashJob): ErrorReport | undefined {
   try {
-    if (job.algorithm === "blake3") hashGroups(job);
-    else hashWhole(job);
+    runPart(job, job.algorithm === "blake3" ? hashGroups : hashWhole);
     return undefined;
   } catch (error) {
     return reportOf(error);
@@ -28,15 +25,12 @@ export default function hashJob(job: HashJob): ErrorReport | undefined {
 function hashGroups(job: HashJob): void {
   const groups = Math.ceil(job.bytes / groupBytes);
   const root = groups === 1;
-  for (;;) {
-    // One addition is the whole dispatch: piscina for each group would cost 50 µs, copying it 550.
-    const group = Atomics.add(job.control, slots.next, 1);
-    if (group >= groups) return;
+  claimGroups(job, groups, (group) => {
     const length = readGroup(job, group);
-    if (length === undefined) return;
+    if (length === undefined) return false;
     job.output.set(kernel.chainingValue(0, length, group, { root }), group * digestBytes);
-    finishGroup(job);
-  }
+    return true;
+  });
 }
 
 /**
@@ -55,12 +49,13 @@ function hashWhole(job: HashJob): void {
 }
 
 /** Fills the window; returns how many bytes the group has, or undefined when the job is stopped. */
-function readGroup({ control, path, fd, bytes }: HashJob, group: number): number | undefined {
+function readGroup(job: HashJob, group: number): number | undefined {
+  const { path, fd, bytes } = job;
   const start = group * groupBytes;
   const length = Math.min(groupBytes, bytes - start);
   let filled = 0;
   while (filled < length) {
-    if (Atomics.load(control, slots.stop) === 1) return undefined;
+    if (stopped(job)) return undefined;
     const read = readPiece(path, {
       fd,
       offset: filled,
@@ -86,9 +81,4 @@ function readPiece(
       { cause },
     );
   }
-}
-
-function finishGroup({ control }: HashJob): void {
-  const done = Atomics.add(control, slots.done, 1) + 1;
-  if (done % groupsPerNotify === 0) Atomics.notify(control, slots.done);
 }

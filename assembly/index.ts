@@ -1,4 +1,5 @@
 // The hot path's public side: hashing and metering in WebAssembly, for agent, controller and cli.
+export { coresAllowed } from "./cores.ts";
 export {
   compileKernel,
   createGroupKernel,
@@ -6,6 +7,7 @@ export {
   type GroupOptions,
   type GroupPass,
   groupKernelOf,
+  type PassOptions,
   zeroBlockCount,
 } from "./group-kernel.ts";
 export {
@@ -13,6 +15,7 @@ export {
   type FileDigest,
   type FileHasher,
   type HashAlgorithm,
+  type HasherOptions,
   hashFile,
   hashStream,
 } from "./hash-file.ts";

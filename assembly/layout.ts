@@ -89,6 +89,8 @@ export const meterLayout: Layout = {
   ],
 };
 
+const constants: Readonly<Record<string, unknown>> = map;
+
 /** Dies unless the layout is sound and is the one that the module was compiled with. */
 export function assertLayout(
   { pages, regions, shared }: Layout,
@@ -106,7 +108,7 @@ export function assertLayout(
   for (const name of shared) {
     const value = exports[name];
     assert(
-      value instanceof WebAssembly.Global && value.value === map[name],
+      value instanceof WebAssembly.Global && value.value === constants[name],
       `the kernel module and the host agree on ${name}: run npm run build`,
     );
   }

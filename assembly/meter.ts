@@ -46,8 +46,8 @@ export interface Meter {
   /** The table of series: a view of 8192 values. */
   readonly values: BigUint64Array<ArrayBuffer>;
   /**
-   * Parses the first `length` bytes of the input. Words end at space, tab, newline, ':', '=', '(', ')' and ','. A word
-   * is a number when it is digits, perhaps with a leading minus (two's complement) and one dot between digits
+   * Parses the first `length` bytes of the input. Words end at space, tab, newline, ':', '=', '(', ')', ',' and '/'. A
+   * word is a number when it is digits, perhaps with a leading minus (two's complement) and one dot between digits
    * ("0.52" is 52: fixed point).
    */
   scan(length: number): Scan;

@@ -1,5 +1,6 @@
 // Measures candidates that alternate within one run and judges rows by the median of their rounds' ratios: what a busy
 // neighbour or a turbo window does to one candidate it does to all.
+import { execFile } from "node:child_process";
 import { pbkdf2 } from "node:crypto";
 import { promisify } from "node:util";
 
@@ -20,8 +21,13 @@ export interface RatioRow {
   readonly name: string;
   readonly subject: string;
   readonly peer: string;
-  /** `--check` fails below it. */
-  readonly floor: number;
+  /** `--check` fails below it; without one the row only tells. */
+  readonly floor?: number;
+  /**
+   * Where the peer is faster than on the machine that the floor is from: the floor is at most `ratio` times what `than`
+   * reaches here, so that the row asks for no more than the one against `than`.
+   */
+  readonly atMost?: { readonly ratio: number; readonly than: string };
   /** The subject's threads: the row is skipped when the machine cannot give them so many cores now. */
   readonly cores?: number;
 }
@@ -46,6 +52,8 @@ export interface Suite extends AsyncDisposable {
 /** One file of bench/: prepares what it measures. Limits its own time: all of them share 90 seconds. */
 export interface Bench {
   readonly name: string;
+  /** Another name, which runs several. */
+  readonly group?: string;
   readonly title: string;
   prepare(): Promise<Suite>;
 }
@@ -57,7 +65,7 @@ export type RowResult = {
   /** The ratio, or the figure in `unit`; undefined when skipped. */
   readonly value: number | undefined;
   readonly unit: string;
-  readonly bound: number;
+  readonly bound: number | undefined;
   readonly state: "ok" | "below" | "skipped";
   readonly note?: string;
 };
@@ -97,7 +105,11 @@ export async function measureSuite(
   only?: ReadonlySet<string>,
 ): Promise<BenchResult> {
   const rows = suite.rows.filter((row) => only === undefined || only.has(row.name));
-  const needed = new Set(rows.flatMap((row) => ("peer" in row ? [row.subject, row.peer] : [])));
+  const needed = new Set(
+    rows.flatMap((row) =>
+      "peer" in row ? [row.subject, row.peer, ...(row.atMost ? [row.atMost.than] : [])] : [],
+    ),
+  );
   const coresNeeded = Math.max(1, ...rows.map((row) => ("peer" in row ? (row.cores ?? 1) : 1)));
   const { rounds, cores } = await measureRounds(suite, needed, coresNeeded);
   const results: RowResult[] = [];
@@ -170,14 +182,48 @@ function judgeRatio(row: RatioRow, suite: Suite, { rounds, cores }: Rounds): Row
   if (row.cores !== undefined && cores < 0.85 * row.cores) {
     return { ...base, value: undefined, state: "skipped", note: `only ${cores.toFixed(1)} cores were free` };
   }
+  const value = ratioOf(rounds, subject, peer);
+  const eased = floor === undefined ? undefined : easedFloor(row, floor, rounds);
+  const bound = eased?.floor ?? floor;
+  const state = bound === undefined || value >= bound ? "ok" : "below";
+  return { ...base, value, bound, state, ...(eased === undefined ? {} : { note: eased.note }) };
+}
+
+/** Median of the rounds' ratios: how many times faster the subject is. */
+function ratioOf(rounds: Rounds["rounds"], subject: string, peer: string): number {
   const subjectSeconds = rounds.get(subject)!;
-  const value = median(rounds.get(peer)!.map((seconds, round) => seconds / subjectSeconds[round]!));
-  return { ...base, value, state: value >= floor ? "ok" : "below" };
+  return median(rounds.get(peer)!.map((seconds, round) => seconds / subjectSeconds[round]!));
+}
+
+/** The floor that holds here, when {@link RatioRow.atMost} makes it another. */
+function easedFloor(
+  { peer, atMost }: RatioRow,
+  floor: number,
+  rounds: Rounds["rounds"],
+): { readonly floor: number; readonly note: string } | undefined {
+  if (atMost === undefined || !rounds.has(atMost.than)) return undefined;
+  const reached = ratioOf(rounds, atMost.than, peer);
+  if (atMost.ratio * reached >= floor) return undefined;
+  return {
+    floor: atMost.ratio * reached,
+    note: `the floor is ${floor} where ${atMost.than} reaches ${(floor / atMost.ratio).toFixed(1)} × ${peer}; here it reaches ${reached.toFixed(1)}`,
+  };
 }
 
 async function judgeLimit({ name, unit, measure, most }: LimitRow): Promise<RowResult> {
   const value = await measure();
   return { name, value, unit, bound: most, state: value <= most ? "ok" : "below" };
+}
+
+/** Whether a program cannot be started, asked for its version. */
+export async function programMissing(name: string): Promise<boolean> {
+  const run = promisify(execFile);
+  try {
+    await run(name, ["--version"]).catch(() => run(name, ["version"]));
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 export function median(values: readonly number[]): number {

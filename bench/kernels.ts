@@ -16,7 +16,8 @@ import { startNativeBlake3 } from "./native-blake3.ts";
 const bytes = groupBytes;
 
 export const kernels: Bench = {
-  name: "kernels",
+  name: "memory",
+  group: "kernels",
   title: "Kernels in memory, 1 MiB, one thread, processor time",
   async prepare() {
     const { variant } = loadBlake3();
@@ -47,7 +48,14 @@ export const kernels: Bench = {
           peer: "baseline",
           floor: 0.92,
         },
-        { name: "BLAKE3 against hash-wasm", subject: `ours ${variant}`, peer: "hash-wasm", floor: 2.5 },
+        {
+          name: "BLAKE3 against hash-wasm",
+          subject: `ours ${variant}`,
+          peer: "hash-wasm",
+          floor: 2.5,
+          // hash-wasm is scalar code: 0.29 of the SSE4.1 assembly on Xeon, 0.45 on EPYC with its four or more integer ports.
+          atMost: { ratio: 1.05, than: "C sse4.1" },
+        },
         {
           name: "BLAKE3 against @noble/hashes",
           subject: `ours ${variant}`,

@@ -1,7 +1,8 @@
 // The control channel while a deploy runs at full speed on the same cores: how long a ping takes, how late the agent is.
 import { randomBytes } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { open, readFile, stat } from "node:fs/promises";
+import { createReadStream, existsSync } from "node:fs";
+import { mkdtemp, open, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { groupBytes } from "../assembly/index.ts";
 import { mintCommandId } from "../cli/clock.ts";
@@ -27,8 +28,19 @@ export const link: Bench = {
     await using stack = new AsyncDisposableStack();
     const stage = stack.use(await openStage({ signal }));
     const { token } = await stage.client.createJoinToken({ uses: 1 });
+    // The disk under test is in memory where that can be: full speed is then the processor's, which the agent must share,
+    // and the state of agent and controller has the real disk to itself, as it has on a real host.
+    const memory = await mkdtemp(
+      existsSync("/dev/shm") ? "/dev/shm/bedplate-bench-" : join(tmpdir(), "bedplate-bench-"),
+    );
+    stack.defer(() => rm(memory, { recursive: true, force: true }));
     const host = stack.use(
-      await openHost(stage, { diskBytes: (groups + 8) * groupBytes, joinToken: token, signal }),
+      await openHost(stage, {
+        diskBytes: (groups + 8) * groupBytes,
+        diskDirectory: join(memory, "disks"),
+        joinToken: token,
+        signal,
+      }),
     );
     const hostId = (await stage.client.host(host.name)).id;
     const images = [await makeImage(stage, "a", signal), await makeImage(stage, "b", signal)] as const;

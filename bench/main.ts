@@ -3,16 +3,19 @@ import { copyFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { wasmUrl } from "../assembly/built.ts";
 import { variants } from "../assembly/load.ts";
+import { deploy } from "./deploy.ts";
 import { files } from "./files.ts";
+import { frames } from "./frames.ts";
 import { type Bench, type BenchResult, measureSuite } from "./harness.ts";
 import { kernels } from "./kernels.ts";
 import { link } from "./link.ts";
 import { describeMachine } from "./machine.ts";
+import { native } from "./native.ts";
 import { printMachine, printResult, writeResult } from "./report.ts";
 import { telemetry } from "./telemetry.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files, link, telemetry];
+const benches: readonly Bench[] = [kernels, files, frames, native, deploy, link, telemetry];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;
@@ -29,7 +32,8 @@ if (flags["update-baseline"]) await updateBaseline();
 else process.exitCode = await runBenches(names, flags.check);
 
 async function runBenches(names: readonly string[], check: boolean): Promise<number> {
-  const unknown = names.filter((name) => !benches.some((bench) => bench.name === name));
+  const chosen = (bench: Bench, name: string) => name === bench.name || name === bench.group;
+  const unknown = names.filter((name) => !benches.some((bench) => chosen(bench, name)));
   if (unknown.length > 0) {
     console.error(
       `There is no bench ${unknown.join(", ")}; there are ${benches.map(({ name }) => name).join(", ")}.`,
@@ -39,7 +43,9 @@ async function runBenches(names: readonly string[], check: boolean): Promise<num
   const machine = describeMachine();
   printMachine(machine);
   let failed = false;
-  for (const bench of benches.filter(({ name }) => names.length === 0 || names.includes(name))) {
+  for (const bench of benches.filter(
+    (bench) => names.length === 0 || names.some((name) => chosen(bench, name)),
+  )) {
     const result = await runBench(bench, check ? attemptsMax : 1);
     printResult(bench.title, result);
     await writeResult(result, machine);

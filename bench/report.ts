@@ -18,7 +18,7 @@ export function printResult(title: string, { rows, rates }: BenchResult): void {
       row.name,
       figure(row),
       bound(row),
-      row.state === "below" ? "FAILS" : (row.note ?? row.state),
+      [row.state === "below" ? "FAILS" : row.state, ...(row.note === undefined ? [] : [row.note])].join(": "),
     ]),
   );
   const entries = Object.entries(rates);
@@ -31,7 +31,8 @@ function figure({ value, unit }: RowResult): string {
 }
 
 function bound({ unit, bound }: RowResult): string {
-  return `${unit === "×" ? "≥" : "≤"} ${bound} ${unit}`;
+  if (bound === undefined) return "";
+  return `${unit === "×" ? "≥" : "≤"} ${Number(bound.toPrecision(3))} ${unit}`;
 }
 
 function printTable(lines: readonly (readonly string[])[]): void {

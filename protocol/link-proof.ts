@@ -11,6 +11,9 @@ export type Namespace =
   | "bedplate-command"
   | "bedplate-image";
 
+/** How the message is hashed before the signature: both are OpenSSH's. */
+export type SignatureHash = "sha256" | "sha512";
+
 export interface LinkProof {
   readonly agentNonce: Uint8Array;
   readonly controllerNonce: Uint8Array;
@@ -29,14 +32,19 @@ export async function linkProofBytes(proof: LinkProof): Promise<Uint8Array> {
   );
 }
 
-/** The blob that an SSHSIG signature covers (OpenSSH PROTOCOL.sshsig, section 3), with SHA-512. */
-export async function signedData(namespace: Namespace, message: Uint8Array): Promise<Uint8Array> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-512", message));
+/** The blob that an SSHSIG signature covers (OpenSSH PROTOCOL.sshsig, section 3). */
+export async function signedData(
+  namespace: Namespace,
+  message: Uint8Array,
+  hash: SignatureHash = "sha512",
+): Promise<Uint8Array> {
+  const algorithm = hash === "sha256" ? "SHA-256" : "SHA-512";
+  const digest = new Uint8Array(await crypto.subtle.digest(algorithm, message));
   return concatBytes(
     utf8("SSHSIG"),
     sshString(utf8(namespace)),
     sshString(utf8("")),
-    sshString(utf8("sha512")),
+    sshString(utf8(hash)),
     sshString(digest),
   );
 }

@@ -12,10 +12,25 @@ declare const crypto: {
     importKey(
       format: "raw",
       key: Uint8Array,
-      algorithm: "Ed25519",
+      algorithm: "Ed25519" | { readonly name: "ECDSA"; readonly namedCurve: "P-256" },
       extractable: boolean,
       usages: readonly ["verify"],
     ): Promise<unknown>;
-    verify(algorithm: "Ed25519", key: unknown, signature: Uint8Array, data: Uint8Array): Promise<boolean>;
+    importKey(
+      format: "jwk",
+      key: { readonly kty: "RSA"; readonly n: string; readonly e: string },
+      algorithm: { readonly name: "RSASSA-PKCS1-v1_5"; readonly hash: "SHA-256" | "SHA-512" },
+      extractable: boolean,
+      usages: readonly ["verify"],
+    ): Promise<unknown>;
+    verify(
+      algorithm: "Ed25519" | "RSASSA-PKCS1-v1_5" | { readonly name: "ECDSA"; readonly hash: "SHA-256" },
+      key: unknown,
+      signature: Uint8Array,
+      data: Uint8Array,
+    ): Promise<boolean>;
   };
 };
+/** Latin-1 text to base64 and back. */
+declare function btoa(text: string): string;
+declare function atob(base64: string): string;

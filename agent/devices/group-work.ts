@@ -1,5 +1,5 @@
 // What a worker does with one group: read it from the disk, compare it, decode and verify a frame, write it.
-import { zstdDecompressSync } from "node:zlib";
+import { constants, zstdDecompressSync } from "node:zlib";
 import type { GroupKernel } from "../../assembly/group-kernel.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
@@ -8,6 +8,12 @@ import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
 import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
 import { digestOf, extentOf, type ImageJob, isZeroGroup } from "./image-job.ts";
+
+/** A frame may ask for a window of 128 MiB by default, which it needs for no group: 8 MiB. */
+const decoding = { [constants.ZSTD_d_windowLogMax]: 23 };
+
+/** Buffers above this have memory of their own. */
+const sharedPoolBytesMax = 65_536;
 
 export interface Work {
   readonly job: ImageJob;
@@ -27,9 +33,17 @@ export async function writeGroup({ job, kernel }: Work, group: number, window: n
   await writeFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
 }
 
-/** SAFETY: the group is one that the verified manifest declares to be zeroes. */
-export async function writeZeroGroup({ job, kernel }: Work, group: number): Promise<void> {
+/**
+ * Writes a group of zeroes, which no frame has proved: its digest is checked in `window` first.
+ * @throws `image.bad-manifest`, nothing written
+ */
+export async function writeZeroGroup(work: Work, group: number, window: number): Promise<void> {
+  const { job, kernel } = work;
   const { padded } = extentOf(job, group);
+  kernel.windows[window]!.fill(0, 0, padded);
+  if (!equalBytes(digestOfWindow(work, group, window), digestOf(job.shared, group)))
+    throw falseZero(work, group);
+  // SAFETY: the group's verified digest is that of zeroes of its length.
   await writeFully(job.disk, kernel.zeroes.subarray(0, padded), group * groupBytes);
 }
 
@@ -63,9 +77,12 @@ export function decodeFrame(
 ): BedplateError | undefined {
   const { job, kernel } = work;
   const { length, padded } = extentOf(job, group);
-  let decoded: Uint8Array;
+  let decoded: Uint8Array<ArrayBuffer>;
   try {
-    decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize: Math.max(64, length) });
+    // One byte more than it needs: with a full chunk node would take a second one to see that nothing follows.
+    // One byte more than may come: a buffer that fills up makes zlib take a second one.
+    const chunkSize = Math.max(64, length + 1);
+    decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize, params: decoding });
   } catch (cause) {
     return corrupt(work, group, source, `its frame does not decode (${(cause as Error).message})`, cause);
   }
@@ -73,6 +90,8 @@ export function decodeFrame(
     return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
   const target = kernel.windows[window]!;
   target.set(decoded);
+  // Given back now, not when the collector comes: 50 MB less for two workers. Small ones lie in node's common pool.
+  if (decoded.length > sharedPoolBytesMax) decoded.buffer.transfer(0);
   target.fill(0, length, padded);
   const found = digestOfWindow(work, group, window);
   if (equalBytes(found, digestOf(job.shared, group))) return undefined;
@@ -103,6 +122,16 @@ function corrupt(
         source: source.url,
       },
       ...(cause === undefined ? {} : { cause }),
+    },
+  );
+}
+
+function falseZero({ job }: Work, group: number): BedplateError {
+  return new BedplateError(
+    "image.bad-manifest",
+    `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,
+    {
+      details: { group, expected: hex(digestOf(job.shared, group)) },
     },
   );
 }

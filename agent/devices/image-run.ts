@@ -37,6 +37,8 @@ export interface ImageRunOptions {
 
 const threadsMax = 4;
 const tickMs = 1000;
+/** The first ticks come sooner, twice as far apart each: a short deploy that is killed resumes by its journal too. */
+const firstTickMs = 125;
 
 export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
   const jobs = Math.max(
@@ -101,8 +103,8 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
 }
 
 async function tickUntil(ended: AbortSignal, clock: Clock, onTick: () => Promise<void>): Promise<void> {
-  for (;;) {
-    const more = await clock.sleep(tickMs, ended).then(
+  for (let ms = firstTickMs; ; ms = Math.min(tickMs, 2 * ms)) {
+    const more = await clock.sleep(ms, ended).then(
       () => true,
       () => false,
     );

@@ -83,10 +83,9 @@ function noteWrong({ job: { shared } }: Work, group: number): void {
 
 /** Fetches, writes and reads this group alone into the window. */
 async function repair(work: Work, group: number, window: number): Promise<void> {
-  const { job, kernel } = work;
+  const { job } = work;
   if (isZeroGroup(job.shared, group)) {
-    if (kernel.isZero(window, extentOf(job, group).padded)) throw falseZero(work, group);
-    await writeZeroGroup(work, group);
+    await writeZeroGroup(work, group, repairWindow);
   } else {
     await fetchGroup(work, group, repairWindow);
     await writeGroup(work, group, repairWindow);
@@ -119,16 +118,6 @@ export function mismatch(work: Work, group: number, window: number): BedplateErr
     {
       hint: "The disk, its cable or its controller is failing.",
       details: { group, offset, sector, sectorBytes: job.sectorBytes, expected, found, disk: job.disk.path },
-    },
-  );
-}
-
-function falseZero({ job }: Work, group: number): BedplateError {
-  return new BedplateError(
-    "image.bad-manifest",
-    `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,
-    {
-      details: { group, expected: hex(digestOf(job.shared, group)) },
     },
   );
 }

@@ -84,7 +84,7 @@ function addFrame(stretches: FrameAt[][], frame: FrameAt): void {
 async function writeRun(work: Work, run: Run): Promise<void> {
   for (const group of run.zeroes) {
     work.signal.throwIfAborted();
-    await writeZeroGroup(work, group);
+    await writeZeroGroup(work, group, writeWindow);
     finish(work, group, "zeroed");
   }
   for (const [index, stretch] of run.stretches.entries()) {

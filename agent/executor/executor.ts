@@ -1,12 +1,12 @@
 // Entry of the executor process: one request on standard input, then everything goes to the journal and the operation's
 // own socket. Standard output and error are logs that nobody need read.
-import { getPriority, setPriority } from "node:os";
 import { parseArgs } from "node:util";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
 import { createFacts } from "../devices/facts.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemFiles } from "../host/files.ts";
+import { giveWay } from "../host/priority.ts";
 import { cleanEnvironment, systemProcesses } from "../host/processes.ts";
 import { systemRandom } from "../host/random.ts";
 import {
@@ -46,7 +46,8 @@ async function main(argv: readonly string[]): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stopping.abort());
   process.on("SIGHUP", () => {});
   try {
-    lowerPriority();
+    // The agent's link and telemetry go first.
+    giveWay(niceness);
     const user = process.geteuid!();
     const paths = pathsOf(argv, user);
     const host: Host = {
@@ -126,15 +127,6 @@ async function readRequest(stopping: AbortSignal): Promise<ExecutorRequest> {
     });
   }
   return checkExecutorRequest(value);
-}
-
-/** The agent's telemetry goes first. Threads started from now on inherit it. */
-function lowerPriority(): void {
-  try {
-    if (getPriority() < niceness) setPriority(niceness);
-  } catch {
-    // Not allowed in this sandbox: it runs as it is.
-  }
 }
 
 function log(text: string): void {

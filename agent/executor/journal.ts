@@ -4,7 +4,7 @@ import { type Effect, isTerminal, type OperationState } from "../../protocol/com
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Notes } from "../commands/command.ts";
-import { errnoOf, type Files, syncDirectory } from "../host/files.ts";
+import { syncDirectory } from "../host/files.ts";
 import type { ExecutorEvent } from "./contract.ts";
 
 /** An event that is replayed: it has a number within its operation. */
@@ -76,7 +76,7 @@ const schemaVersion = 1;
 const busyMs = 10_000;
 const statesThatRun = "('accepted', 'running')";
 
-/** @throws `state.unsafe`, `executor.failed` when the store cannot be used */
+/** @throws `executor.failed` when the store cannot be used */
 export function openJournal(directory: string): Journal {
   let database: DatabaseSync;
   try {
@@ -232,30 +232,3 @@ function journalOf(database: DatabaseSync): Journal {
 
 /** When operations that ended are forgotten. */
 export const keptMs = 2 * limits.resultDaysKept * 86_400_000;
-
-/**
- * Makes the executor's directory, or checks it: its own, and nobody else may read or change it.
- * @throws `state.unsafe`
- */
-export function requirePrivateDirectory(files: Files, path: string, owner: number): void {
-  try {
-    files.makeDirectory(path, 0o700);
-    const { kind, uid, mode } = files.linkStatus(path);
-    if (kind === "directory" && uid === owner && (mode & 0o077) === 0) return;
-    throw new BedplateError(
-      "state.unsafe",
-      `The executor's state in ${path} could be read or changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`,
-      {
-        hint: `chown it to user ${owner} and chmod 0700 ${path}.`,
-        details: { path },
-      },
-    );
-  } catch (cause) {
-    if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError(
-      "state.unsafe",
-      `The executor's state directory ${path} cannot be used: ${errnoOf(cause)}.`,
-      { details: { path }, cause },
-    );
-  }
-}

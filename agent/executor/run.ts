@@ -1,20 +1,19 @@
 // What an executor does with its one request: admit, journal, serve the operation's socket, run, wait for the followers.
-import { createHash } from "node:crypto";
 import { equalBytes } from "../../protocol/bytes.ts";
-import { type Command, decodeCommand, type Effect, effectOf, isTerminal } from "../../protocol/commands.ts";
+import { isTerminal } from "../../protocol/commands.ts";
 import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
-import { CommandId, checker } from "../../protocol/schema.ts";
 import type { Host } from "../commands/command.ts";
-import { commands } from "../commands/index.ts";
 import { listDisks } from "../devices/disks.ts";
 import type { Facts } from "../devices/facts.ts";
-import { errnoOf, type Files, parentOf } from "../host/files.ts";
+import type { Files } from "../host/files.ts";
 import { type Admission, admit } from "./admit.ts";
 import { type ExecutorPaths, type ExecutorRequest, operationSocketPath } from "./contract.ts";
+import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
+import { type Document, readDocument } from "./document.ts";
 import { bindFollowers, type FollowerHooks, type Followers, isListening } from "./followers.ts";
-import { type Journal, keptMs, openJournal, requirePrivateDirectory } from "./journal.ts";
+import { type Journal, keptMs, openJournal } from "./journal.ts";
 import { takeLane } from "./lane.ts";
-import { boundedReport, createOperation, type ExecutorCommand } from "./operation.ts";
+import { boundedReport, createOperation } from "./operation.ts";
 import { loadPolicy, type Policy } from "./policy.ts";
 
 export interface ExecutorOptions {
@@ -85,15 +84,6 @@ function replayHooks(journal: Journal, id: string): FollowerHooks {
     replay: (afterSeq) => journal.events(id, afterSeq),
     cancel: () => ({ answer: "too-late", reason: "the operation does not run" }),
   };
-}
-
-interface Document {
-  readonly id: string;
-  readonly bytes: Uint8Array;
-  readonly digest: Uint8Array;
-  readonly command:
-    | { readonly decoded: ExecutorCommand; readonly effect: Effect }
-    | { readonly error: ErrorReport };
 }
 
 async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd> {
@@ -245,46 +235,6 @@ function record(
   journal.setServer(id, admission.do === "start" || admission.do === "resume" ? "run" : "follow");
 }
 
-const checkId = checker(CommandId, "executor.failed", "command's id");
-
-/** @throws `executor.failed` when not even an id can be read: then nothing can be journalled */
-function readDocument(base64: string): Document {
-  const bytes = new Uint8Array(Buffer.from(base64, "base64"));
-  const digest = new Uint8Array(createHash("sha256").update(bytes).digest());
-  try {
-    const decoded = decodeCommand(bytes);
-    const command = isForExecutor(decoded)
-      ? { decoded, effect: effectOf(decoded) }
-      : { error: notForExecutor(decoded.kind) };
-    return { id: decoded.id, bytes, digest, command };
-  } catch (error) {
-    return { id: idOf(bytes, error), bytes, digest, command: { error: boundedReport(error) } };
-  }
-}
-
-function isForExecutor(command: Command): command is ExecutorCommand {
-  return Object.hasOwn(commands, command.kind);
-}
-
-function notForExecutor(kind: string): ErrorReport {
-  return {
-    code: "command.unknown-kind",
-    message: `${kind} is answered by the agent; it does not run in an executor.`,
-  };
-}
-
-function idOf(bytes: Uint8Array, cause: unknown): string {
-  try {
-    return checkId((JSON.parse(new TextDecoder().decode(bytes)) as { id?: unknown }).id);
-  } catch {
-    throw new BedplateError(
-      "executor.failed",
-      `The command cannot be read, and names no id: ${boundedReport(cause).message}`,
-      { cause },
-    );
-  }
-}
-
 type UnusablePolicy = Omit<Policy, "state"> & { readonly state: "unusable"; readonly error: ErrorReport };
 
 function readPolicy(files: Files, path: string, user: number): Policy | UnusablePolicy {
@@ -314,38 +264,4 @@ function disksNow(facts: Facts, files: Files, policy: Policy | UnusablePolicy, p
     allows: (disk) => policy.allows(disk),
     protectedPaths: ["/", paths.stateDirectory],
   });
-}
-
-/**
- * Makes the directory of sockets, or checks it: whoever could put names into it could make root change their owner.
- * @returns the group that may connect: the run directory's
- * @throws `state.unsafe`
- */
-function requireRunDirectory(files: Files, path: string, user: number): number {
-  const operations = parentOf(operationSocketPath(path, "x"));
-  try {
-    files.makeDirectory(path, 0o750);
-    files.makeDirectory(operations, 0o750);
-    const { gid } = files.status(path);
-    for (const directory of [path, operations]) {
-      const { kind, uid, mode } = files.linkStatus(directory);
-      if (kind === "directory" && uid === user && (mode & 0o022) === 0) continue;
-      throw new BedplateError(
-        "state.unsafe",
-        `${directory} could be changed by others (a ${kind} of user ${uid}, mode ${mode.toString(8)}).`,
-        {
-          hint: `It must belong to user ${user}, writable by its owner only; its group may connect.`,
-          details: { path: directory },
-        },
-      );
-    }
-    files.changeGroup(operations, gid);
-    return gid;
-  } catch (cause) {
-    if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError("state.unsafe", `The run directory ${path} cannot be used: ${errnoOf(cause)}.`, {
-      details: { path },
-      cause,
-    });
-  }
 }

@@ -1,6 +1,7 @@
 // Files as the executor sees them: small, synchronous, and never block devices (those belong to devices/).
 import {
   type BigIntStats,
+  chmodSync,
   closeSync,
   fstatSync,
   fsyncSync,
@@ -42,7 +43,7 @@ export interface Files {
   status(path: string): FileStatus;
   /** Does not follow a last link. */
   linkStatus(path: string): FileStatus;
-  /** With its missing parents; an existing one stays as it is. Durable when this returns. */
+  /** With its missing parents; an existing one stays as it is. Durable when this returns. `mode` is the last one's. */
   makeDirectory(path: string, mode: number): void;
   changeGroup(path: string, gid: number): void;
   remove(path: string): void;
@@ -75,12 +76,18 @@ export const systemFiles: Files = {
   makeDirectory(path, mode) {
     const first = mkdirSync(path, { recursive: true, mode });
     if (first === undefined) return;
+    // Whatever the umask.
+    chmodSync(path, mode);
     for (let made = path; ; made = parentOf(made)) {
       syncDirectory(made);
       if (made.length < first.length) return;
     }
   },
-  changeGroup: (path, gid) => lchownSync(path, lstatSync(path).uid, gid),
+  changeGroup(path, gid) {
+    const status = lstatSync(path);
+    // Only the owner who is in the group, or root, may: not asked for what is so already.
+    if (status.gid !== gid) lchownSync(path, status.uid, gid);
+  },
   remove: (path) => rmSync(path, { force: true }),
 };
 

@@ -4,6 +4,7 @@ import type { OperationState } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
+import { openSyncedFile } from "../host/synced-file.ts";
 
 /** An offer as it is kept, so that the executor can be started again without the controller. */
 export interface KeptOffer {
@@ -54,14 +55,21 @@ export interface Outbox extends Disposable {
   ): "queued" | "seen";
   /** Queues a record that belongs to no operation. */
   append(body: RecordBody, at: number): void;
+  /** Records above `seq` that are durable: what a power cut could take back is not told to anyone. */
   after(seq: number, count: number): OutboxRecord[];
+  /** Resolves when all that was queued before the call is durable. */
+  synced(): Promise<void>;
   acknowledge(seq: number): void;
   /** A session begins, and the controller has stored records up to `stored`. */
   resume(stored: number): void;
   prune(endedBefore: number): void;
 }
 
-export function openOutbox(file: string): Outbox {
+/** Pages of the log before they are brought into the file: that waits for the disk, so not too often. */
+const checkpointPages = 4000;
+
+/** `onDurable` is called when more records may be sent; a disk that fails to sync ends the agent. */
+export function openOutbox(file: string, onDurable: () => void = () => {}): Outbox {
   const db = new DatabaseSync(file);
   db.exec(`
     PRAGMA journal_mode = WAL;
@@ -75,6 +83,14 @@ export function openOutbox(file: string): Outbox {
       seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, bytes INTEGER NOT NULL, body TEXT NOT NULL
     ) STRICT;
   `);
+  // The schema was written with FULL, so the log is safely in its directory. From now on a commit does not wait for the
+  // disk on this thread, which has a link to serve: one sync of the log, awaited elsewhere, makes many durable.
+  db.exec(
+    `PRAGMA user_version = 1; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${checkpointPages};`,
+  );
+  const log = openSyncedFile(`${file}-wal`);
+  // What a killed agent left in it was perhaps not synced.
+  log.syncNow();
   const get = db.prepare("SELECT * FROM operations WHERE id = ?");
   const open = db.prepare("SELECT * FROM operations WHERE ended = 0 ORDER BY rowid");
   const insert = db.prepare(
@@ -85,11 +101,27 @@ export function openOutbox(file: string): Outbox {
     "UPDATE operations SET state = ?, ended = ?, event_seq = MAX(event_seq, ?), changed_at = ? WHERE id = ?",
   );
   const add = db.prepare("INSERT INTO records (at, bytes, body) VALUES (?, ?, ?)");
-  const list = db.prepare("SELECT seq, at, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?");
+  const list = db.prepare(
+    "SELECT seq, at, body FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+  );
   const acknowledge = db.prepare("DELETE FROM records WHERE seq <= ?");
   const sums = db.prepare("SELECT COUNT(*) AS count, COALESCE(SUM(bytes), 0) AS bytes FROM records");
   const prune = db.prepare("DELETE FROM operations WHERE ended = 1 AND changed_at < ?");
   let totals = sums.get() as { count: number; bytes: number };
+  const highestSeq = () =>
+    (db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get()?.seq as number | undefined) ??
+    0;
+  let durableSeq = highestSeq();
+  let queuedSeq = durableSeq;
+  let closed = false;
+
+  const sync = async () => {
+    const upTo = queuedSeq;
+    await log.sync();
+    if (closed || upTo <= durableSeq) return;
+    durableSeq = upTo;
+    onDurable();
+  };
 
   const atomically = (work: () => void) => {
     db.exec("BEGIN IMMEDIATE");
@@ -102,10 +134,12 @@ export function openOutbox(file: string): Outbox {
     } finally {
       totals = sums.get() as { count: number; bytes: number };
     }
+    // Not caught: after a sync that failed nobody knows what the disk holds, and the process must start anew.
+    if (queuedSeq > durableSeq) void sync();
   };
   const queue = (body: RecordBody, at: number) => {
     const text = JSON.stringify(body);
-    add.run(at, text.length, text);
+    queuedSeq = Number(add.run(at, text.length, text).lastInsertRowid);
   };
 
   return {
@@ -150,7 +184,7 @@ export function openOutbox(file: string): Outbox {
     },
     append: (body, at) => atomically(() => queue(body, at)),
     after: (seq, count) =>
-      list.all(seq, count).map((row) => ({
+      list.all(seq, durableSeq, count).map((row) => ({
         seq: row.seq as number,
         at: row.at as number,
         body: JSON.parse(row.body as string) as RecordBody,
@@ -161,10 +195,7 @@ export function openOutbox(file: string): Outbox {
       }),
     resume: (stored) =>
       atomically(() => {
-        const highest =
-          (db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'records'").get()?.seq as
-            | number
-            | undefined) ?? 0;
+        const highest = highestSeq();
         if (highest >= stored) {
           acknowledge.run(stored);
           return;
@@ -176,9 +207,15 @@ export function openOutbox(file: string): Outbox {
         for (const row of waiting) renumber.run((row.seq as number) + stored, row.seq as number);
         db.prepare("DELETE FROM sqlite_sequence WHERE name = 'records'").run();
         db.prepare("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?)").run(highest + stored);
+        queuedSeq = highest + stored;
       }),
+    synced: sync,
     prune: (endedBefore) => void prune.run(endedBefore),
-    [Symbol.dispose]: () => db.close(),
+    [Symbol.dispose]() {
+      closed = true;
+      db.close();
+      log.close();
+    },
   };
 }
 

@@ -43,24 +43,31 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
   let numbered = false;
   let gaps: Gap[] = [];
   let droppedCount = 0;
+  // Nothing that a difference could be added to is queued or known at the other end: only a key frame may come next.
+  let needsKey = true;
 
   const cost = (batch: Batch) => batch.data.length + overheadBytes;
+
+  const tellDropped = (first: number, last: number) => {
+    const count = last - first + 1;
+    droppedCount += count;
+    const previous = gaps.at(-1);
+    if (previous?.to === first - 1)
+      gaps[gaps.length - 1] = { from: previous.from, to: last, count: previous.count + count };
+    else gaps.push({ from: first, to: last, count });
+  };
 
   // Drops from the oldest on, up to and without the next key frame at or after `index`: a delta alone says nothing.
   const dropBefore = (index: number) => {
     let end = index;
     while (end < queue.length && !queue[end]!.key) end++;
-    if (end === 0) return;
     const dropped = queue.slice(0, end);
     queue = queue.slice(end);
     sent = Math.max(0, sent - end);
-    droppedCount += dropped.length;
+    needsKey ||= queue.length === 0;
+    if (dropped.length === 0) return;
     bytes -= dropped.reduce((sum, batch) => sum + cost(batch), 0);
-    const [first, last] = [dropped[0]!.seq, dropped.at(-1)!.seq];
-    const previous = gaps.at(-1);
-    if (previous !== undefined && previous.to + 1 === first)
-      gaps[gaps.length - 1] = { from: previous.from, to: last, count: previous.count + dropped.length };
-    else gaps.push({ from: first, to: last, count: dropped.length });
+    tellDropped(dropped[0]!.seq, dropped.at(-1)!.seq);
   };
 
   return {
@@ -71,7 +78,13 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
       return droppedCount;
     },
     add(batch) {
-      queue.push({ ...batch, seq: nextSeq++ });
+      const seq = nextSeq++;
+      if (needsKey && !batch.key) {
+        tellDropped(seq, seq);
+        return;
+      }
+      needsKey = false;
+      queue.push({ ...batch, seq });
       bytes += cost(batch);
       if (bytes > bytesMax) dropBefore(1);
     },
@@ -86,7 +99,8 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
         this.acknowledge(stored);
       }
       sent = 0;
-      if (queue.length > 0 && !queue[0]!.key) dropBefore(0);
+      // What this end has sent before is no base for the new session.
+      dropBefore(0);
     },
     take() {
       const batch = queue[sent];

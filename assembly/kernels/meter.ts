@@ -37,8 +37,8 @@ function mix(hash: u64, event: u64): u64 {
   return (hash ^ event) * hashPrime;
 }
 
-// tab, newline, space ( ) , : =
-const separators: u64 = 1 << 9 | 1 << 10 | 1 << 32 | 1 << 40 | 1 << 41 | 1 << 44 | 1 << 58 | 1 << 61;
+// tab, newline, space ( ) , / : =
+const separators: u64 = 1 << 9 | 1 << 10 | 1 << 32 | 1 << 40 | 1 << 41 | 1 << 44 | 1 << 47 | 1 << 58 | 1 << 61;
 
 // @ts-ignore: decorator
 @inline

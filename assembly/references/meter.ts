@@ -18,7 +18,7 @@ export function scan(input: Uint8Array): ReferenceScan {
     shape = ((shape ^ BigInt(event)) * 0x100000001b3n) % modulus;
   };
   const text = Buffer.from(input).toString("latin1");
-  for (const [word] of text.matchAll(/\n|[^\t\n ():,=]+/g)) {
+  for (const [word] of text.matchAll(/\n|[^\t\n ()/:,=]+/g)) {
     const number = /^(-?)(\d+)(?:\.(\d+))?$/.exec(word);
     if (word === "\n") mix(257);
     else if (number) {

@@ -1,6 +1,6 @@
 // `bedplate hash`: prints what b3sum and sha256sum print.
-import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
+import { coresAllowed } from "../../assembly/cores.ts";
 import type { Performer } from "../context.ts";
 import { countOption, example } from "../options.ts";
 
@@ -15,7 +15,7 @@ export function addHashCommand(program: Command, perform: Performer): void {
     .argument("[file...]", "files, or - for standard input (the default)")
     .description("print digests of files, as b3sum and sha256sum do")
     .option("--algorithm <name>", "blake3 or sha256", algorithmOption, "blake3")
-    .option("--threads <n>", "worker threads for one large file", countOption, availableParallelism())
+    .option("--threads <n>", "worker threads for one large file", countOption, coresAllowed())
     .action(
       perform<HashOptions>(async ({ terminal, signal }, options, files) => {
         const { runHash } = await import("../hash.ts");

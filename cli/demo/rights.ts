@@ -1,4 +1,5 @@
 // With which rights the demo's agent runs, and where its host's policy, state and run directories lie.
+import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { openPrivateHost } from "./private-host.ts";
 
@@ -30,20 +31,23 @@ export async function chooseRights(home: string): Promise<AgentRights> {
     executorState: join(home, "var/executor"),
     runDirectory: join(home, "run"),
   };
-  const plainly = (kind: "other-user" | "own-user", reason?: string): AgentRights => ({
-    kind,
-    reason,
-    paths,
-    wrap: (argv) => argv,
-    [Symbol.asyncDispose]: async () => {},
-  });
-  if (process.geteuid?.() !== 0) return plainly("own-user");
+  const plainly = async (kind: "other-user" | "own-user", reason?: string): Promise<AgentRights> => {
+    const run = await shortEnough(paths.runDirectory);
+    return {
+      kind,
+      reason,
+      paths: { ...paths, runDirectory: run.path },
+      wrap: (argv) => argv,
+      [Symbol.asyncDispose]: () => run[Symbol.asyncDispose](),
+    };
+  };
+  if (process.geteuid?.() !== 0) return await plainly("own-user");
   const host = await openPrivateHost([
     { source: paths.policyDirectory, target: "/etc/bedplate" },
     { source: join(home, "var"), target: "/var/lib/bedplate" },
     { source: paths.runDirectory, target: "/run/bedplate" },
   ]);
-  if (typeof host === "string") return plainly("other-user", host);
+  if (typeof host === "string") return await plainly("other-user", host);
   return {
     kind: "private-mounts",
     reason: undefined,
@@ -51,4 +55,16 @@ export async function chooseRights(home: string): Promise<AgentRights> {
     wrap: host.wrap,
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
+}
+
+/** unix(7): 108 bytes with the closing zero. */
+const socketPathBytesMax = 107;
+const longestSocket = "/operations/01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90.sock";
+
+/** Sockets have short names only: where TMPDIR is deep, their directory lies in /tmp. */
+async function shortEnough(path: string): Promise<AsyncDisposable & { readonly path: string }> {
+  if (Buffer.byteLength(path + longestSocket) <= socketPathBytesMax)
+    return { path, [Symbol.asyncDispose]: async () => {} };
+  const short = await mkdtemp("/tmp/bedplate-demo-");
+  return { path: short, [Symbol.asyncDispose]: () => rm(short, { recursive: true, force: true }) };
 }

@@ -93,10 +93,18 @@ function urlOf(line: string): string | undefined {
   }
 }
 
+export interface HostOptions {
+  readonly diskBytes: number;
+  /** Where the disks' files are made, a directory that does not exist yet; default beside the agent's state. */
+  readonly diskDirectory?: string;
+  readonly joinToken: string;
+  readonly signal: AbortSignal;
+}
+
 /** An agent with disks of `diskBytes` that its policy allows, joined to the stage's controller. */
 export async function openHost(
   stage: Stage & { readonly controller: Child },
-  { diskBytes, joinToken, signal }: { diskBytes: number; joinToken: string; signal: AbortSignal },
+  { diskBytes, diskDirectory, joinToken, signal }: HostOptions,
 ): Promise<DemoHost> {
   await using stack = new AsyncDisposableStack();
   const { directory, client, controller } = stage;
@@ -114,7 +122,7 @@ export async function openHost(
     await own(path);
   const disks = stack.use(
     await makeDisks({
-      directory: join(home, "disks"),
+      directory: diskDirectory ?? join(home, "disks"),
       sizeBytes: diskBytes,
       loop: rights.kind === "private-mounts",
       owner,

@@ -1,7 +1,7 @@
 // Worker threads for groups, and the bounded window of shared memory through which groups pass in order.
-import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import { entryUrl } from "../../assembly/built.ts";
+import { coresAllowed } from "../../assembly/index.ts";
 import { assert, BedplateError, errorOf } from "../../protocol/errors.ts";
 import type { GroupTasks, SlotBytes, TaskAnswer, TaskKind } from "./group-tasks.ts";
 import { imageLimits } from "./limits.ts";
@@ -13,7 +13,7 @@ export interface GroupPool extends AsyncDisposable {
 }
 
 /** Threads start with the first task and end when idle for two seconds. */
-export function createGroupPool(threads = Math.min(8, availableParallelism())): GroupPool {
+export function createGroupPool(threads = Math.min(8, coresAllowed())): GroupPool {
   const pool = new Piscina({
     filename: entryUrl("controller/images/import-worker.ts").href,
     minThreads: 0,

@@ -73,7 +73,8 @@ function verify({ slot, frameBytes, length, group, root, digest }: GroupTasks["v
       return corrupt(group, "is not exactly one zstd frame");
     if (scanner.windowBytes > imageLimits.frameWindowBytesMax)
       return corrupt(group, "asks for too large a window");
-    content = zstdDecompressSync(frame, { maxOutputLength: length, chunkSize: groupBytes });
+    // One byte more than a group: with a full chunk node would take a second one to see that nothing follows.
+    content = zstdDecompressSync(frame, { maxOutputLength: length, chunkSize: groupBytes + 1 });
   } catch (cause) {
     if (cause instanceof BedplateError && cause.details !== undefined) throw cause;
     return corrupt(group, "cannot be decoded", cause);

@@ -2,10 +2,15 @@
 import type { CloseName } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import { type AgentMessage, type ControllerMessage, subprotocol } from "../../protocol/messages.ts";
+import {
+  type AgentMessage,
+  type ControllerMessage,
+  type RecordBody,
+  subprotocol,
+} from "../../protocol/messages.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
 import type { Log } from "../log.ts";
-import type { Store } from "../store/store.ts";
+import type { RecordAnswer, Store } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 import {
   type BatchMessage,
@@ -17,6 +22,8 @@ import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
 import { jsonSafe } from "./json-safe.ts";
 import type { LinkMeters } from "./meters.ts";
+
+type RecordMessage = Extract<AgentMessage, { t: "record" }>;
 
 export interface SessionParts {
   readonly store: Store;
@@ -128,14 +135,16 @@ export class Session {
   // One message at a time, in order. Never rejects.
   async #work(): Promise<void> {
     this.#working = true;
+    // What came in the same piece of the stream is all in the queue before the first of it is handled.
+    await Promise.resolve();
     try {
-      for (
-        let received = this.#queue.shift();
-        received !== undefined && !this.#channel.closing;
-        received = this.#queue.shift()
-      ) {
-        this.#queueBytes -= received.bytes.length;
-        await this.#handle(received);
+      for (let next = this.#next(); next !== undefined && !this.#channel.closing; next = this.#next()) {
+        const records = [next.message];
+        while (next.message.t === "record" && this.#queue[0]?.message.t === "record")
+          records.push(this.#next()!.message);
+        // Records that came together wait for one sync of the disk together.
+        if (next.message.t === "record") await this.#records(records.filter((each) => each.t === "record"));
+        else await this.#handle(next);
       }
     } catch (error) {
       this.#channel.fail(error);
@@ -145,12 +154,18 @@ export class Session {
     }
   }
 
+  #next(): Received | undefined {
+    const received = this.#queue.shift();
+    if (received !== undefined) this.#queueBytes -= received.bytes.length;
+    return received;
+  }
+
   #handle({ message, bytes }: Received): Promise<void> | void {
     switch (message.t) {
       case "heartbeat":
         return this.#heartbeat(message);
       case "record":
-        return this.#record(message);
+        return this.#records([message]);
       case "dictionary":
         return this.#dictionary(message, bytes);
       case "batch":
@@ -174,31 +189,31 @@ export class Session {
     this.#channel.send({ t: "heartbeat", at });
   }
 
-  async #record(message: Extract<AgentMessage, { t: "record" }>): Promise<void> {
-    const body = jsonSafe(message.body);
-    const answer = await this.#parts.store.records.apply({
-      host: this.host,
-      instance: this.instance,
-      seq: message.seq,
-      body,
-      at: this.#parts.clock.now(),
+  async #records(messages: readonly RecordMessage[]): Promise<void> {
+    const at = this.#parts.clock.now();
+    const { host, instance } = this;
+    const applied = messages.map(async ({ seq, body }) => {
+      const safe = jsonSafe(body);
+      return {
+        seq,
+        body: safe,
+        answer: await this.#parts.store.records.apply({ host, instance, seq, body: safe, at }),
+      };
     });
+    for (const record of await Promise.all(applied)) this.#recorded(record);
+  }
+
+  #recorded({ seq, body, answer }: { seq: number; body: RecordBody; answer: RecordAnswer }): void {
     if (answer.status === "hole") {
-      throw new BedplateError(
-        "message.unexpected",
-        `Record ${message.seq} came, record ${answer.mark + 1} did not.`,
-      );
+      throw new BedplateError("message.unexpected", `Record ${seq} came, record ${answer.mark + 1} did not.`);
     }
     if (answer.lost !== undefined)
       this.#parts.log.warn(
-        { host: this.host, record: message.seq, lost: answer.lost },
+        { host: this.host, record: seq, lost: answer.lost },
         "records that the host delivered after the backup was made are lost",
       );
     if (answer.ignored !== undefined)
-      this.#parts.log.warn(
-        { host: this.host, record: message.seq },
-        `a record has no effect: ${answer.ignored}`,
-      );
+      this.#parts.log.warn({ host: this.host, record: seq }, `a record has no effect: ${answer.ignored}`);
     if (body.type === "result" || body.type === "refused") {
       this.#parts.progress.delete(body.command);
       // Ended: it is offered no more, and needs no remembering. Only what is this host's was ever in here.

@@ -5,17 +5,19 @@ import type { AuditStore } from "./store.ts";
 export function sqliteAudit(database: Database): AuditStore {
   return {
     async append(entry) {
-      database.run(
-        "insert into audit (at, token, token_name, address, method, route, object, status, code) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        entry.at,
-        entry.token.id,
-        entry.token.name,
-        entry.address,
-        entry.method,
-        entry.route,
-        entry.object,
-        entry.status,
-        entry.code,
+      await database.transaction(() =>
+        database.run(
+          "insert into audit (at, token, token_name, address, method, route, object, status, code) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+          entry.at,
+          entry.token.id,
+          entry.token.name,
+          entry.address,
+          entry.method,
+          entry.route,
+          entry.object,
+          entry.status,
+          entry.code,
+        ),
       );
     },
     async list(limit) {

@@ -1,13 +1,23 @@
 // One SQLite file: opened alone, migrated, with prepared statements and transactions.
+import { closeSync, fdatasync, openSync } from "node:fs";
 import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { promisify } from "node:util";
 import { assert, BedplateError } from "../../protocol/errors.ts";
+import { sharedRun } from "../../protocol/shared-run.ts";
 import { migrations } from "./migrations.ts";
 
 export type Row = Readonly<Record<string, SQLInputValue>>;
 export type Value = SQLInputValue;
 
+const syncData = promisify(fdatasync);
+/** Pages of the log before they are brought into the file: that waits for the disk, so not too often. */
+const checkpointPages = 4000;
+
 export class Database {
   readonly #database: DatabaseSync;
+  /** The write-ahead log: it holds every commit, and is synced by us so that nothing else waits for the disk. */
+  readonly #log: number;
+  readonly #durable: () => Promise<void>;
   readonly #statements = new Map<string, StatementSync>();
   #inTransaction = false;
   #afterCommit: (() => void)[] = [];
@@ -16,11 +26,16 @@ export class Database {
   constructor(path: string) {
     this.#database = new DatabaseSync(path, { timeout: 1000 });
     try {
-      // Exclusive: a second controller on the same directory must not start. WAL with FULL: durable at each commit.
+      // Exclusive: a second controller on the same directory must not start. FULL until the log itself is there for good.
       this.#database.exec(
         "pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;",
       );
       this.#migrate(path);
+      // A commit then costs no sync of the disk on this thread; `transaction` awaits one that commits share.
+      this.#database.exec(`pragma synchronous = normal; pragma wal_autocheckpoint = ${checkpointPages};`);
+      const log = openSync(`${path}-wal`, "r");
+      this.#log = log;
+      this.#durable = sharedRun(() => syncData(log));
     } catch (cause) {
       this.#database.close();
       if (cause instanceof Error && "errcode" in cause && cause.errcode === 5) {
@@ -46,29 +61,35 @@ export class Database {
     return Number(this.#prepared(sql).run(...values).changes);
   }
 
-  /** Runs `action` whole or not at all. It must not wait for anything. */
-  transaction<T>(action: () => T): T {
-    assert(!this.#inTransaction, "no transaction within a transaction");
-    this.#database.exec("begin immediate");
-    this.#inTransaction = true;
-    let answer: T;
-    try {
-      answer = action();
-      this.#database.exec("commit");
-    } catch (error) {
-      this.#afterCommit = [];
-      if (this.#database.isTransaction) this.#database.exec("rollback");
-      throw error;
-    } finally {
-      this.#inTransaction = false;
-    }
-    const after = this.#afterCommit;
-    this.#afterCommit = [];
+  /**
+   * Runs `action` whole or not at all, now; it must not wait for anything. What it did is durable when the promise
+   * resolves, and only then are those told who wait for the commit.
+   */
+  async transaction<T>(action: () => T): Promise<T> {
+    const { answer, after } = this.#commit(action);
+    await this.#durable();
     for (const act of after) act();
     return answer;
   }
 
-  /** Calls `action` once the transaction that runs now has been committed. */
+  #commit<T>(action: () => T): { answer: T; after: readonly (() => void)[] } {
+    assert(!this.#inTransaction, "no transaction within a transaction");
+    this.#database.exec("begin immediate");
+    this.#inTransaction = true;
+    try {
+      const answer = action();
+      this.#database.exec("commit");
+      return { answer, after: this.#afterCommit };
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec("rollback");
+      throw error;
+    } finally {
+      this.#afterCommit = [];
+      this.#inTransaction = false;
+    }
+  }
+
+  /** Calls `action` once the transaction that runs now is durable. */
   afterCommit(action: () => void): void {
     assert(this.#inTransaction, "within a transaction");
     if (!this.#afterCommit.includes(action)) this.#afterCommit.push(action);
@@ -82,6 +103,7 @@ export class Database {
   close(): void {
     this.#statements.clear();
     this.#database.close();
+    closeSync(this.#log);
   }
 
   #prepared(sql: string): StatementSync {
@@ -106,7 +128,9 @@ export class Database {
     }
     for (const [index, sql] of migrations.entries()) {
       if (index < version) continue;
-      this.transaction(() => this.#database.exec(`${sql}; pragma user_version = ${index + 1}`));
+      this.#commit(() => this.#database.exec(`${sql}; pragma user_version = ${index + 1}`));
     }
+    // Also when there was nothing to do: this write, synced, puts the log itself safely into its directory.
+    this.#commit(() => this.#database.exec(`pragma user_version = ${migrations.length}`));
   }
 }

@@ -26,7 +26,7 @@ export function sqliteEvents(database: Database): { readonly store: EventStore; 
     Number(database.one("select seq from sqlite_sequence where name = 'events'")?.seq ?? 0);
   const store: EventStore = {
     async append(event, at) {
-      database.transaction(() => put(event, at));
+      await database.transaction(() => put(event, at));
     },
     async newest() {
       return newest();

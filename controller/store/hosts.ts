@@ -140,7 +140,7 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
       });
     },
     async disconnected(host, session, at) {
-      database.transaction(() => {
+      await database.transaction(() => {
         const changed = database.run(
           "update hosts set online = 0, changed_at = ?, last_seen_at = max(last_seen_at, ?) where id = ? and session = ? and online = 1",
           at,
@@ -152,7 +152,7 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
       });
     },
     async forgetSessions() {
-      database.transaction(() => {
+      await database.transaction(() => {
         for (const row of database.all("select id, last_seen_at from hosts where online = 1")) {
           put({ topic: "host", id: String(row.id), event: "offline" }, Number(row.last_seen_at));
         }

@@ -250,7 +250,10 @@ export interface RecordAnswer {
 }
 
 export interface RecordStore {
-  /** Applies a record and raises the host's mark in one transaction, so that none is applied twice or lost. */
+  /**
+   * Applies a record and raises the host's mark in one transaction, so that none is applied twice or lost. Calls for one
+   * host are applied in the order in which they are made, also when one is made before another's promise has resolved.
+   */
   apply(record: IncomingRecord): Promise<RecordAnswer>;
 }
 

@@ -25,7 +25,7 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
       });
     },
     async append({ batches, seen, progressed, at }) {
-      database.transaction(() => {
+      await database.transaction(() => {
         for (const [host, own] of Map.groupBy(batches, (batch) => batch.host))
           appendOfHost(database, host, own);
         for (const sighting of seen) {
@@ -62,7 +62,7 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
       );
     },
     async prune(beforeMinute) {
-      database.transaction(() => {
+      await database.transaction(() => {
         database.run("delete from telemetry where minute < ?", beforeMinute);
         // The newest one of each host may be a quiet session's: it stays.
         database.run(

@@ -14,7 +14,7 @@ export function sqliteTokens(database: Database, put: PutEvent): TokenStore {
   };
   return {
     async createJoinToken(token) {
-      database.transaction(() => {
+      await database.transaction(() => {
         database.run(
           "insert into join_tokens (id, secret_hash, created_at, expires_at, uses, approve, for_host, cidr) values (?, ?, ?, ?, ?, ?, ?, ?)",
           token.id,
@@ -47,7 +47,7 @@ export function sqliteTokens(database: Database, put: PutEvent): TokenStore {
       });
     },
     async createApiToken(token) {
-      database.transaction(() => {
+      await database.transaction(() => {
         database.run(
           "insert into api_tokens (id, hash, scope, label, created_at, expires_at) values (?, ?, ?, ?, ?, ?)",
           token.id,

@@ -28,7 +28,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true });
 });
 
-test("an offer and its record survive a restart together", () => {
+test("an offer and its record survive a restart together", async () => {
   outbox.receive(id, offer, 5);
   reopen();
   expect(outbox.operation(id)).toMatchObject({
@@ -38,6 +38,7 @@ test("an offer and its record survive a restart together", () => {
     offer: { ...offer, document: expect.any(Uint8Array) },
   });
   expect([...outbox.operation(id)!.offer.document]).toEqual([1, 2, 3]);
+  await outbox.synced();
   expect(outbox.after(0, 10)).toEqual([{ seq: 1, at: 5, body: { type: "received", command: id } }]);
 });
 
@@ -56,7 +57,7 @@ test("an event of the executor becomes one record, however often it is replayed"
   expect(outbox.recordCount).toBe(2);
 });
 
-test("a result ends the operation, and what is acknowledged is gone while numbers go on", () => {
+test("a result ends the operation, and what is acknowledged is gone while numbers go on", async () => {
   outbox.receive(id, offer, 5);
   outbox.record(
     { id, state: "succeeded", eventSeq: 3 },
@@ -68,14 +69,16 @@ test("a result ends the operation, and what is acknowledged is gone while number
   expect(outbox.recordBytes).toBe(0);
   reopen();
   outbox.append({ type: "gap", from: 1, to: 2, count: 2 }, 10);
+  await outbox.synced();
   expect(outbox.after(0, 10).map(({ seq }) => seq)).toEqual([3]);
 });
 
-test("a young file goes on above what the controller has, so that nothing is taken for a repetition", () => {
+test("a young file goes on above what the controller has, so that nothing is taken for a repetition", async () => {
   outbox.append({ type: "gap", from: 1, to: 1, count: 1 }, 1);
   outbox.append({ type: "gap", from: 2, to: 2, count: 1 }, 2);
   outbox.resume(100);
   outbox.append({ type: "gap", from: 3, to: 3, count: 1 }, 3);
+  await outbox.synced();
   expect(outbox.after(100, 10).map(({ seq, at }) => [seq, at])).toEqual([
     [101, 1],
     [102, 2],
@@ -83,11 +86,22 @@ test("a young file goes on above what the controller has, so that nothing is tak
   ]);
 });
 
-test("a resumed session forgets what the controller has stored", () => {
+test("a resumed session forgets what the controller has stored", async () => {
   for (let i = 0; i < 3; i++) outbox.append({ type: "gap", from: i, to: i, count: 1 }, i);
   outbox.resume(2);
+  await outbox.synced();
   expect(outbox.after(2, 10).map(({ seq }) => seq)).toEqual([3]);
   expect(outbox.recordCount).toBe(1);
+});
+
+test("a record is handed out only when it is durable, and then it is told", async () => {
+  let told = 0;
+  using other = openOutbox(join(directory, "other.db"), () => told++);
+  other.append({ type: "gap", from: 1, to: 1, count: 1 }, 1);
+  expect(other.after(0, 10)).toEqual([]);
+  await other.synced();
+  expect(told).toBeGreaterThan(0);
+  expect(other.after(0, 10)).toHaveLength(1);
 });
 
 test("no command is taken while there is no room for its result", () => {

@@ -114,6 +114,6 @@ test("whatever happens, each batch is either delivered decodable and in order, o
       for (let seq = 1; seq <= added; seq++)
         expect(delivered.has(seq) || told.has(seq), `batch ${seq}`).toBe(true);
     }),
-    { numRuns: 400 },
+    { numRuns: 3000 },
   );
 });

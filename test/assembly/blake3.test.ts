@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { groupBytes } from "../../assembly/index.ts";
 import * as reference from "../../assembly/references/blake3.ts";
@@ -70,6 +71,23 @@ describe.each(kernels)("$name", ({ chainingValue, merge, stream, compiled, hash 
     }
   });
 
+  test("hashes from any address, of any length, with any counter", () => {
+    const { exports } = new WebAssembly.Instance(compiled.module);
+    const { chainingValue: raw, memory, windowsOffset, digestOffset } = exports as unknown as RawExports;
+    const window = new Uint8Array(memory.buffer, windowsOffset.value, 4 * groupBytes);
+    window.set(randomBytes(window.length, 9));
+    const choices = new Uint32Array(randomBytes(12 * 150, 10).buffer);
+    for (let k = 0; k < choices.length; k += 3) {
+      const offset = choices[k]! % (3 * groupBytes);
+      const length = 1 + (choices[k + 1]! % 20_000);
+      const counter = (BigInt(choices[k + 2]!) << 21n) | BigInt(offset);
+      raw(windowsOffset.value + offset, length, counter, 0);
+      const found = hex(new Uint8Array(memory.buffer, digestOffset.value, 32));
+      const expected = hex(reference.chainingValue(window.subarray(offset, offset + length), counter, false));
+      if (found !== expected) expect.fail(`differs for ${length} bytes at ${offset}, chunk ${counter}`);
+    }
+  });
+
   test("merges any number of digests like the reference", () => {
     for (const count of [
       ...Array.from({ length: 70 }, (_, k) => k + 1),
@@ -114,6 +132,20 @@ test("mergeGroups gives the root, and the only digest as it is", () => {
   expect(hex(mergeGroups(digests.subarray(0, 32), 1))).toBe(hex(digests.subarray(0, 32)));
   for (const count of [0, -1, 4, 6, 1.5, Number.NaN]) {
     expect(() => mergeGroups(digests, count)).toThrow(expect.objectContaining({ code: "kernel.bad-range" }));
+  }
+});
+
+const b3sum = spawnSync("b3sum", ["--version"]);
+
+test.skipIf(b3sum.status !== 0)("agrees with b3sum at random lengths", () => {
+  const lengths = [...new Uint32Array(randomBytes(4 * 8, 12).buffer)].map(
+    (word) => word >>> ((word & 15) % 13),
+  );
+  for (const length of [0, 1, ...lengths.map((word) => word % (5 * groupBytes))]) {
+    const input = randomBytes(length, length + 1);
+    const { stdout } = spawnSync("b3sum", ["--no-names"], { input });
+    for (const { name, hash } of kernels)
+      expect(hex(hash(input)), `${name}, ${length} bytes`).toBe(stdout.toString().trim());
   }
 });
 

@@ -75,6 +75,31 @@ describe.each(kernels)("$name", ({ kernel, compiled }) => {
     }
   });
 
+  test("the group pass says whether the digest is the expected one", () => {
+    const window = kernel.windows[1]!;
+    for (const length of [1, 5000, groupBytes]) {
+      window.set(randomBytes(length, length));
+      const { digest, matches } = kernel.groupPass(1, length, 5);
+      expect(matches).toBe(undefined);
+      expect(kernel.groupPass(1, length, 5, { expected: digest }).matches).toBe(true);
+      for (let at = 0; at < 32; at++) {
+        const other = digest.slice();
+        other[at]! ^= 1 << (at & 7);
+        const pass = kernel.groupPass(1, length, 5, { expected: other });
+        expect([pass.matches, hex(pass.digest)], `byte ${at}`).toEqual([false, hex(digest)]);
+      }
+      expect(kernel.groupPass(1, length, 6, { expected: digest }).matches).toBe(false);
+    }
+    const zeroes = kernel.windows[3]!.fill(0).subarray(0, 4096);
+    const expected = reference.chainingValue(zeroes, 0n, true);
+    expect(kernel.groupPass(3, 4096, 0, { root: true, expected })).toMatchObject({
+      matches: true,
+      zero: true,
+    });
+    for (const bytes of [0, 31, 33])
+      expect(() => kernel.groupPass(0, 1, 0, { expected: new Uint8Array(bytes) })).toThrow(badRange);
+  });
+
   test("digests are fresh bytes", () => {
     const first = kernel.chainingValue(0, 10, 1);
     const kept = hex(first);

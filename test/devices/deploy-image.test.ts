@@ -4,15 +4,17 @@ import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { constants, createZstdCompress, zstdCompressSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DeployJournal, deployImage } from "../../agent/devices/deploy-image.ts";
 import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
 import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
+import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { startImageRun } from "../../agent/devices/image-run.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
 import { systemRandom } from "../../agent/host/random.ts";
-import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
+import { compileKernel, createGroupKernel, groupKernelOf } from "../../assembly/index.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { mintId } from "../support/executor-host.ts";
@@ -292,4 +294,27 @@ test("a journal that fails stops the workers", async () => {
   } finally {
     server.misbehave(undefined);
   }
+});
+
+test("a frame that asks for a huge window is refused before the memory is taken", async () => {
+  const part = image.bytes.subarray(mib, 2 * mib);
+  const compress = createZstdCompress({
+    params: { [constants.ZSTD_c_windowLog]: 27, [constants.ZSTD_c_contentSizeFlag]: 0 },
+  });
+  const frame = (async () => Buffer.concat(await Array.fromAsync(compress)))();
+  compress.write(part.subarray(0, mib / 2));
+  compress.end(part.subarray(mib / 2));
+  const kernel = groupKernelOf(await compileKernel());
+  const job = { shared: shareImage(image.manifest), sizeBytes: image.manifest.sizeBytes, sectorBytes: 512 };
+  const decode = (data: Uint8Array) =>
+    decodeFrame(
+      { job, kernel } as Work,
+      { group: 1, start: 0, bytes: data.length, data, source: { url: "https://x" } },
+      0,
+    );
+  expect(decode(zstdCompressSync(part))).toBeUndefined();
+  expect(decode(await frame)).toMatchObject({
+    code: "image.corrupt",
+    message: expect.stringContaining("too much memory"),
+  });
 });

@@ -138,7 +138,7 @@ describe("bedplate hash", () => {
       const raw = join(directory, "disk.raw");
       writeFileSync(
         raw,
-        Buffer.concat([randomBytes(3_000_000), Buffer.alloc(5 << 20), randomBytes(123_392)]),
+        Buffer.concat([randomBytes(2_999_808), Buffer.alloc(5 << 20), randomBytes(123_392)]),
       );
       const qcow2 = join(directory, "disk.qcow2");
       execFileSync("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", raw, qcow2]);

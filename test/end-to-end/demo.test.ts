@@ -7,6 +7,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import {
+  bytesWrittenBy,
+  descendantsOf,
+  isExecutor,
+  type ProcessMark,
+  processMark,
+} from "../../cli/demo/processes.ts";
 import type { DemoSummary } from "../../cli/demo/summary.ts";
 
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
@@ -116,6 +123,24 @@ test("an interrupt at any moment leaves nothing either", { timeout: 180_000 }, a
       expect(JSON.parse(run.stdout)).toMatchObject({ error: { code: "command.cancelled" } });
     expect(remains(), `interrupted after ${afterMs} ms`).toEqual(nothing);
   }
+});
+
+test("an interrupt while an executor writes ends that executor too", { timeout: 120_000 }, async () => {
+  let executor: ProcessMark | undefined;
+  const run = await demo(["--once", "--json", "--size", "192M"], async (pid) => {
+    const until = performance.now() + 90_000;
+    while (executor === undefined && performance.now() < until) {
+      executor = descendantsOf(pid).find(
+        (mark) => isExecutor(mark) && (bytesWrittenBy(mark.pid) ?? 0) > 2 << 20,
+      );
+      await sleep(5);
+    }
+    process.kill(pid, "SIGINT");
+  });
+  expect(executor).toBeDefined();
+  expect(run.code, run.stderr).toBe(7);
+  expect(processMark(executor!.pid)?.startTime).not.toBe(executor!.startTime);
+  expect(remains()).toEqual(nothing);
 });
 
 test("an image that cannot be taken fails at once, and leaves nothing", { timeout: 60_000 }, async () => {

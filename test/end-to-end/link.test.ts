@@ -314,5 +314,9 @@ test("--check names file, line and key of what is wrong", () => {
   expect(misspelt.stderr).toContain(`${file}, line 4: "telemetry.intervalMS" is not a known key`);
   expect(check(`controller = "http://x"\n`).stderr).toContain("line 1");
   expect(check("controller = \n").stderr).toContain("line 1");
+  if (process.geteuid?.() !== 0) {
+    const long = check(`${address()}\n[executor]\nrunDirectory = "/tmp/${"x".repeat(80)}"\n`);
+    expect(long.stderr).toContain('"executor.runDirectory" is 22 bytes too long');
+  }
   expect(check(`${address()}\njoinToken = "nonsense"\n`).stderr).toContain("enrol.token-invalid");
 });

@@ -1,10 +1,15 @@
 // image.deploy and image.verify by real executor processes, over TLS, onto file-backed disks: no root needed.
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { chmod, open, readFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openDisk } from "../../agent/devices/direct-file.ts";
+import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
+import { createGroupKernel } from "../../assembly/index.ts";
 import type { Command, DeployOutput, DeployPlanOutput, VerifyOutput } from "../../protocol/commands.ts";
-import { groupBytes } from "../../protocol/manifest.ts";
+import type { Disk as ListedDisk } from "../../protocol/disks.ts";
+import { encodeManifest, groupBytes } from "../../protocol/manifest.ts";
 import {
   attach,
   type ExecutorHost,
@@ -80,8 +85,23 @@ async function plan(disk: Disk, of = image, options = offer): Promise<DeployPlan
   expect(result).toMatchObject({ outcome: "succeeded" });
   return result.output as DeployPlanOutput;
 }
-async function applyCommand(disk: Disk, of = image, options = offer): Promise<Command> {
-  const { fingerprint } = await plan(disk, of, options);
+/** With the fingerprint that a plan would give, made here: half as many processes to start. */
+async function applyCommand(disk: Disk, of = image): Promise<Command> {
+  const { windows } = await createGroupKernel();
+  await using file = await openDisk({ path: disk.path, kind: "file", access: "read", window: windows[0]! });
+  const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+  const { path: backing, sizeBytes } = disk;
+  const facts = {
+    serial: null,
+    wwn: null,
+    backing,
+    model: null,
+    sizeBytes,
+    logicalSectorBytes: 512,
+    physicalSectorBytes: 4096,
+    diskSequence: 0,
+  };
+  const fingerprint = await fingerprintOf(facts as ListedDisk, file, bootId, windows[0]!);
   return command("image.deploy", "apply", disk, { fingerprint }, of);
 }
 const holds = async (disk: Disk, of = image) => {
@@ -256,6 +276,23 @@ describe("bytes that are not the image's never reach the disk", () => {
     expect(bytes.subarray(512, mib).every((byte) => byte === 0)).toBe(true);
   });
 
+  test("a manifest that calls a group zeroes when its digest says otherwise: nothing is written there", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const [start, end] = [image.frameStarts[13]!, image.frameStarts[14]!];
+    const frameBytes = Uint32Array.from(image.manifest.frameBytes);
+    frameBytes[13] = 0;
+    await using liar = await serveImage({
+      ...image,
+      manifestBytes: encodeManifest({ ...image.manifest, frameBytes }),
+      frames: Buffer.concat([image.frames.subarray(0, start), image.frames.subarray(end)]),
+    });
+    const { error } = resultOf((await runToEnd(host, apply, { ...offer, sources: [liar.source] })).last);
+    expect(error).toMatchObject({ code: "image.bad-manifest", details: { group: 13 } });
+    const bytes = await readFile(disk.path);
+    expect(bytes.subarray(13 * mib, 14 * mib).every((byte) => byte === 0xee)).toBe(true);
+  });
+
   test("another source has it right: the deploy succeeds", async () => {
     const disk = await makeDisk();
     await using other = await serveImage(image);
@@ -283,7 +320,6 @@ describe("bytes that are not the image's never reach the disk", () => {
     );
     const groups = Uint8Array.from(image.manifest.groups);
     groups[40]! ^= 1;
-    const { encodeManifest } = await import("../../protocol/manifest.ts");
     await using broken = await serveImage({
       ...image,
       manifestBytes: encodeManifest({ ...image.manifest, groups }),
@@ -455,8 +491,14 @@ describe("cut off and taken up again", () => {
       error: { code: "executor.lane-busy", details: { running: apply.id } },
     });
     expect(await plan(disk)).toMatchObject({ allowed: true });
+    // The very request again starts no second one either: its executor lives.
+    expect(await host.start(runRequest(apply, offer)).ended).toBe(0);
+    expect(first.process.exitCode).toBeNull();
     still.release();
-    expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
+    expect(resultOf(await follower.last)).toMatchObject({
+      outcome: "succeeded",
+      output: { resumed: { times: 0 } },
+    });
     follower.close();
     await first.ended;
   });
@@ -590,11 +632,76 @@ test("an image of one short group", async () => {
   const small = await makeImage({ sizeBytes: 5000 });
   await using served = await serveImage(small);
   const options = { ...offer, sources: [served.source] };
-  const result = resultOf((await runToEnd(host, await applyCommand(disk, small, options), options)).last);
+  const result = resultOf((await runToEnd(host, await applyCommand(disk, small), options)).last);
   expect(result).toMatchObject({
     outcome: "succeeded",
     output: { groups: 1, readback: { root: small.reference.root } },
   });
   expect(await holds(disk, small)).toBe(true);
   expect((await readFile(disk.path)).subarray(5000).every((byte) => byte === 0)).toBe(true);
+});
+
+const strace = spawnSync("strace", ["-o", "/dev/null", "true"]).status === 0;
+describe.skipIf(!strace)("a disk that fails, by injected faults", () => {
+  const deployUnder = async (inject: string) => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", disk.path, "-e", `inject=${inject}`];
+    const executor = host.start(runRequest(apply, offer), trace);
+    const follower = await attach(host, apply.id);
+    const result = resultOf(await follower.last);
+    follower.close();
+    await executor.ended;
+    return { disk, result };
+  };
+
+  test.each([
+    ["a write", "pwrite64:error=EIO:when=3", "EIO"],
+    ["a read", "pread64:error=EIO:when=5", "EIO"],
+    // After a failed sync the kernel may have dropped what it could not write: never believed, never tried again.
+    ["a sync", "fdatasync:error=EIO:when=1", "EIO"],
+  ])("%s: disk.io, and the disk boots nothing", async (_, inject, errno) => {
+    const { disk, result } = await deployUnder(inject);
+    expect(result).toMatchObject({
+      outcome: "failed",
+      error: { code: "disk.io", details: { errno, path: disk.path } },
+    });
+    expect(head(disk)).toContain("BEDPLATE DEPLOY IN PROGRESS");
+  });
+
+  test("a cancel while the first MiB is being written comes too late, and is told why", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    const slow = [
+      "strace",
+      "-f",
+      "-qq",
+      "-o",
+      "/dev/null",
+      "-P",
+      disk.path,
+      "-e",
+      "inject=fsync:delay_enter=700ms",
+    ];
+    const executor = host.start(runRequest(apply, offer), slow);
+    const follower = await attach(host, apply.id);
+    await follower.until((event) => event.type === "progress" && event.progress.phase === "seal");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    follower.cancel("no, wait");
+    expect(await follower.until((event) => event.type === "cancel")).toMatchObject({
+      answer: "too-late",
+      reason: expect.stringContaining("first MiB"),
+    });
+    expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
+    follower.close();
+    await executor.ended;
+    expect(await holds(disk)).toBe(true);
+  });
+
+  test("a write that is said to be done and is not: found by the read-back, and mended", async () => {
+    const { disk, result } = await deployUnder("pwrite64:retval=1048576:when=4");
+    expect(result).toMatchObject({ outcome: "succeeded" });
+    expect((result.output as DeployOutput).resumed.groupsRewritten).toBeGreaterThan(0);
+    expect(await holds(disk)).toBe(true);
+  });
 });

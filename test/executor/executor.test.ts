@@ -1,7 +1,8 @@
 // The executor as a process: one request in, the journal and the operation's socket out.
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { chmod, rm } from "node:fs/promises";
 import { createConnection } from "node:net";
+import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { operationSocketPath } from "../../agent/executor/contract.ts";
@@ -56,7 +57,10 @@ test("an inventory of this machine, without a policy: accepted, running, result"
   expect(found.cpu.threads).toBeGreaterThan(0);
   expect(found.contentHash).toMatch(/^[0-9a-f]{64}$/);
   expect(exit).toBe(0);
-  expect(existsSync(operationSocketPath(host.runDirectory, "x").replace("x.sock", ""))).toBe(true);
+  // The agent's group may go in and connect, and no more.
+  const operations = statSync(dirname(operationSocketPath(host.runDirectory, "x")));
+  expect((operations.mode & 0o777).toString(8)).toBe("750");
+  expect(operations.gid).toBe(statSync(host.runDirectory).gid);
 });
 
 test("the same id and bytes again are replayed word for word, from any offset, and run nothing", async () => {
@@ -173,6 +177,7 @@ test("a follower that talks nonsense is closed, and the operation goes on", asyn
   const command = inventory();
   const executor = host.start(runRequest(command));
   const good = await attach(host, command.id);
+  expect((statSync(operationSocketPath(host.runDirectory, command.id)).mode & 0o777).toString(8)).toBe("660");
   const bad = createConnection(operationSocketPath(host.runDirectory, command.id));
   bad.on("error", () => {});
   bad.write('{"attach":{"afterSeq":-1}}\n');

@@ -32,7 +32,8 @@ export interface ExecutorHost extends AsyncDisposable {
   allowFiles(
     ...disks: readonly { readonly name: string; readonly path: string; readonly sizeBytes: number }[]
   ): Promise<void>;
-  start(request: ExecutorRequest): Executor;
+  /** `under`: a program that runs it, such as strace with its options. */
+  start(request: ExecutorRequest, under?: readonly string[]): Executor;
 }
 
 export interface Executor {
@@ -85,8 +86,9 @@ export async function openExecutorHost(): Promise<ExecutorHost> {
           ),
         ].join("\n"),
       ),
-    start(request) {
-      const plain = [process.execPath, executor] as const;
+    start(request, under = []) {
+      const [first = process.execPath, ...rest] = [...under, process.execPath, executor];
+      const plain = [first, ...rest] as const;
       const argv = privateHost?.wrap(plain) ?? [
         ...plain,
         "--policy",

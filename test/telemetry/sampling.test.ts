@@ -32,6 +32,29 @@ describe("frames", () => {
     expect(bench.pass().key).toBe(false);
   });
 
+  test("load averages stay though the numbers of tasks beside them change at every read", async () => {
+    using tree = temporaryTree({ loadavg: "0.10 0.20 0.30 1/157 9000\n" });
+    const under = kernelFilesUnder(tree.root);
+    let reads = 0;
+    const files: KernelFiles = {
+      open(path) {
+        const file = under.open(path);
+        const read = (into: Parameters<typeof file.read>[0]) => {
+          if (path === "loadavg") tree.write(path, `0.10 0.20 0.30 ${++reads}/${157 + reads} 9000\n`);
+          return file.read(into);
+        };
+        return { read, close: () => file.close() };
+      },
+    };
+    using bench = await samplingOf(tree.root, { files });
+    for (let k = 0; k < 10; k++) {
+      bench.pass();
+      expect(bench.receiver.values()).toEqual({ node_load1: 0.1, node_load5: 0.2, node_load15: 0.3 });
+    }
+    expect(reads).toBeGreaterThanOrEqual(10);
+    expect(bench.reports.filter((report) => report.details["file"] === "loadavg")).toEqual([]);
+  });
+
   test("the same series have the same dictionary id in another run, other series another", async () => {
     using tree = temporaryTree({ loadavg: "0.10 0.20 0.30 1/2 3\n" });
     using other = temporaryTree({ vmstat: "pgfault 7\n" });

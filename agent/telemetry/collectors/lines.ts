@@ -3,13 +3,13 @@ import type { Series } from "../../../protocol/messages.ts";
 
 export interface Line {
   readonly text: string;
-  /** Runs of anything but space, tab, ':', '=', '(', ')' and ','. */
+  /** Runs of anything but space, tab, ':', '=', '(', ')', ',' and '/'. */
   readonly words: readonly string[];
   /** Those words that the meter takes for numbers. */
   readonly numbers: readonly string[];
 }
 
-const separators = /[ \t:=(),]+/;
+const separators = /[ \t:=(),/]+/;
 const number = /^-?\d+(?:\.(\d+))?$/;
 const seriesName = /^[a-zA-Z_][a-zA-Z0-9_]{0,255}$/;
 const labelCharactersMax = 512;
