@@ -28,7 +28,7 @@ export interface RatioRow {
    * reaches here, so that the row asks for no more than the one against `than`.
    */
   readonly atMost?: { readonly ratio: number; readonly than: string };
-  /** The subject's threads: the row is skipped when the machine cannot give them so many cores now. */
+  /** The subject's threads: a row below its floor is skipped when the machine could not give them so many cores. */
   readonly cores?: number;
 }
 
@@ -62,7 +62,7 @@ export type RowResult = {
   readonly name: string;
   readonly subject?: string;
   readonly peer?: string;
-  /** The ratio, or the figure in `unit`; undefined when skipped. */
+  /** The ratio, or the figure in `unit`; undefined when it could not be measured. */
   readonly value: number | undefined;
   readonly unit: string;
   readonly bound: number | undefined;
@@ -179,13 +179,14 @@ function judgeRatio(row: RatioRow, suite: Suite, { rounds, cores }: Rounds): Row
     if ("skipped" in candidate)
       return { ...base, value: undefined, state: "skipped", note: candidate.skipped };
   }
-  if (row.cores !== undefined && cores < 0.85 * row.cores) {
-    return { ...base, value: undefined, state: "skipped", note: `only ${cores.toFixed(1)} cores were free` };
-  }
   const value = ratioOf(rounds, subject, peer);
   const eased = floor === undefined ? undefined : easedFloor(row, floor, rounds);
   const bound = eased?.floor ?? floor;
-  const state = bound === undefined || value >= bound ? "ok" : "below";
+  const below = bound !== undefined && value < bound;
+  if (below && row.cores !== undefined && cores < 0.85 * row.cores) {
+    return { ...base, value, bound, state: "skipped", note: `only ${cores.toFixed(1)} cores were free` };
+  }
+  const state = below ? "below" : "ok";
   return { ...base, value, bound, state, ...(eased === undefined ? {} : { note: eased.note }) };
 }
 

@@ -100,10 +100,11 @@ const mutants: readonly Mutant[] = [
     to: "equalBytes(digestOffset, digestOffset, digestBytes)",
   },
   {
-    what: "one byte past the windows allowed",
+    // One past their end is caught by the memory's own: the windows are the last that is in it.
+    what: "one byte before the windows allowed",
     file: blake3,
-    from: "address > <usize>(zeroesOffset + groupBytes) - length",
-    to: "address > <usize>(zeroesOffset + groupBytes + 1) - length",
+    from: "address < <usize>windowsOffset",
+    to: "address < <usize>windowsOffset - 1",
   },
   {
     what: "the zero test blind to a last odd byte",
@@ -198,7 +199,7 @@ async function prepareCopy(): Promise<void> {
   );
 }
 
-/** Builds and tests the copy: the first test that fails, undefined when none does. */
+/** Builds and tests the copy: which tests fail, undefined when none does. */
 async function runSuite(): Promise<string | undefined> {
   const run = promisify(execFile);
   const options = { cwd: copy, timeout: 180_000, maxBuffer: 1 << 26 };
@@ -218,8 +219,7 @@ async function runSuite(): Promise<string | undefined> {
         "run",
         "--root",
         copy,
-        "--bail",
-        "1",
+
         "--reporter",
         "json",
         "--outputFile",
@@ -233,7 +233,7 @@ async function runSuite(): Promise<string | undefined> {
     const report = await readFile(reportFile, "utf8").catch(() => {
       throw new Error("vitest did not run", { cause });
     });
-    return firstFailure(JSON.parse(report) as Report);
+    return failures(JSON.parse(report) as Report);
   }
 }
 
@@ -244,9 +244,10 @@ interface Report {
   }[];
 }
 
-function firstFailure(report: Report): string {
+function failures(report: Report): string {
   const failed = report.testResults
     .flatMap(({ assertionResults }) => assertionResults)
-    .find(({ status }) => status === "failed");
-  return failed?.fullName ?? report.testResults.map(({ message }) => message).join(" ");
+    .filter(({ status }) => status === "failed");
+  if (failed[0] === undefined) return report.testResults.map(({ message }) => message).join(" ");
+  return `${failed.length} tests, as "${failed[0].fullName}"`;
 }

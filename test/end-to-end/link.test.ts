@@ -316,7 +316,7 @@ test("--check names file, line and key of what is wrong", () => {
   expect(check("controller = \n").stderr).toContain("line 1");
   if (process.geteuid?.() !== 0) {
     const long = check(`${address()}\n[executor]\nrunDirectory = "/tmp/${"x".repeat(80)}"\n`);
-    expect(long.stderr).toContain('"executor.runDirectory" is 22 bytes too long');
+    expect(long.stderr).toContain('"executor.runDirectory" is 31 bytes too long');
   }
   expect(check(`${address()}\njoinToken = "nonsense"\n`).stderr).toContain("enrol.token-invalid");
 });
