@@ -60,11 +60,17 @@ export function createFileHasher(hasherOptions: HasherOptions = {}): FileHasher 
       await using handle = await openFile(path);
       const status = await handle.stat();
       if (status.isDirectory()) throw new BedplateError("file.unreadable", `${path} is a directory.`);
-      if (!status.isFile() || status.size <= inPlaceBytesMax) {
+      if (!status.isFile()) {
         const stream = handle.createReadStream({ highWaterMark: groupBytes, autoClose: false });
-        const result = await hashStream(stream, options).catch((error) => unreadable(path, error));
-        if (status.isFile() && result.bytes < status.size) throw changed(path);
-        return result;
+        return await hashStream(stream, { ...options, kernel }).catch((error) => unreadable(path, error));
+      }
+      if (status.size <= inPlaceBytesMax) {
+        const content = await handle.readFile().catch((error) => unreadable(path, error));
+        if (content.length < status.size) throw changed(path);
+        const whole = hasherOf(options.algorithm, kernel);
+        whole.update(content);
+        options.onProgress?.(content.length);
+        return { digest: new Uint8Array(whole.digest()), bytes: content.length };
       }
       const groups = Math.ceil(status.size / groupBytes);
       const jobs = options.algorithm === "blake3" ? Math.min(threads, groups) : 1;
@@ -93,9 +99,9 @@ export async function hashFile(path: string, options: HashOptions & HasherOption
  */
 export async function hashStream(
   stream: Readable,
-  { algorithm, signal, onProgress }: HashOptions,
+  { algorithm, signal, onProgress, kernel }: HashOptions & Pick<HasherOptions, "kernel">,
 ): Promise<FileDigest> {
-  const hasher = algorithm === "blake3" ? streamHasherOf(loadBlake3()) : createHash("sha256");
+  const hasher = hasherOf(algorithm, kernel);
   let bytes = 0;
   try {
     for await (const chunk of addAbortSignal(signal, stream) as AsyncIterable<Uint8Array>) {
@@ -107,6 +113,10 @@ export async function hashStream(
     throw signal.aborted ? aborted(cause) : cause;
   }
   return { digest: new Uint8Array(hasher.digest()), bytes };
+}
+
+function hasherOf(algorithm: HashAlgorithm, kernel: CompiledKernel | undefined) {
+  return algorithm === "blake3" ? streamHasherOf(kernel ?? loadBlake3()) : createHash("sha256");
 }
 
 interface Run {

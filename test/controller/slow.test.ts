@@ -26,7 +26,7 @@ test("offers wait for a slow reader instead of piling up, and all come in order"
     (await controller.call<{ commands: unknown[] }>("GET", "/v1/commands?state=waiting")).body.commands
       .length;
   // More than the kernel's buffers hold was not even taken from the store.
-  await expect.poll(waiting).toBeGreaterThan(10);
+  await expect.poll(waiting, { timeout: 15_000 }).toBeGreaterThan(10);
   client.socket.resume();
   const offered: string[] = [];
   for (let i = 0; i < commands; i++)
