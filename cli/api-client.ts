@@ -3,17 +3,27 @@ import type { Readable } from "node:stream";
 import type { Static, TSchema } from "typebox";
 import {
   ApiEvent,
+  type AuditEntry,
+  AuditList,
+  BackupView,
   CommandList,
   CommandView,
   HostList,
   HostView,
   ImageList,
   ImageView,
+  JoinTokenList,
+  type JoinTokenRequest,
+  JoinTokenState,
   JoinTokenView,
   LiveDictionary,
   LiveSample,
   StatusView,
   TelemetryView,
+  TokenList,
+  type TokenRequest,
+  TokenState,
+  TokenView,
 } from "../protocol/api.ts";
 import { textOf } from "../protocol/bytes.ts";
 import { type Command, encodeCommand } from "../protocol/commands.ts";
@@ -48,7 +58,19 @@ export interface ApiClient extends Disposable {
   image(reference: string): Promise<ImageView>;
   putManifest(root: string, body: Uint8Array): Promise<void>;
   putFrames(root: string, body: Readable, bytes: number): Promise<ImageView>;
-  createJoinToken(wanted: { readonly ttlSeconds?: number; readonly uses?: number }): Promise<JoinTokenView>;
+  approveHost(reference: string, fingerprint?: string): Promise<HostView>;
+  rejectHost(reference: string): Promise<HostView>;
+  revokeHost(reference: string): Promise<HostView>;
+  renameHost(reference: string, name: string): Promise<HostView>;
+  createJoinToken(wanted: JoinTokenRequest): Promise<JoinTokenView>;
+  joinTokens(): Promise<JoinTokenState[]>;
+  revokeJoinToken(id: string): Promise<JoinTokenState>;
+  createToken(wanted: TokenRequest): Promise<TokenView>;
+  tokens(): Promise<TokenState[]>;
+  revokeToken(id: string): Promise<TokenState>;
+  audit(limit: number): Promise<AuditEntry[]>;
+  /** Makes a backup on the controller's machine; its bytes do not come this way. */
+  backup(): Promise<BackupView>;
   /** Events after `since`, or from now on; goes on after a broken connection where it was. */
   events(since?: number, signal?: AbortSignal): AsyncGenerator<ApiEvent, void>;
 }
@@ -63,6 +85,8 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     return checkerOf(schema)(value);
   }
   const get = <T extends TSchema>(schema: T, path: string) => ask(schema, { method: "GET", path });
+  const post = <T extends TSchema>(schema: T, path: string, json?: unknown) =>
+    ask(schema, { method: "POST", path, ...(json === undefined ? {} : { json }) });
   const segment = encodeURIComponent;
 
   async function* stream(
@@ -136,8 +160,23 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     },
     putFrames: (root, body, bytes) =>
       ask(ImageView, { method: "PUT", path: `/v1/images/${root}/frames`, octets: { body, bytes } }),
-    createJoinToken: (wanted) =>
-      ask(JoinTokenView, { method: "POST", path: "/v1/join-tokens", json: wanted }),
+    approveHost: (reference, fingerprint) =>
+      post(
+        HostView,
+        `/v1/hosts/${segment(reference)}/approve`,
+        fingerprint === undefined ? {} : { fingerprint },
+      ),
+    rejectHost: (reference) => post(HostView, `/v1/hosts/${segment(reference)}/reject`),
+    revokeHost: (reference) => post(HostView, `/v1/hosts/${segment(reference)}/revoke`),
+    renameHost: (reference, name) => post(HostView, `/v1/hosts/${segment(reference)}/rename`, { name }),
+    createJoinToken: (wanted) => post(JoinTokenView, "/v1/join-tokens", wanted),
+    joinTokens: async () => (await get(JoinTokenList, "/v1/join-tokens")).joinTokens,
+    revokeJoinToken: (id) => post(JoinTokenState, `/v1/join-tokens/${segment(id)}/revoke`),
+    createToken: (wanted) => post(TokenView, "/v1/tokens", wanted),
+    tokens: async () => (await get(TokenList, "/v1/tokens")).tokens,
+    revokeToken: (id) => post(TokenState, `/v1/tokens/${segment(id)}/revoke`),
+    audit: async (limit) => (await get(AuditList, `/v1/audit?limit=${limit}`)).entries,
+    backup: () => post(BackupView, "/v1/backups"),
     async *events(since, until = signal) {
       const path = (last: string) => {
         const from = last === "" ? since : Number(last);

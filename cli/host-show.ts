@@ -8,7 +8,7 @@ import { now } from "./clock.ts";
 import { selectorOf } from "./deploy.ts";
 import { type ExitCode, exitCodeOfState, exitCodes } from "./exit-codes.ts";
 import { operate, outputOf, succeeded } from "./operation.ts";
-import { facts, formatAge, formatBytes, table } from "./output.ts";
+import { explanationFacts, facts, formatAge, formatBytes, formatTime, table } from "./output.ts";
 import type { Terminal } from "./terminal.ts";
 
 export interface HostShowOptions {
@@ -24,7 +24,7 @@ const inventorySeconds = 60;
 export async function showHost({ client, terminal, signal, reference }: HostShowOptions): Promise<ExitCode> {
   const host = await client.host(reference);
   let view: CommandView | undefined;
-  if (host.connection === "online") {
+  if (host.connection === "online" && host.standing === "approved") {
     ({ view } = await operate({
       client,
       terminal,
@@ -43,7 +43,11 @@ export async function showHost({ client, terminal, signal, reference }: HostShow
   terminal.document({ host, inventory, takenAt });
   terminal.print(hostText(host));
   if (inventory === null) {
-    terminal.print("\nNo inventory is known: the host has been offline since it joined.");
+    terminal.print(
+      host.standing === "approved"
+        ? "\nNo inventory is known: the host has been offline since it joined."
+        : "\nNo inventory is known: one is taken when the host is approved.",
+    );
     return exitCodes.ok;
   }
   if (host.connection === "offline") terminal.print(`inventory taken ${formatAge(takenAt, now())}`);
@@ -56,10 +60,16 @@ export function hostText(host: HostView): string {
   return facts([
     ["name", host.name],
     ["id", host.id],
+    ["fingerprint", host.fingerprint],
+    ["standing", `${host.standing} since ${formatTime(host.standingSince)}`],
+    ...(host.formerIds.length === 0
+      ? []
+      : [["took over from", host.formerIds.map((id) => id.slice(0, 12)).join(", ")] as const]),
     ["connection", `${host.connection} for ${formatAge(host.since, now())!.replace(" ago", "")}`],
     ["agent", `${host.agentVersion}, joined ${formatAge(host.joinedAt, now())}`],
     ["telemetry", `${telemetry.series} series, ${telemetry.samples} samples, ${telemetry.gaps} gaps`],
     ["clock", host.clockOffsetMs === null ? null : clockText(host.clockOffsetMs)],
+    ...explanationFacts(host),
   ]);
 }
 

@@ -35,7 +35,7 @@ const graceMs = 10_000;
 
 /**
  * Runs it to its last state.
- * @throws `agent.offline` before anything is sent; `command.timed-out` when even its last state does not come
+ * @throws `agent.offline`, `host.pending` before anything is sent; `command.timed-out` when even its last state does not come
  */
 export async function operate(options: OperationOptions): Promise<Operation> {
   const { client, terminal, signal, timeoutSeconds } = options;
@@ -47,6 +47,16 @@ export async function operate(options: OperationOptions): Promise<Operation> {
       {
         hint: "Is its agent running? `bedplate hosts` says when it was last seen.",
         details: { host: host.id, lastSeenAt: host.lastSeenAt },
+      },
+    );
+  }
+  if (host.standing === "pending") {
+    throw new BedplateError(
+      "host.pending",
+      `The host ${host.name} waits for approval and gets no command before it.`,
+      {
+        hint: `Compare the fingerprint with what its agent's log says, then: bedplate host approve ${host.name} --fingerprint ${host.fingerprint}`,
+        details: { host: host.id, fingerprint: host.fingerprint },
       },
     );
   }

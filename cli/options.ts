@@ -1,5 +1,6 @@
 // Option values as people write them, refused with a sentence before anything runs.
 import { type Command, InvalidArgumentError } from "commander";
+import { type Scope, scopes } from "../protocol/api.ts";
 import { operationStates } from "../protocol/commands.ts";
 import { parseBytes, parseSeconds } from "./output.ts";
 
@@ -22,6 +23,17 @@ export function bytesOption(text: string): number {
 export function countOption(text: string): number {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("Write a whole number from 1 on.");
   return Number(text);
+}
+
+export function approveOption(text: string): "auto" | "manual" {
+  if (text !== "auto" && text !== "manual") throw new InvalidArgumentError("Say auto or manual.");
+  return text;
+}
+
+export function scopeOption(text: string): Scope {
+  const scope = scopes.find((known) => known === text);
+  if (scope === undefined) throw new InvalidArgumentError(`Scopes are ${scopes.join(", ")}.`);
+  return scope;
 }
 
 export function digestOption(text: string): string {

@@ -71,6 +71,22 @@ function pair(seconds: number, large: number, largeName: string, small: number, 
   return rest === 0 ? `${first} ${largeName}` : `${first} ${largeName} ${rest} ${smallName}`;
 }
 
+/** Why something waits, until when, what happens by itself and what helps, as `facts`; nothing where nothing is waited for. */
+export function explanationFacts(view: {
+  readonly reason: string | null;
+  readonly deadline: number | null;
+  readonly next: string | null;
+  readonly suggest: string | null;
+}): (readonly [string, string])[] {
+  const pairs = [
+    ["reason", view.reason],
+    ["deadline", view.deadline === null ? null : formatTime(view.deadline)],
+    ["next", view.next],
+    ["suggest", view.suggest],
+  ] as const;
+  return pairs.flatMap(([name, text]) => (text === null ? [] : [[name, text] as const]));
+}
+
 /** How long ago, by the clock of this machine: `12 s ago`. */
 export function formatAge(at: number | null, now: number): string | null {
   return at === null

@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { BedplateError } from "../protocol/errors.ts";
 import { version } from "../protocol/version.ts";
 import { addAgentCommand } from "./commands/agent.ts";
+import { addAuditCommand } from "./commands/audit.ts";
 import { addCommandCommands } from "./commands/commands.ts";
 import { addControllerCommand } from "./commands/controller.ts";
 import { addDemoCommand } from "./commands/demo.ts";
@@ -13,6 +14,7 @@ import { addHostCommands } from "./commands/hosts.ts";
 import { addImageCommands } from "./commands/images.ts";
 import { addJoinTokenCommands } from "./commands/join-token.ts";
 import { addPingCommand } from "./commands/ping.ts";
+import { addTokenCommands } from "./commands/token.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { createPerformer, type Performer } from "./context.ts";
 import { type ExitCode, exitCodeHelp, exitCodes } from "./exit-codes.ts";
@@ -75,6 +77,8 @@ export function createProgram(perform: Performer): Command {
   addVerifyCommand(program, perform);
   addCommandCommands(program, perform);
   addPingCommand(program, perform);
+  addTokenCommands(program, perform);
+  addAuditCommand(program, perform);
   return program;
 }
 

@@ -12,14 +12,18 @@ export interface NewToken {
 }
 
 /** Makes a token; the text is told here and never again. */
-export async function createApiToken(store: TokenStore, random: Random, token: NewToken): Promise<string> {
+export async function createApiToken(
+  store: TokenStore,
+  random: Random,
+  token: NewToken,
+): Promise<{ readonly id: string; readonly text: string }> {
   const id = hex(random.bytes(8));
   const text = `bedplate-api.${id}.${Buffer.from(random.bytes(32)).toString("base64url")}`;
   await store.createApiToken({ ...token, id, hash: hashOf(text) });
-  return text;
+  return { id, text };
 }
 
-/** The token that the text is; undefined when there is none or it has expired. */
+/** The token that the text is; undefined when there is none, or it has expired or was revoked. */
 export async function findApiToken(
   store: TokenStore,
   text: string,
@@ -28,6 +32,7 @@ export async function findApiToken(
   const match = /^bedplate-api\.([0-9a-f]{16})\.[A-Za-z0-9_-]{43}$/.exec(text);
   const token = match === null ? undefined : await store.apiToken(match[1]!);
   if (token === undefined || !timingSafeEqual(token.hash, hashOf(text))) return undefined;
+  if (token.revokedAt !== null) return undefined;
   return token.expiresAt !== null && token.expiresAt <= at ? undefined : token;
 }
 

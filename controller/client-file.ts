@@ -22,12 +22,14 @@ export async function refreshClientFile(
   const known = kept !== undefined && (await findApiToken(parts.tokens, kept.token, createdAt)) !== undefined;
   const token = known
     ? kept.token
-    : await createApiToken(parts.tokens, parts.random, {
-        label: clientFileName,
-        scope: "admin",
-        createdAt,
-        expiresAt: null,
-      });
+    : (
+        await createApiToken(parts.tokens, parts.random, {
+          label: clientFileName,
+          scope: "admin",
+          createdAt,
+          expiresAt: null,
+        })
+      ).text;
   const file: ClientFile = { url: address.url, token, ca: address.caPem };
   await writePrivateFile(path, `${JSON.stringify(file, undefined, 2)}\n`);
 }

@@ -5,12 +5,14 @@ import { BedplateError } from "../protocol/errors.ts";
 import type { App } from "./api/app.ts";
 import { createApi } from "./api/server.ts";
 import { openAuthority } from "./authority.ts";
+import { Backups } from "./backup.ts";
 import { refreshClientFile } from "./client-file.ts";
 import { Dispatcher } from "./commands/dispatch.ts";
 import { ProgressBoard } from "./commands/progress.ts";
 import { CommandService } from "./commands/service.ts";
 import type { ControllerConfig } from "./config.ts";
 import { openPrivateDirectory } from "./files.ts";
+import { HostService, shutOut } from "./hosts/service.ts";
 import { ImageBearers } from "./image-bearers.ts";
 import { type ImageStore, openImageStore } from "./images/store.ts";
 import { LinkMeters } from "./link/meters.ts";
@@ -68,11 +70,15 @@ export async function startController(config: ControllerConfig, parts: Controlle
   ];
   const dispatcher = new Dispatcher({ store, sessions, bearers, clock, log });
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log }));
+  const hosts = new HostService({ store, sessions, dispatcher, clock, log });
+  const backups = new Backups({ store, directory, clock, log });
   const stopping = new AbortController();
   const api = await createApi({
     store,
     images,
     commands,
+    hosts,
+    backups,
     progress,
     live,
     sessions,
@@ -90,6 +96,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
       ...{ store, writer, live, progress, meters, clock, random, log, sessions, reconnectWindowMsMin },
       caSha256: authority.caSha256,
       heartbeatMs: config.heartbeatMs,
+      onReplaced: (host) => shutOut(sessions, host),
       offer: (session) => dispatcher.serve(session),
       authority: () => `${bracketed(address.host)}:${address.port}`,
     }),

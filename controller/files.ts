@@ -1,6 +1,6 @@
 // Files outside the store and the images: the state directory, key files written atomically, ranges to serve.
 import { createReadStream, readFileSync } from "node:fs";
-import { mkdir, open, readFile, rename, stat, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { BedplateError } from "../protocol/errors.ts";
@@ -92,6 +92,31 @@ export async function writePrivateFile(path: string, text: string): Promise<void
   await rename(temporary, path);
   await using directory = await open(dirname(path), "r");
   await directory.sync();
+}
+
+/** Bytes of a file; 0 when there is none. */
+export async function sizeOfFile(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (isMissing(error)) return 0;
+    throw error;
+  }
+}
+
+/** Whether there is nothing at `path`, or a directory with nothing in it. */
+export async function isEmptyDirectory(path: string): Promise<boolean> {
+  try {
+    return (await readdir(path)).length === 0;
+  } catch (error) {
+    if (isMissing(error)) return true;
+    throw error;
+  }
+}
+
+/** Removes a file, if there is one. */
+export async function removeFile(path: string): Promise<void> {
+  await rm(path, { force: true });
 }
 
 /** Streams bytes `start` to `end`, both included, of a file. */

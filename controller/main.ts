@@ -1,9 +1,12 @@
 // `bedplate controller`: options → configuration → runs until the signal aborts.
+import type { BackupView } from "../protocol/api.ts";
+import { backupStopped as backupStoppedOf } from "./backup.ts";
 import { type ConfigOptions, checkControllerConfig } from "./config.ts";
 import { type ControllerAddress, type ControllerParts, startController } from "./controller.ts";
-import { type Log, openLog } from "./log.ts";
+import { type Log, openLog, silentLog } from "./log.ts";
 import { systemClock } from "./system.ts";
 
+export { type RestoreOptions, restoreController } from "./backup.ts";
 export { clientFileName } from "./client-file.ts";
 export type { ControllerConfig } from "./config.ts";
 export { checkControllerConfig, defaultStateDirectory } from "./config.ts";
@@ -30,4 +33,9 @@ export async function runController(
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
   parts.log.info({}, "the controller stops");
+}
+
+/** A backup of the controller in `directory`, which must not run. @throws `state.in-use`, `state.backup-invalid` */
+export function backupStopped(directory: string): Promise<BackupView> {
+  return backupStoppedOf(directory, silentLog);
 }

@@ -2,7 +2,7 @@
 import Type, { type Static, type TSchema } from "typebox";
 import { operationStates, Progress, Result } from "./commands.ts";
 import { Series } from "./messages.ts";
-import { CommandId, Count, Digest, HostId, Line, Name, UnixMs } from "./schema.ts";
+import { CommandId, Count, Digest, HostId, Line, Name, Standing, UnixMs } from "./schema.ts";
 
 const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
 
@@ -18,9 +18,30 @@ export const Problem = Type.Object({
 });
 export type Problem = Static<typeof Problem>;
 
+/** Why something is not where it will be, in every state that is not its last. All null where there is nothing to wait for. */
+const Explanation = {
+  /** A sentence; where a code says it too, it begins with that code and a space. */
+  reason: Nullable(Line),
+  /** When the state ends by itself, by the controller's clock; null when nothing ends it. */
+  deadline: Nullable(UnixMs),
+  /** What happens by itself. */
+  next: Nullable(Line),
+  /** A command line that helps. */
+  suggest: Nullable(Line),
+};
+
 export const HostView = Type.Object({
   id: HostId,
   name: Name,
+  /** The first 16 digits of the id, for people to compare with what the host itself shows. */
+  fingerprint: Type.String(),
+  standing: Standing,
+  standingSince: UnixMs,
+  /** The keys that this one took over from, when the host was set up anew. */
+  formerIds: Type.Array(HostId),
+  /** The key that took over this one's name and history. */
+  replacedBy: Nullable(HostId),
+  ...Explanation,
   hostname: Type.String(),
   connection: Type.Union([Type.Literal("online"), Type.Literal("offline")]),
   /** When the connection last changed. */
@@ -70,8 +91,9 @@ export const CommandView = Type.Object({
   kind: Type.String(),
   mode: Type.String(),
   state: State,
-  /** Why it is in a state that is not its last, in words. */
-  reason: Nullable(Line),
+  /** When it came into this state. */
+  since: UnixMs,
+  ...Explanation,
   createdAt: UnixMs,
   updatedAt: UnixMs,
   cancelRequestedAt: Nullable(UnixMs),
@@ -112,30 +134,125 @@ export type ImageView = Static<typeof ImageView>;
 
 export const ImageList = Type.Object({ images: Type.Array(ImageView) });
 
+const Approve = Type.Union([Type.Literal("auto"), Type.Literal("manual")]);
+
 export const JoinTokenRequest = Type.Object(
   {
     ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 30 * 86_400, default: 3600 })),
     uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: 1 })),
+    /** `manual`: hosts that join with it wait until a person approves them. */
+    approve: Type.Optional(Approve),
+    /** The host (name, id, prefix) whose name and history the new key takes over; its old key is revoked then. */
+    for: Type.Optional(Type.String({ minLength: 1, maxLength: 128 })),
+    /** Only from addresses within it, such as 10.1.0.0/16 or fd00::/8. */
+    cidr: Type.Optional(Type.String({ minLength: 3, maxLength: 64 })),
   },
   { additionalProperties: false },
 );
 export type JoinTokenRequest = Static<typeof JoinTokenRequest>;
 
-export const JoinTokenView = Type.Object({
+/** A join token as it is known afterwards: without its secret. */
+export const JoinTokenState = Type.Object({
   id: Type.String(),
-  token: Type.String(),
+  createdAt: UnixMs,
   expiresAt: UnixMs,
+  /** Hosts that may join with it, and how many have. */
   uses: Count,
+  used: Count,
+  approve: Approve,
+  for: Nullable(HostId),
+  cidr: Nullable(Type.String()),
+  revokedAt: Nullable(UnixMs),
 });
+export type JoinTokenState = Static<typeof JoinTokenState>;
+export const JoinTokenList = Type.Object({ joinTokens: Type.Array(JoinTokenState) });
+
+/** The one answer that has the token itself. */
+export const JoinTokenView = Type.Object({ ...JoinTokenState.properties, token: Type.String() });
 export type JoinTokenView = Static<typeof JoinTokenView>;
+
+/** What an API token may do; each one includes those before it. */
+export const scopes = ["read", "operate", "admin"] as const;
+export const Scope = Type.Union([Type.Literal("read"), Type.Literal("operate"), Type.Literal("admin")]);
+export type Scope = Static<typeof Scope>;
+
+export const TokenRequest = Type.Object(
+  {
+    scope: Scope,
+    name: Type.Optional(Name),
+    ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 366 * 86_400, default: 90 * 86_400 })),
+  },
+  { additionalProperties: false },
+);
+export type TokenRequest = Static<typeof TokenRequest>;
+
+/** An API token as it is known afterwards: without its secret. */
+export const TokenState = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  scope: Scope,
+  createdAt: UnixMs,
+  expiresAt: Nullable(UnixMs),
+  /** Within a minute. */
+  lastUsedAt: Nullable(UnixMs),
+  revokedAt: Nullable(UnixMs),
+});
+export type TokenState = Static<typeof TokenState>;
+export const TokenList = Type.Object({ tokens: Type.Array(TokenState) });
+
+/** The one answer that has the token itself. */
+export const TokenView = Type.Object({ ...TokenState.properties, token: Type.String() });
+export type TokenView = Static<typeof TokenView>;
+
+/** One call that changed something, or was to: who, from where, what, and what came of it. */
+export const AuditEntry = Type.Object({
+  index: Count,
+  at: UnixMs,
+  token: Type.Object({ id: Type.String(), name: Type.String() }),
+  address: Type.String(),
+  method: Type.String(),
+  route: Type.String(),
+  /** The host, command, image or token that it was about. */
+  object: Nullable(Type.String()),
+  status: Type.Integer(),
+  /** Of the refusal, when it was one. */
+  code: Nullable(Type.String()),
+});
+export type AuditEntry = Static<typeof AuditEntry>;
+export const AuditList = Type.Object({ entries: Type.Array(AuditEntry) });
+
+export const ApproveRequest = Type.Object(
+  { fingerprint: Type.Optional(Type.String({ maxLength: 64 })) },
+  { additionalProperties: false },
+);
+export const RenameRequest = Type.Object({ name: Name }, { additionalProperties: false });
+
+/** A backup lies in the controller's state directory until it is fetched from there: keys do not go over the API. */
+export const BackupView = Type.Object({
+  file: Type.String(),
+  sizeBytes: Count,
+  epoch: Count,
+  at: UnixMs,
+});
+export type BackupView = Static<typeof BackupView>;
 
 /** One event of `GET /v1/events` (SSE); the SSE id is `index`, which grows by one. */
 export const ApiEvent = Type.Object({
   index: Count,
   at: UnixMs,
-  topic: Type.Union([Type.Literal("host"), Type.Literal("command"), Type.Literal("image")]),
+  topic: Type.Union([
+    Type.Literal("host"),
+    Type.Literal("command"),
+    Type.Literal("image"),
+    Type.Literal("join-token"),
+    Type.Literal("token"),
+    Type.Literal("controller"),
+  ]),
   id: Type.String(),
-  /** host: online, offline, joined. command: the state it went to, or progress. image: added. */
+  /**
+   * host: joined, pending, approved, rejected, revoked, renamed, replaced, online, offline, duplicate, records-lost.
+   * command: the state it went to, or progress. image: added. join-token, token: created, revoked. controller: backup, restored.
+   */
   event: Type.String(),
 });
 export type ApiEvent = Static<typeof ApiEvent>;
@@ -166,6 +283,10 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/hosts/{host}                        HostView ({host}: id, unique id prefix of 6 or more, or name)
  * GET  /v1/hosts/{host}/telemetry              TelemetryView
  * GET  /v1/hosts/{host}/telemetry/live         SSE: LiveDictionary, LiveSample
+ * POST /v1/hosts/{host}/approve ApproveRequest HostView; 409 enrol.fingerprint-mismatch, host.not-pending
+ * POST /v1/hosts/{host}/reject                 HostView (admin, as approve, revoke and rename)
+ * POST /v1/hosts/{host}/revoke                 HostView
+ * POST /v1/hosts/{host}/rename  RenameRequest  HostView; 409 host.name-taken
  * POST /v1/commands           CommandRequest   201 CommandView; 200 when the same command is known already
  * GET  /v1/commands?host=&state=&limit=        CommandList, newest first
  * GET  /v1/commands/{id}                       CommandView
@@ -177,6 +298,13 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/images/{root}/manifest              octets
  * GET  /v1/images/{root}/frames                octets, single ranges
  * POST /v1/join-tokens        JoinTokenRequest 201 JoinTokenView
+ * GET  /v1/join-tokens                         JoinTokenList
+ * POST /v1/join-tokens/{id}/revoke             JoinTokenState
+ * POST /v1/tokens             TokenRequest     201 TokenView
+ * GET  /v1/tokens                              TokenList
+ * POST /v1/tokens/{id}/revoke                  TokenState
+ * GET  /v1/audit?limit=                        AuditList, newest first
+ * POST /v1/backups                             201 BackupView
  * GET  /v1/events?since=INDEX                  SSE of ApiEvent
  * GET  /v1/link                                WebSocket of agents, subprotocol bedplate.v1
  * GET  /metrics                                Prometheus text

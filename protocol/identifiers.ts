@@ -1,4 +1,4 @@
-// UUID version 7 (RFC 9562): sortable by the time of minting.
+// Identifiers: UUID version 7 (RFC 9562), sortable by the time of minting, and the short form of a host's key.
 
 import { hex } from "./bytes.ts";
 import { assert } from "./errors.ts";
@@ -15,4 +15,9 @@ export function uuidV7(unixMs: number, random: Uint8Array): string {
   return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join(
     "-",
   );
+}
+
+/** What people compare before they approve a host: the first 16 digits of its id, as `6D2A-91F0-33C4-0B7E`. */
+export function fingerprintOf(hostId: string): string {
+  return hostId.slice(0, 16).toUpperCase().match(/.{4}/g)!.join("-");
 }

@@ -125,6 +125,8 @@ const controllerMessages = {
     records: Count,
     /** The highest batch the controller has stored, 0 if none: an agent's numbers go on from it, also after its restart. */
     samples: Count,
+    /** `pending`: no command comes before a person approved the host. Absent: approved. */
+    standing: Type.Optional(Type.Union([Type.Literal("pending"), Type.Literal("approved")])),
   }),
   heartbeat: Type.Object({ t: Type.Literal("heartbeat"), at: UnixMs }),
   /** Cumulative: everything up to these is stored. */

@@ -18,6 +18,13 @@ export const Name = Type.String({
 export const Digest = Type.String({ pattern: "^[0-9a-f]{64}$" });
 /** SHA-256 of a host's 32-byte Ed25519 link key, lower-case hexadecimal: the host's name in everything signed. */
 export const HostId = Digest;
+/** Whether a host may work: it waits for approval, it was approved, or its key is good for nothing any more. */
+export const Standing = Type.Union([
+  Type.Literal("pending"),
+  Type.Literal("approved"),
+  Type.Literal("revoked"),
+]);
+export type Standing = Static<typeof Standing>;
 /** A UUID version 7 (RFC 9562), minted by whoever asks. */
 export const CommandId = Type.String({
   pattern: "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",

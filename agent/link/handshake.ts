@@ -24,7 +24,10 @@ export interface Introduction {
 }
 
 /** @throws the controller's own code when it says goodbye, `message.unexpected`, `controller.unreachable` */
-export async function introduce(socket: LinkSocket, self: Introduction): Promise<Welcome> {
+export async function introduce(
+  socket: LinkSocket,
+  self: Introduction,
+): Promise<{ readonly welcome: Welcome; readonly epoch: number }> {
   const hello = encodeFrame({
     t: "hello",
     versions: { min: protocolVersion, max: protocolVersion },
@@ -51,7 +54,7 @@ export async function introduce(socket: LinkSocket, self: Introduction): Promise
     ...(self.joinToken === undefined ? {} : { joinToken: self.joinToken }),
     ...(self.name === undefined ? {} : { name: self.name }),
   });
-  return expect(socket, "welcome");
+  return { welcome: await expect(socket, "welcome"), epoch: challenge.epoch };
 }
 
 async function expect<T extends ControllerMessage["t"]>(

@@ -1,11 +1,13 @@
 // Keeps the one connection to the controller: dials, introduces the host, runs the session, and comes back after its end.
 import { closeCodes } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Random } from "../host/random.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
 import type { HostKeys } from "../keys.ts";
 import { knownAuthority, pinAuthority } from "./authority.ts";
 import { createBackoff } from "./backoff.ts";
+import { createEpochMemory } from "./epoch.ts";
 import { introduce } from "./handshake.ts";
 import { type LinkParts, runSession } from "./session.ts";
 import { openSocket } from "./socket.ts";
@@ -31,6 +33,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
   const { parts, random } = options;
   const backoff = createBackoff();
   let previousSession: string | undefined;
+  const epochs = createEpochMemory(options.state, parts.log);
   let lastTrouble = "";
 
   while (!signal.aborted) {
@@ -40,7 +43,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
       const socket = await openSocket(options.controller, ca, signal);
       const enrolled = options.state.read(enrolledFile) !== undefined;
       const nonce = random.bytes(32);
-      const welcome = await introduce(socket, {
+      const { welcome, epoch } = await introduce(socket, {
         ...options,
         nonce,
         previousSession,
@@ -65,9 +68,17 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
           host: welcome.host,
           name: welcome.name,
           session: welcome.session,
+          fingerprint: fingerprintOf(welcome.host),
         },
         "connected to the controller",
       );
+      if (welcome.standing === "pending") {
+        parts.log.warn(
+          { code: "host.pending", fingerprint: fingerprintOf(welcome.host) },
+          `This host waits for approval. Compare the fingerprint, then: bedplate host approve ${welcome.name} --fingerprint ${fingerprintOf(welcome.host)}`,
+        );
+      }
+      epochs.seen(epoch);
       options.onState({ connected: true, ca, name: welcome.name });
       const closed = await runSession(socket, welcome, parts, signal);
       options.onState({ connected: false });

@@ -7,7 +7,7 @@ import { errorOfReport, type Performer } from "../context.ts";
 import { exitCodeOfState, exitCodes } from "../exit-codes.ts";
 import { follow } from "../follow.ts";
 import { countOption, example, stateOption } from "../options.ts";
-import { facts, formatAge, formatTime, progressLine, table } from "../output.ts";
+import { explanationFacts, facts, formatAge, formatTime, progressLine, table } from "../output.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface ListOptions {
@@ -103,11 +103,12 @@ function commandTable(commands: readonly CommandView[]): string {
 
 function commandText(view: CommandView): string {
   const error = view.result?.error;
-  const pairs: [string, string | null][] = [
+  const pairs: (readonly [string, string | null])[] = [
     ["command", view.id],
     ["host", `${view.hostName} (${view.host.slice(0, 12)})`],
     ["kind", view.mode === "plan" ? `${view.kind} (plan)` : view.kind],
-    ["state", view.reason === null ? view.state : `${view.state}: ${view.reason}`],
+    ["state", `${view.state} since ${formatTime(view.since)}`],
+    ...explanationFacts(view),
     ["arguments", JSON.stringify(view.arguments)],
     ["runs", `${view.runs}`],
     ...view.history.map(({ state, at }): [string, string] => [`  ${state}`, formatTime(at)]),

@@ -1,8 +1,8 @@
-// `bedplate controller`: runs the controller until it is stopped.
+// `bedplate controller`: runs the controller until it is stopped; `controller backup`, `controller restore`.
 import type { Command } from "commander";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { example } from "../options.ts";
+import { countOption, example } from "../options.ts";
 
 interface Options {
   readonly config?: string;
@@ -36,4 +36,31 @@ export function addControllerCommand(program: Command, perform: Performer): void
       ),
     );
   example(command, "bedplate controller --state-directory ~/bedplate --listen 127.0.0.1:7443");
+
+  const backup = command
+    .command("backup")
+    .argument("<file>", "where to; must not exist")
+    .description(
+      "write a consistent copy of state and keys, not of images; on the controller's machine, as its user",
+    )
+    .action(
+      perform<Options>(async (context, { stateDirectory }, [file]) => {
+        const { backupTo } = await import("../backup.ts");
+        return backupTo(context, { file: file!, stateDirectory });
+      }),
+    );
+  example(backup, "bedplate controller backup /srv/backups/controller-monday.bedplate");
+
+  const restore = command
+    .command("restore")
+    .argument("<file>", "made with `bedplate controller backup`")
+    .description("make a new state directory from a backup, with a higher epoch; images are added again")
+    .option("--epoch <n>", "at least this epoch, for when an agent says link.stale-epoch", countOption)
+    .action(
+      perform<Options & { epoch?: number }>(async (context, { stateDirectory, epoch }, [file]) => {
+        const { restoreFrom } = await import("../backup.ts");
+        return restoreFrom(context, { file: file!, stateDirectory, epochMin: epoch });
+      }),
+    );
+  example(restore, "bedplate controller restore controller-monday.bedplate --state-directory ~/bedplate-2");
 }

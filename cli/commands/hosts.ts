@@ -1,4 +1,4 @@
-// `bedplate hosts`, `host show HOST`, `host watch HOST`.
+// `bedplate hosts`, `host show HOST`, `host watch HOST`, and `host approve|reject|revoke|rename`.
 import type { Command } from "commander";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
@@ -26,6 +26,8 @@ export function addHostCommands(program: Command, perform: Performer): void {
           table(hosts, [
             { title: "NAME", of: (host) => host.name },
             { title: "ID", of: (host) => host.id.slice(0, 12) },
+            { title: "FINGERPRINT", of: (host) => host.fingerprint },
+            { title: "STANDING", of: (host) => host.standing },
             { title: "CONNECTION", of: (host) => host.connection },
             { title: "LAST SEEN", of: (host) => formatAge(host.lastSeenAt, now()) },
             { title: "HOSTNAME", of: (host) => host.hostname },
@@ -35,12 +37,16 @@ export function addHostCommands(program: Command, perform: Performer): void {
             { title: "GAPS", of: (host) => `${host.telemetry.gaps}`, align: "right" },
           ]),
         );
+        for (const host of hosts.filter(({ standing }) => standing === "pending"))
+          terminal.note(`${host.name} waits for approval: ${host.suggest}`);
         return exitCodes.ok;
       }),
     );
   example(list, "bedplate hosts", "bedplate hosts --json");
 
-  const noun = program.command("host").description("one host: its facts, its live telemetry");
+  const noun = program
+    .command("host")
+    .description("one host: its facts, its live telemetry, whether it may work");
   const show = noun
     .command("show")
     .argument(...hostArgument)
@@ -68,4 +74,66 @@ export function addHostCommands(program: Command, perform: Performer): void {
       ),
     );
   example(watch, "bedplate host watch web-1");
+
+  const approve = noun
+    .command("approve")
+    .argument(...hostArgument)
+    .description("let a host that waits for approval work")
+    .option("--fingerprint <fingerprint>", "what the host's own log shows; refused when its key is another")
+    .action(
+      perform<{ fingerprint?: string }>(async ({ terminal, api }, { fingerprint }, [reference]) => {
+        const host = await (await api()).approveHost(reference!, fingerprint);
+        terminal.document(host);
+        terminal.print(`${host.name} is approved; its fingerprint is ${host.fingerprint}.`);
+        return exitCodes.ok;
+      }),
+    );
+  example(approve, "bedplate host approve web-1 --fingerprint 6D2A-91F0-33C4-0B7E");
+
+  const reject = noun
+    .command("reject")
+    .argument(...hostArgument)
+    .description("turn away a host that waits for approval: its key is revoked")
+    .action(
+      perform(async ({ terminal, api }, _, [reference]) => {
+        const host = await (await api()).rejectHost(reference!);
+        terminal.document(host);
+        terminal.print(`${host.name} is rejected: its key is revoked.`);
+        return exitCodes.ok;
+      }),
+    );
+  example(reject, "bedplate host reject web-1");
+
+  const revoke = noun
+    .command("revoke")
+    .argument(...hostArgument)
+    .description(
+      "shut a host out for good: it is disconnected, its key never connects again, its open commands end",
+    )
+    .action(
+      perform(async ({ terminal, api }, _, [reference]) => {
+        const host = await (await api()).revokeHost(reference!);
+        terminal.document(host);
+        terminal.print(
+          `The key of ${host.name} is revoked.${host.suggest === null ? "" : ` For the same machine with a new key: ${host.suggest}`}`,
+        );
+        return exitCodes.ok;
+      }),
+    );
+  example(revoke, "bedplate host revoke web-1");
+
+  const rename = noun
+    .command("rename")
+    .argument(...hostArgument)
+    .argument("<name>", "the new name; no other host may have it")
+    .description("call a host by another name; its id stays")
+    .action(
+      perform(async ({ terminal, api }, _, [reference, name]) => {
+        const host = await (await api()).renameHost(reference!, name!);
+        terminal.document(host);
+        terminal.print(`${host.id.slice(0, 12)} is called ${host.name}.`);
+        return exitCodes.ok;
+      }),
+    );
+  example(rename, "bedplate host rename web-1 rack3-07");
 }

@@ -5,16 +5,25 @@ import { type Scope, scopes } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 import type { ApiParts, App } from "./app.ts";
 
+/** When a token was last used is kept no finer than this: a write each. */
+const lastUsedStepMs = 60_000;
+
 export function guardRoutes(app: App, parts: ApiParts): void {
   const failures = new FailureCounter(parts.clock);
   app.decorateRequest("imageRoot", undefined);
+  app.decorateRequest("apiToken", undefined);
   app.addHook("onRequest", async (request) => {
     const access = request.routeOptions.config.access;
     // A path that does not exist has no access of its own; its answer tells nothing.
     if (access === "anyone" || request.is404) return;
     const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
     const image = text === undefined ? undefined : parts.bearers.check(text);
-    if (image !== undefined && access === "image") {
+    if (
+      image !== undefined &&
+      access === "image" &&
+      // A revoked host's bearers end with its key.
+      (await parts.store.hosts.get(image.host))?.standing === "approved"
+    ) {
       request.imageRoot = image.root;
       return;
     }
@@ -37,11 +46,19 @@ export function guardRoutes(app: App, parts: ApiParts): void {
         },
       );
     }
+    request.apiToken = token;
+    const at = parts.clock.now();
+    if (token.lastUsedAt === null || at - token.lastUsedAt >= lastUsedStepMs)
+      await parts.store.tokens.useApiToken(token.id, at);
     const needed: Scope = access === undefined ? "admin" : access === "image" ? "read" : access;
     if (scopes.indexOf(token.scope) < scopes.indexOf(needed)) {
       throw new BedplateError(
         "api.forbidden",
         `The token's scope is "${token.scope}"; this needs "${needed}".`,
+        {
+          hint: `An admin makes one with \`bedplate token create --scope ${needed}\`.`,
+          details: { scope: token.scope, needed },
+        },
       );
     }
   });

@@ -9,14 +9,16 @@ import type {
 } from "fastify";
 import type { Static, TSchema } from "typebox";
 import type { Authority } from "../authority.ts";
+import type { Backups } from "../backup.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
 import type { CommandService } from "../commands/service.ts";
+import type { HostService } from "../hosts/service.ts";
 import type { ImageBearers } from "../image-bearers.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { LinkMeters } from "../link/meters.ts";
 import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../log.ts";
-import type { Scope, Store } from "../store/store.ts";
+import type { Scope, Store, StoredToken } from "../store/store.ts";
 import type { Clock, Random } from "../system.ts";
 import type { LiveTelemetry } from "../telemetry/live.ts";
 
@@ -24,6 +26,8 @@ export interface ApiParts {
   readonly store: Store;
   readonly images: ImageStore;
   readonly commands: CommandService;
+  readonly hosts: HostService;
+  readonly backups: Backups;
   readonly progress: ProgressBoard;
   readonly live: LiveTelemetry;
   readonly sessions: Sessions;
@@ -60,5 +64,11 @@ declare module "fastify" {
   interface FastifyRequest {
     /** The image that the caller's bearer opens, when that is what was shown. */
     imageRoot: string | undefined;
+    /** The token that the caller showed. */
+    apiToken: StoredToken | undefined;
+    /** What the call was about, where its path does not say it. */
+    auditObject: string | undefined;
+    /** The code of the problem that it was answered with. */
+    problemCode: string | undefined;
   }
 }

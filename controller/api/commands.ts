@@ -9,8 +9,9 @@ import {
 } from "../../protocol/api.ts";
 import { textOf } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";
-import { BedplateError } from "../../protocol/errors.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
 import { CommandId, Name } from "../../protocol/schema.ts";
+import { explainCommand, sinceOf } from "../hosts/explain.ts";
 import type { StoredCommand } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findHost } from "./hosts.ts";
@@ -41,6 +42,7 @@ export function commandRoutes(app: App, parts: ApiParts): void {
     },
     async (request, reply) => {
       const { status, command } = await commands.submit(request.body.document, request.body.signatures);
+      request.auditObject = command.id;
       return reply.code(status === "created" ? 201 : 200).send(await commandView(parts, command));
     },
   );
@@ -90,14 +92,17 @@ export function commandRoutes(app: App, parts: ApiParts): void {
 async function commandView(parts: ApiParts, command: StoredCommand): Promise<CommandView> {
   const { arguments: args } = JSON.parse(textOf(command.document)) as { arguments: Record<string, unknown> };
   const host = await parts.store.hosts.get(command.host);
+  assert(host !== undefined, "a command's host is known");
+  const online = parts.sessions.get(command.host) !== undefined;
   return {
     id: command.id,
     host: command.host,
-    hostName: host?.name ?? command.host,
+    hostName: host.name,
     kind: command.kind,
     mode: command.mode,
     state: command.state,
-    reason: reasonOf(command, parts.sessions.get(command.host) !== undefined),
+    since: sinceOf(command),
+    ...explainCommand(command, host, online, parts.clock.now()),
     createdAt: command.createdAt,
     updatedAt: command.updatedAt,
     cancelRequestedAt: command.cancelRequestedAt,
@@ -107,31 +112,4 @@ async function commandView(parts: ApiParts, command: StoredCommand): Promise<Com
     result: command.result,
     history: [...command.history],
   };
-}
-
-function reasonOf({ state, cancelRequestedAt }: StoredCommand, online: boolean): string | null {
-  const away = online ? "" : " The host is not connected now; its answer follows when it is back.";
-  const cancel =
-    cancelRequestedAt === null ? "" : " Its cancellation was asked for; the host has not answered yet.";
-  switch (state) {
-    case "waiting":
-      return online
-        ? "It is about to be offered to the host."
-        : "It waits for the host, which is not connected.";
-    case "offered":
-      return `It was sent to the host, whose agent has not confirmed it yet.${away}${cancel}`;
-    case "received":
-      return `The host's agent has it; the executor has not admitted it yet.${away}${cancel}`;
-    case "accepted":
-      return `The host's executor has admitted it and not begun yet.${away}${cancel}`;
-    case "running":
-      return away + cancel === "" ? null : `It runs.${away}${cancel}`;
-    case "refused":
-    case "succeeded":
-    case "failed":
-    case "cancelled":
-    case "timed-out":
-    case "indeterminate":
-      return null;
-  }
 }

@@ -1,6 +1,15 @@
 // /v1/hosts: who there is, and what they read.
-import { HostList, HostView as HostSchema, type HostView, TelemetryView } from "../../protocol/api.ts";
+import {
+  ApproveRequest,
+  HostList,
+  HostView as HostSchema,
+  type HostView,
+  RenameRequest,
+  TelemetryView,
+} from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { fingerprintOf } from "../../protocol/identifiers.ts";
+import { explainHost } from "../hosts/explain.ts";
 import type { Store, StoredHost } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { streamEvents } from "./event-stream.ts";
@@ -62,6 +71,48 @@ export function hostRoutes(app: App, parts: ApiParts): void {
   );
 }
 
+/** Approve, reject, revoke, rename. */
+export function hostChangeRoutes(app: App, parts: ApiParts): void {
+  const { store, hosts } = parts;
+  const answers = { 200: HostSchema, ...problemAnswers };
+  app.post(
+    "/v1/hosts/:host/approve",
+    {
+      config: { access: "admin" },
+      schema: { params: HostParameters, body: ApproveRequest, response: answers },
+    },
+    async (request) => {
+      const { id } = await findHost(store, request.params.host);
+      request.auditObject = id;
+      const { fingerprint } = request.body;
+      return hostView(parts, await hosts.setStanding(id, { type: "approve", fingerprint }));
+    },
+  );
+  for (const type of ["reject", "revoke"] as const) {
+    app.post(
+      `/v1/hosts/:host/${type}`,
+      { config: { access: "admin" }, schema: { params: HostParameters, response: answers } },
+      async (request) => {
+        const { id } = await findHost(store, (request.params as { host: string }).host);
+        request.auditObject = id;
+        return hostView(parts, await hosts.setStanding(id, { type }));
+      },
+    );
+  }
+  app.post(
+    "/v1/hosts/:host/rename",
+    {
+      config: { access: "admin" },
+      schema: { params: HostParameters, body: RenameRequest, response: answers },
+    },
+    async (request) => {
+      const { id } = await findHost(store, request.params.host);
+      request.auditObject = id;
+      return hostView(parts, await hosts.rename(id, request.body.name));
+    },
+  );
+}
+
 /** @throws `host.unknown`, `host.ambiguous` */
 export async function findHost(store: Pick<Store, "hosts">, reference: string): Promise<StoredHost> {
   const [host, another] = await store.hosts.find(reference);
@@ -84,6 +135,12 @@ function hostView({ sessions, live }: ApiParts, host: StoredHost): HostView {
   return {
     id: host.id,
     name: host.name,
+    fingerprint: fingerprintOf(host.id),
+    standing: host.standing,
+    standingSince: host.standingAt,
+    formerIds: [...host.formerIds],
+    replacedBy: host.replacedBy,
+    ...explainHost(host, online),
     hostname: host.hostname,
     connection: online ? "online" : "offline",
     since: host.changedAt,

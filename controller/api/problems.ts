@@ -34,6 +34,7 @@ export function answerProblems(app: App, log: Log): void {
 
 function sendProblem(reply: FastifyReply, error: BedplateError): FastifyReply {
   const problem = problemOf(error);
+  reply.request.problemCode = problem.code;
   if (problem.status === 401) void reply.header("www-authenticate", 'Bearer realm="bedplate"');
   if (problem.status === 429) void reply.header("retry-after", "60");
   return reply
@@ -66,6 +67,11 @@ function statusOf(code: Code): number {
     case "host.unknown":
     case "image.unknown":
       return 404;
+    case "enrol.fingerprint-mismatch":
+    case "enrol.host-revoked":
+    case "enrol.token-used":
+    case "host.name-taken":
+    case "host.not-pending":
     case "command.id-conflict":
     case "command.not-cancellable":
     case "host.ambiguous":

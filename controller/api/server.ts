@@ -4,15 +4,18 @@ import Fastify from "fastify";
 import { version } from "../../protocol/version.ts";
 import { guardRoutes } from "./access.ts";
 import type { ApiParts, App } from "./app.ts";
+import { auditCalls, auditRoutes } from "./audit.ts";
+import { backupRoutes } from "./backups.ts";
 import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
-import { hostRoutes } from "./hosts.ts";
+import { hostChangeRoutes, hostRoutes } from "./hosts.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
 import { answerProblems } from "./problems.ts";
 import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
+import { tokenRoutes } from "./tokens.ts";
 
 export async function createApi(parts: ApiParts): Promise<App> {
   const app = Fastify({
@@ -34,6 +37,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   checkBySchemas(app);
   answerProblems(app, parts.log);
   guardRoutes(app, parts);
+  auditCalls(app, parts);
   app.addHook("onResponse", async (request, reply) => {
     parts.log.debug(
       {
@@ -59,9 +63,13 @@ export async function createApi(parts: ApiParts): Promise<App> {
   });
   statusRoutes(app, parts);
   hostRoutes(app, parts);
+  hostChangeRoutes(app, parts);
   commandRoutes(app, parts);
   imageRoutes(app, parts);
   joinTokenRoutes(app, parts);
+  tokenRoutes(app, parts);
+  auditRoutes(app, parts);
+  backupRoutes(app, parts);
   eventRoutes(app, parts);
   metricsRoutes(app, parts);
   app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async () =>

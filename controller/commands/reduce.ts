@@ -21,7 +21,9 @@ export type CommandEvent =
   | { readonly type: "offered" }
   | { readonly type: "cancel" }
   /** The time to start has passed. */
-  | { readonly type: "expire" };
+  | { readonly type: "expire" }
+  /** The host's key is revoked: nothing more will be heard of it. */
+  | { readonly type: "revoke" };
 
 /** Entries kept of one history: the first ones and the newest. */
 export const historyMax = 64;
@@ -77,6 +79,23 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
           at,
         );
       return before.cancelRequestedAt === null ? { ...before, cancelRequestedAt: at, updatedAt: at } : before;
+    case "revoke":
+      if (before.state === "waiting") {
+        const message = "The host's key was revoked before the command was sent to it.";
+        return end(before, "failed", ended("failed", "enrol.host-revoked", message, at), at);
+      }
+      // The host may have done it, be doing it, or never do it; it is not heard any more.
+      return end(
+        before,
+        "indeterminate",
+        ended(
+          "indeterminate",
+          "enrol.host-revoked",
+          "The host's key was revoked while the command was with it: what came of it is not known.",
+          at,
+        ),
+        at,
+      );
     case "expire":
       // Once offered, the host itself keeps the limit and answers; only what never left here ends here.
       if (before.state !== "waiting") return before;
@@ -109,8 +128,8 @@ function end(before: CommandState, state: OperationState, result: Result, at: nu
 }
 
 function ended(
-  outcome: "cancelled" | "failed",
-  code: "command.cancelled" | "command.expired",
+  outcome: "cancelled" | "failed" | "indeterminate",
+  code: "command.cancelled" | "command.expired" | "enrol.host-revoked",
   message: string,
   at: number,
 ): Result {

@@ -2,6 +2,7 @@
 import { utf8 } from "../../protocol/bytes.ts";
 import { type Command, decodeCommand, isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { revoked } from "../hosts/standing.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { Log } from "../log.ts";
 import { type Store, type StoredCommand, storeLimits } from "../store/store.ts";
@@ -33,7 +34,8 @@ export class CommandService implements Disposable {
 
   /**
    * Takes a command document as text, byte for byte. The same one again is answered with its state.
-   * @throws what decodeCommand throws; `host.unknown`, `image.unknown`, `command.id-conflict`, `api.rate-limited`
+   * @throws what decodeCommand throws; `host.unknown`, `enrol.host-revoked`, `image.unknown`, `command.id-conflict`,
+   * `api.rate-limited`
    */
   async submit(
     document: string,
@@ -58,6 +60,8 @@ export class CommandService implements Disposable {
           `${storeLimits.openCommandsMax} commands wait for this host or run on it.`,
           { hint: "Let some end, or cancel them." },
         );
+      case "revoked":
+        throw revoked((await this.#parts.store.hosts.get(host))!);
       case "conflict":
         throw new BedplateError("command.id-conflict", `A command ${id} with other content exists.`, {
           hint: "Make a new id (UUID version 7) for a new command.",

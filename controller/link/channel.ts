@@ -219,6 +219,7 @@ export function closeNameOf(code: string): CloseName {
     case "link.auth-failed":
     case "link.unknown-host":
       return "unknownHost";
+    case "enrol.address-denied":
     case "enrol.host-revoked":
     case "enrol.token-expired":
     case "enrol.token-invalid":

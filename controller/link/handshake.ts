@@ -1,10 +1,12 @@
 // Who is there: hello, challenge, auth. Ends with a host that the store knows, or with a refusal.
 import { createHash } from "node:crypto";
 import { BedplateError } from "../../protocol/errors.ts";
+import { fingerprintOf } from "../../protocol/identifiers.ts";
 import { parseJoinToken } from "../../protocol/join-token.ts";
 import { limits } from "../../protocol/limits.ts";
 import { hostIdOf, linkProofBytes, verifyEd25519 } from "../../protocol/link-proof.ts";
 import { type AgentMessage, exporter, protocolVersion } from "../../protocol/messages.ts";
+import { revoked } from "../hosts/standing.ts";
 import type { Log } from "../log.ts";
 import type { HostFacts, Store, StoredHost } from "../store/store.ts";
 import type { Clock, Random } from "../system.ts";
@@ -19,6 +21,8 @@ export interface HandshakeParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Called with the host whose place another key has taken. */
+  readonly onReplaced: (host: string) => void;
 }
 
 export interface Proven {
@@ -27,7 +31,7 @@ export interface Proven {
 }
 
 /**
- * @throws `link.version`, `link.auth-failed`, `link.unknown-host`, `enrol.token-*`; `agent.offline` when the peer left
+ * @throws `link.version`, `link.auth-failed`, `link.unknown-host`, `enrol.*`; `agent.offline` when the peer left
  */
 export async function handshake(channel: Channel, parts: HandshakeParts): Promise<Proven> {
   const { message: hello, bytes: helloFrame } = await channel.expect("hello");
@@ -58,15 +62,23 @@ export async function handshake(channel: Channel, parts: HandshakeParts): Promis
     agentVersion: hello.agentVersion,
   };
   const id = await hostIdOf(hello.linkKey);
-  const host = (await parts.store.hosts.get(id)) ?? (await join(id, hello, auth, facts, parts));
+  const host =
+    (await parts.store.hosts.get(id)) ??
+    (await join({ id, hello, auth, facts, address: channel.address }, parts));
+  if (host.standing === "revoked") throw revoked(host);
   return { host, facts };
 }
 
+interface Applicant {
+  readonly id: string;
+  readonly hello: Hello;
+  readonly auth: Auth;
+  readonly facts: HostFacts;
+  readonly address: string;
+}
+
 async function join(
-  id: string,
-  hello: Hello,
-  auth: Auth,
-  facts: HostFacts,
+  { id, hello, auth, facts, address }: Applicant,
   parts: HandshakeParts,
 ): Promise<StoredHost> {
   if (auth.joinToken === undefined) {
@@ -85,17 +97,36 @@ async function join(
     name: auth.name ?? nameOfHostname(hello.hostname, id),
     token: { id: token.id, secretHash: hashOfSecret(token.secret) },
     at: parts.clock.now(),
+    address,
   });
   switch (answer.status) {
-    case "joined":
-      parts.log.info({ host: id, name: answer.host.name, token: token.id }, "a host joined");
-      return answer.host;
+    case "joined": {
+      const { host, replaced } = answer;
+      parts.log.info(
+        {
+          ...{ host: id, name: host.name, token: token.id, standing: host.standing, replaced, address },
+          fingerprint: fingerprintOf(id),
+        },
+        "a host joined",
+      );
+      if (replaced !== null) parts.onReplaced(replaced);
+      return host;
+    }
     case "known":
       return answer.host;
     case "token-invalid":
-      throw new BedplateError("enrol.token-invalid", "This controller did not make this join token.");
+      throw new BedplateError(
+        "enrol.token-invalid",
+        "This controller did not make this join token, or revoked it.",
+      );
     case "token-expired":
       throw new BedplateError("enrol.token-expired", "The join token has expired; make a new one.");
+    case "address-denied":
+      parts.log.warn({ host: id, token: token.id, address }, "a join token was shown from another address");
+      throw new BedplateError(
+        "enrol.address-denied",
+        "The join token may not be used from this host's address.",
+      );
     case "token-used":
       // Someone else holds the token: its owner should know.
       parts.log.warn({ host: id, token: token.id }, "a join token that is used up was shown by another key");

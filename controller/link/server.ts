@@ -4,8 +4,10 @@ import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type WebSocket, WebSocketServer } from "ws";
 import { hex } from "../../protocol/bytes.ts";
+import { fingerprintOf } from "../../protocol/identifiers.ts";
 import { limits } from "../../protocol/limits.ts";
 import { subprotocol } from "../../protocol/messages.ts";
+import { revoked } from "../hosts/standing.ts";
 import type { Random } from "../system.ts";
 import { Channel } from "./channel.ts";
 import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
@@ -156,7 +158,9 @@ export class LinkServer implements AsyncDisposable {
       return channel.ended;
     }
     try {
-      const marks = await store.hosts.connected(host.id, id, facts, clock.now());
+      // Revoked since its proof was checked: the transaction that says so is the one that counts.
+      const { standing, ...marks } = await store.hosts.connected(host.id, id, facts, clock.now());
+      if (standing === "revoked") throw revoked(host);
       session.welcome({
         t: "welcome",
         session: id,
@@ -166,9 +170,13 @@ export class LinkServer implements AsyncDisposable {
         heartbeatMs: this.#parts.heartbeatMs,
         reconnectWindowMs: this.reconnectWindowMs,
         ...marks,
+        standing,
       });
       log.info(
-        { host: host.id, name: host.name, session: id, address: channel.address },
+        {
+          ...{ host: host.id, name: host.name, session: id, standing, address: channel.address },
+          fingerprint: fingerprintOf(host.id),
+        },
         "an agent connected",
       );
       this.#parts.offer(session);

@@ -207,6 +207,11 @@ export class Session {
     if (answer.status === "hole") {
       throw new BedplateError("message.unexpected", `Record ${seq} came, record ${answer.mark + 1} did not.`);
     }
+    if (answer.lost !== undefined)
+      this.#parts.log.warn(
+        { host: this.host, record: seq, lost: answer.lost },
+        "records that the host delivered after the backup was made are lost",
+      );
     if (answer.ignored !== undefined)
       this.#parts.log.warn({ host: this.host, record: seq }, `a record has no effect: ${answer.ignored}`);
     if (body.type === "result" || body.type === "refused") {

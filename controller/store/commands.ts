@@ -32,6 +32,8 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
             command: commandOfRow(known),
           };
         }
+        if (database.one("select standing from hosts where id = ?", command.host)?.standing === "revoked")
+          return { status: "revoked" };
         const open = Number(
           database.one("select count(*) as open from commands where host = ? and open = 1", command.host)!
             .open,
@@ -78,7 +80,10 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
     },
     async open(host) {
       return database
-        .all("select id, cancel_requested_at from commands where host = ? and open = 1 order by number", host)
+        .all(
+          "select id, cancel_requested_at from commands where host = ?1 and open = 1 and exists (select 1 from hosts where id = ?1 and standing = 'approved') order by number",
+          host,
+        )
         .map((row) => ({
           id: String(row.id),
           cancelRequestedAt: row.cancel_requested_at as number | null,
@@ -99,6 +104,7 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
       return database.transaction(() => {
         const command = getCommand(database, id);
         if (command === undefined || isTerminal(command.state)) return undefined;
+        if (!isApproved(database, command.host)) return undefined;
         if (command.generation === null) {
           const before = Number(
             database.one("select generation from hosts where id = ?", command.host)!.generation,
@@ -156,6 +162,16 @@ export function applyToCommand(
 
 function changesState({ kind, mode }: StoredCommand): boolean {
   return isCommandKind(kind) && effectOf({ kind, mode: mode === "plan" ? "plan" : "apply" }) !== "read";
+}
+
+/** Ends every open command of a host that nothing more will be heard of, within the transaction that runs now. */
+export function endCommandsOf(database: Database, put: PutEvent, host: string, at: number): void {
+  for (const row of database.all("select id from commands where host = ? and open = 1 order by number", host))
+    applyToCommand(database, put, String(row.id), { type: "revoke" }, at);
+}
+
+export function isApproved(database: Database, host: string): boolean {
+  return database.one("select standing from hosts where id = ?", host)?.standing === "approved";
 }
 
 /** The host that a command is for; undefined when there is no such command. */

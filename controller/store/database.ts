@@ -1,6 +1,6 @@
 // One SQLite file: opened alone, migrated, with prepared statements and transactions.
 import { closeSync, fdatasync, openSync } from "node:fs";
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { promisify } from "node:util";
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import { sharedRun } from "../../protocol/shared-run.ts";
@@ -93,6 +93,11 @@ export class Database {
   afterCommit(action: () => void): void {
     assert(this.#inTransaction, "within a transaction");
     if (!this.#afterCommit.includes(action)) this.#afterCommit.push(action);
+  }
+
+  /** Copies the whole into the SQLite file at `path`, as it is at one moment; transactions go on meanwhile. */
+  async backup(path: string): Promise<void> {
+    await backup(this.#database, path);
   }
 
   close(): void {

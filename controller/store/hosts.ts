@@ -1,14 +1,44 @@
 // Hosts and their joining, in SQLite.
 import { timingSafeEqual } from "node:crypto";
+import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
+import type { Standing } from "../../protocol/schema.ts";
+import { isWithin } from "../hosts/cidr.ts";
+import { reduceStanding, standingAtJoin } from "../hosts/standing.ts";
+import { endCommandsOf } from "./commands.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { type HostStore, type JoinRequest, type StoredHost, storeLimits } from "./store.ts";
 
+const hosts =
+  "select *, (select json_group_array(id) from hosts as former where former.replaced_by = hosts.id) as former from hosts";
+const eventNames = { approve: "approved", reject: "rejected", revoke: "revoked" } as const;
+
 export function sqliteHosts(database: Database, put: PutEvent): HostStore {
   const get = (id: string): StoredHost | undefined => {
-    const row = database.one("select * from hosts where id = ?", id);
+    const row = database.one(`${hosts} where id = ?`, id);
     return row === undefined ? undefined : hostOfRow(row);
+  };
+  const stand = (id: string, standing: Standing, at: number): void => {
+    database.run("update hosts set standing = ?, standing_at = ? where id = ?", standing, at, id);
+    if (standing === "revoked") endCommandsOf(database, put, id, at);
+  };
+  // The old key is revoked first, so nothing of it is open when its history moves.
+  const takeOver = ({ id, takesOver }: StoredHost, at: number): string | null => {
+    if (takesOver === null) return null;
+    const old = get(takesOver)!;
+    if (old.replacedBy !== null) {
+      throw new BedplateError("enrol.token-used", `Another key took the place of ${old.name} meanwhile.`, {
+        hint: "Reject this one, and make a new token if it is the right machine.",
+      });
+    }
+    if (old.standing !== "revoked") {
+      stand(old.id, "revoked", at);
+      put({ topic: "host", id: old.id, event: "revoked" }, at);
+    }
+    moveHistory(database, old, id);
+    put({ topic: "host", id, event: "replaced" }, at);
+    return old.id;
   };
   return {
     async get(id) {
@@ -16,37 +46,67 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
     },
     async find(reference) {
       const exact = database.one(
-        "select * from hosts where id = ?1 or name = ?1 order by id = ?1 desc limit 1",
+        `${hosts} where id = ?1 or name = ?1 order by id = ?1 desc limit 1`,
         reference,
       );
       if (exact !== undefined) return [hostOfRow(exact)];
       if (!/^[0-9a-f]{6,63}$/.test(reference)) return [];
       return database
-        .all("select * from hosts where id >= ? and id < ? limit 2", reference, `${reference}g`)
+        .all(`${hosts} where id >= ? and id < ? limit 2`, reference, `${reference}g`)
         .map(hostOfRow);
     },
     async list() {
-      return database.all("select * from hosts order by name").map(hostOfRow);
+      return database.all(`${hosts} order by name`).map(hostOfRow);
     },
     async join(request) {
       return database.transaction(() => {
-        const refusal = refuseToken(database, request);
+        const token = database.one("select * from join_tokens where id = ?", request.token.id);
+        const refusal = refuseToken(database, token, request);
         if (refusal !== undefined) return { status: refusal };
         const known = get(request.host);
-        if (known === undefined) insert(database, request);
+        if (known === undefined) insert(database, token!, request);
         database.run(
           "insert or ignore into join_token_uses (token, host, at) values (?, ?, ?)",
           request.token.id,
           request.host,
           request.at,
         );
-        if (known !== undefined) return { status: "known", host: known };
+        if (known !== undefined) return { status: "known", host: known, replaced: null };
         put({ topic: "host", id: request.host, event: "joined" }, request.at);
-        return { status: "joined", host: get(request.host)! };
+        const joined = get(request.host)!;
+        if (joined.standing === "pending")
+          put({ topic: "host", id: request.host, event: "pending" }, request.at);
+        const replaced = joined.standing === "approved" ? takeOver(joined, request.at) : null;
+        return { status: "joined", host: get(request.host)!, replaced };
+      });
+    },
+    async setStanding(id, event, at) {
+      return database.transaction(() => {
+        const before = get(id);
+        if (before === undefined) return undefined;
+        const standing = reduceStanding(before, event);
+        if (standing === before.standing) return { host: before, replaced: null };
+        stand(id, standing, at);
+        put({ topic: "host", id, event: eventNames[event.type] }, at);
+        const replaced = standing === "approved" ? takeOver(before, at) : null;
+        return { host: get(id)!, replaced };
+      });
+    },
+    async rename(id, name, at) {
+      return database.transaction(() => {
+        const owner = database.one("select id from hosts where name = ?", name)?.id;
+        if (owner !== undefined && owner !== id) return "taken";
+        if (owner === undefined) {
+          database.run("update hosts set name = ? where id = ?", name, id);
+          put({ topic: "host", id, event: "renamed" }, at);
+        }
+        return "renamed";
       });
     },
     async connected(host, session, facts, at) {
       return database.transaction(() => {
+        const standing = get(host)!.standing;
+        if (standing === "revoked") return { records: 0, samples: 0, standing };
         database.run(
           "update hosts set online = 1, session = ?, changed_at = iif(online = 1, changed_at, ?), last_seen_at = ?, instance = ?, boot_id = ?, hostname = ?, agent_version = ? where id = ?",
           session,
@@ -76,7 +136,7 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
           host,
           facts.instance,
         )!;
-        return { records: Number(marks.records), samples: Number(marks.samples) };
+        return { records: Number(marks.records), samples: Number(marks.samples), standing };
       });
     },
     async disconnected(host, session, at) {
@@ -104,9 +164,9 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
 
 function refuseToken(
   database: Database,
+  token: Row | undefined,
   request: JoinRequest,
-): "token-invalid" | "token-expired" | "token-used" | undefined {
-  const token = database.one("select * from join_tokens where id = ?", request.token.id);
+): "token-invalid" | "token-expired" | "token-used" | "address-denied" | undefined {
   // Hashes of fixed length, compared in constant time: neither secret nor hash leaks by timing.
   if (token === undefined || !timingSafeEqual(token.secret_hash as Uint8Array, request.token.secretHash))
     return "token-invalid";
@@ -118,38 +178,49 @@ function refuseToken(
     ) !== undefined
   )
     return undefined;
+  if (token.revoked_at !== null) return "token-invalid";
   if (Number(token.expires_at) <= request.at) return "token-expired";
+  if (token.cidr !== null && !isWithin(String(token.cidr), request.address)) return "address-denied";
   const used = Number(
     database.one("select count(*) as used from join_token_uses where token = ?", request.token.id)!.used,
   );
-  return used >= Number(token.uses) ? "token-used" : undefined;
+  if (used >= Number(token.uses)) return "token-used";
+  // Another key took that host's place since the token was made.
+  if (
+    token.for_host !== null &&
+    database.one("select replaced_by from hosts where id = ?", token.for_host as string)?.replaced_by !== null
+  )
+    return "token-used";
+  return undefined;
 }
 
-function insert(database: Database, request: JoinRequest): void {
+function insert(database: Database, token: Row, request: JoinRequest): void {
   database.run(
-    "insert into hosts (id, name, link_key, hostname, instance, boot_id, agent_version, joined_at, changed_at, last_seen_at) values (?, ?, ?, ?, ?, ?, ?, ?8, ?8, ?8)",
+    "insert into hosts (id, name, link_key, hostname, instance, boot_id, agent_version, joined_at, changed_at, last_seen_at, standing_at, standing, takes_over) values (?, ?, ?, ?, ?, ?, ?, ?8, ?8, ?8, ?8, ?, ?)",
     request.host,
-    freeName(database, request),
+    freeName(database, request.name, request.host),
     request.linkKey,
     request.hostname,
     request.instance,
     request.bootId,
     request.agentVersion,
     request.at,
+    standingAtJoin(token.approve as "auto" | "manual"),
+    token.for_host as string | null,
   );
 }
 
 // A name is taken once: a second host of the same name gets a piece of its id after it, as long as needed.
-function freeName(database: Database, request: JoinRequest): string {
+function freeName(database: Database, wished: string, id: string): string {
   const taken = (name: string): boolean =>
     database.one("select 1 from hosts where name = ?", name) !== undefined;
-  if (!taken(request.name)) return request.name;
-  for (let length = 6; length < request.host.length; length += 2) {
-    const suffix = `-${request.host.slice(0, length)}`;
-    const name = `${request.name.slice(0, limits.nameLengthMax - suffix.length)}${suffix}`;
+  if (!taken(wished)) return wished;
+  for (let length = 6; length < id.length; length += 2) {
+    const suffix = `-${id.slice(0, length)}`;
+    const name = `${wished.slice(0, limits.nameLengthMax - suffix.length)}${suffix}`;
     if (!taken(name)) return name;
   }
-  return request.host;
+  return id;
 }
 
 function hostOfRow(row: Row): StoredHost {
@@ -171,5 +242,36 @@ function hostOfRow(row: Row): StoredHost {
     batches: Number(row.batches),
     gaps: Number(row.gaps),
     lastBatchAt: row.last_batch_at as number | null,
+    standing: row.standing as Standing,
+    standingAt: Number(row.standing_at),
+    takesOver: row.takes_over as string | null,
+    replacedBy: row.replaced_by as string | null,
+    formerIds: JSON.parse(String(row.former)) as string[],
   };
+}
+
+// Name, commands and telemetry go to the new key. What the old one's outbox said stays with it: it counts no more.
+function moveHistory(database: Database, old: StoredHost, id: string): void {
+  database.run("update hosts set name = ? where id = ?", freeName(database, old.name, old.id), old.id);
+  database.run(
+    "update hosts set name = ?, generation = max(generation, ?), series = iif(series = 0, ?, series), batches = batches + ?, gaps = gaps + ?, last_batch_at = coalesce(last_batch_at, ?) where id = ?",
+    old.name,
+    old.generation,
+    old.series,
+    old.batches,
+    old.gaps,
+    old.lastBatchAt,
+    id,
+  );
+  database.run("update commands set host = ? where host = ?", id, old.id);
+  database.run(
+    "insert into telemetry (host, minute, data) select ?, minute, data from telemetry where host = ? on conflict do update set data = cast(excluded.data || data as blob)",
+    id,
+    old.id,
+  );
+  database.run("delete from telemetry where host = ?", old.id);
+  // A dictionary that both have stays with the old key, where its batches still find it.
+  database.run("update or ignore dictionaries set host = ? where host = ?", id, old.id);
+  database.run("update hosts set replaced_by = ?1 where id = ?2 or replaced_by = ?2", id, old.id);
+  database.run("update hosts set takes_over = null where id = ?", id);
 }

@@ -108,4 +108,36 @@ export const migrations: readonly string[] = [
   ) strict;
   create index telemetry_by_minute on telemetry (minute);
   `,
+  `
+  alter table hosts add column standing text not null default 'approved';
+  alter table hosts add column standing_at integer not null default 0;
+  alter table hosts add column takes_over text references hosts (id);
+  alter table hosts add column replaced_by text references hosts (id);
+  update hosts set standing_at = joined_at;
+  create index hosts_replaced on hosts (replaced_by) where replaced_by is not null;
+
+  alter table outboxes add column restored integer not null default 0;
+
+  alter table join_tokens add column approve text not null default 'auto';
+  alter table join_tokens add column for_host text references hosts (id);
+  alter table join_tokens add column cidr text;
+  alter table join_tokens add column revoked_at integer;
+
+  alter table api_tokens add column last_used_at integer;
+  alter table api_tokens add column revoked_at integer;
+
+  create table audit (
+    number integer primary key autoincrement,
+    at integer not null,
+    token text not null,
+    token_name text not null,
+    address text not null,
+    method text not null,
+    route text not null,
+    object text,
+    status integer not null,
+    code text
+  ) strict;
+  create index audit_by_time on audit (at);
+  `,
 ];

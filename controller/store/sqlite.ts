@@ -1,5 +1,8 @@
 // The store on one SQLite file, for a controller of its own.
 import { chmodSync, closeSync, openSync } from "node:fs";
+import { textOf } from "../../protocol/bytes.ts";
+import { sqliteAudit } from "./audit.ts";
+import { writeBackup } from "./backup.ts";
 import { sqliteCommands } from "./commands.ts";
 import { Database } from "./database.ts";
 import { sqliteEvents } from "./events.ts";
@@ -18,7 +21,8 @@ export async function openSqliteStore(path: string): Promise<Store> {
   const events = sqliteEvents(database);
   return {
     async epoch() {
-      return Number(database.one("select value from meta where key = 'epoch'")?.value ?? 1);
+      const kept = database.one("select value from meta where key = 'epoch'");
+      return kept === undefined ? 1 : Number(textOf(kept.value as Uint8Array));
     },
     async secret(name, make) {
       return database.transaction(() => {
@@ -30,8 +34,10 @@ export async function openSqliteStore(path: string): Promise<Store> {
         return made;
       });
     },
+    backup: (path, files) => writeBackup(database, path, files),
     hosts: sqliteHosts(database, events.put),
-    tokens: sqliteTokens(database),
+    tokens: sqliteTokens(database, events.put),
+    audit: sqliteAudit(database),
     commands: sqliteCommands(database, events.put),
     records: sqliteRecords(database, events.put),
     telemetry: sqliteTelemetry(database, events.put),

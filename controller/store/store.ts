@@ -1,15 +1,22 @@
 // What the controller keeps, as one interface: every method is one transaction, durable when its promise resolves.
-import type { ApiEvent } from "../../protocol/api.ts";
+import type { ApiEvent, AuditEntry, Scope } from "../../protocol/api.ts";
 import type { OperationState } from "../../protocol/commands.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
+import type { Standing } from "../../protocol/schema.ts";
 import type { CommandEvent, CommandState } from "../commands/reduce.ts";
+import type { StandingEvent } from "../hosts/standing.ts";
+
+export { type Scope, scopes } from "../../protocol/api.ts";
 
 export interface Store extends AsyncDisposable {
   /** Raised by a restore from backup; hosts refuse offers of a lower one. */
   epoch(): Promise<number>;
   /** A random key, made by `make` at the first call and the same ever after. */
   secret(name: string, make: () => Uint8Array): Promise<Uint8Array>;
+  /** Copies all of it as it is at one moment into a new private file, with `files` beside it. Writing goes on meanwhile. */
+  backup(path: string, files: Readonly<Record<string, string>>): Promise<void>;
   readonly hosts: HostStore;
+  readonly audit: AuditStore;
   readonly tokens: TokenStore;
   readonly commands: CommandStore;
   readonly records: RecordStore;
@@ -37,6 +44,14 @@ export interface StoredHost {
   readonly batches: number;
   readonly gaps: number;
   readonly lastBatchAt: number | null;
+  readonly standing: Standing;
+  readonly standingAt: number;
+  /** The host whose name and history this one gets when it is approved. */
+  readonly takesOver: string | null;
+  /** The host that got this one's name and history. */
+  readonly replacedBy: string | null;
+  /** The hosts that this one replaced. */
+  readonly formerIds: readonly string[];
 }
 
 /** What a host says about itself at each connection. */
@@ -53,12 +68,19 @@ export interface JoinRequest extends HostFacts {
   /** The name wished for; the answer says which one it got. */
   readonly name: string;
   readonly token: { readonly id: string; readonly secretHash: Uint8Array };
+  /** Where it comes from. */
+  readonly address: string;
   readonly at: number;
 }
 
 export type JoinAnswer =
-  | { readonly status: "joined" | "known"; readonly host: StoredHost }
-  | { readonly status: "token-invalid" | "token-expired" | "token-used" };
+  | {
+      readonly status: "joined" | "known";
+      readonly host: StoredHost;
+      /** The host whose place it took. */
+      readonly replaced: string | null;
+    }
+  | { readonly status: "token-invalid" | "token-expired" | "token-used" | "address-denied" };
 
 export interface HostStore {
   get(id: string): Promise<StoredHost | undefined>;
@@ -67,13 +89,27 @@ export interface HostStore {
   list(): Promise<readonly StoredHost[]>;
   /** Uses up a join token for this key, bound to it: the same key again gets the same answer, another one none. */
   join(request: JoinRequest): Promise<JoinAnswer>;
-  /** The host's session began: it is online, and this session is the newest. Answers what is stored of its outbox. */
+  /**
+   * Applies an event by `reduceStanding`. A host that becomes approved takes over what it was made for: `replaced` is then
+   * the host whose place it took. One that becomes revoked has its open commands ended.
+   * @throws what reduceStanding throws; `enrol.token-used` when another key took the place meanwhile
+   */
+  setStanding(
+    id: string,
+    event: StandingEvent,
+    at: number,
+  ): Promise<{ readonly host: StoredHost; readonly replaced: string | null } | undefined>;
+  rename(id: string, name: string, at: number): Promise<"renamed" | "taken">;
+  /**
+   * The host's session began: it is online, and this session is the newest. Answers what is stored of its outbox and
+   * how the host stands at that moment; of a revoked one nothing is changed.
+   */
   connected(
     host: string,
     session: string,
     facts: HostFacts,
     at: number,
-  ): Promise<{ readonly records: number; readonly samples: number }>;
+  ): Promise<{ readonly records: number; readonly samples: number; readonly standing: Standing }>;
   /** The session ended; the host is offline unless a newer session began. */
   disconnected(host: string, session: string, at: number): Promise<void>;
   /** At start: no host is connected; those that were are offline since they were last seen. */
@@ -87,22 +123,49 @@ export interface StoredToken {
   readonly label: string;
   readonly createdAt: number;
   readonly expiresAt: number | null;
+  readonly lastUsedAt: number | null;
+  readonly revokedAt: number | null;
 }
 
-/** What an API token may do; each one includes those before it. */
-export const scopes = ["read", "operate", "admin"] as const;
-export type Scope = (typeof scopes)[number];
+export interface NewJoinToken {
+  readonly id: string;
+  readonly secretHash: Uint8Array;
+  readonly createdAt: number;
+  readonly expiresAt: number;
+  readonly uses: number;
+  readonly approve: "auto" | "manual";
+  /** The host whose place the new key takes. */
+  readonly forHost: string | null;
+  /** Checked by `isCidr` before. */
+  readonly cidr: string | null;
+}
+
+export interface StoredJoinToken extends Omit<NewJoinToken, "secretHash"> {
+  readonly used: number;
+  readonly revokedAt: number | null;
+}
 
 export interface TokenStore {
-  createJoinToken(token: {
-    id: string;
-    secretHash: Uint8Array;
-    createdAt: number;
-    expiresAt: number;
-    uses: number;
-  }): Promise<void>;
-  createApiToken(token: StoredToken): Promise<void>;
+  createJoinToken(token: NewJoinToken): Promise<void>;
+  /** Newest first, at most 1000. */
+  joinTokens(): Promise<readonly StoredJoinToken[]>;
+  /** Undefined when there is none. Again is no change. */
+  revokeJoinToken(id: string, at: number): Promise<StoredJoinToken | undefined>;
+  createApiToken(token: Omit<StoredToken, "lastUsedAt" | "revokedAt">): Promise<void>;
   apiToken(id: string): Promise<StoredToken | undefined>;
+  /** Newest first, at most 1000. */
+  apiTokens(): Promise<readonly StoredToken[]>;
+  useApiToken(id: string, at: number): Promise<void>;
+  /** Undefined when there is none. Again is no change. */
+  revokeApiToken(id: string, at: number): Promise<StoredToken | undefined>;
+}
+
+export interface AuditStore {
+  append(entry: Omit<AuditEntry, "index">): Promise<void>;
+  /** Newest first. */
+  list(limit: number): Promise<readonly AuditEntry[]>;
+  /** Keeps the newest `keep` entries, and none from before `before`. */
+  prune(before: number, keep: number): Promise<void>;
 }
 
 export interface StoredCommand extends CommandState {
@@ -138,17 +201,20 @@ export interface CommandFilter {
 }
 
 export interface CommandStore {
-  /** `known`: the same id with the same document; `conflict`: with another one; `full`: the host has too many open ones. */
+  /**
+   * `known`: the same id with the same document; `conflict`: with another one; `full`: the host has too many open ones;
+   * `revoked`: its key is, so nothing can be sent to it.
+   */
   create(
     command: NewCommand,
   ): Promise<
     | { readonly status: "created" | "known" | "conflict"; readonly command: StoredCommand }
-    | { readonly status: "full" }
+    | { readonly status: "full" | "revoked" }
   >;
   get(id: string): Promise<StoredCommand | undefined>;
   /** Newest first. */
   list(filter: CommandFilter): Promise<readonly StoredCommand[]>;
-  /** Those of a host that have not ended, in order of creation. */
+  /** Those of a host that have not ended and may be offered, in order of creation: none while it is not approved. */
   open(host: string): Promise<readonly { readonly id: string; readonly cancelRequestedAt: number | null }[]>;
   /** Those that wait and whose time limit to start is before `at`. */
   expired(at: number): Promise<readonly string[]>;
@@ -156,7 +222,7 @@ export interface CommandStore {
   apply(id: string, event: CommandEvent, at: number): Promise<StoredCommand | undefined>;
   /**
    * Marks a command as offered before it is sent. The first time it gets its generation: the host's next one if it
-   * changes state, by compare-and-set. Undefined when it has ended.
+   * changes state, by compare-and-set. Undefined when it has ended, or its host is not approved.
    */
   offer(id: string, at: number): Promise<StoredCommand | undefined>;
   /** How many there are in each state. */
@@ -179,6 +245,8 @@ export interface RecordAnswer {
   readonly mark: number;
   /** Why the record had no effect though it was stored. */
   readonly ignored?: string;
+  /** How many records before it are lost: those that came after the backup which this store was restored from. */
+  readonly lost?: number;
 }
 
 export interface RecordStore {

@@ -42,7 +42,10 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
     async read(host, minutes) {
       const dictionaries = new Map(
         database
-          .all("select number, frame from dictionaries where host = ?", host)
+          .all(
+            "select number, frame from dictionaries where host = ?1 or host in (select id from hosts where replaced_by = ?1)",
+            host,
+          )
           .map((row) => [Number(row.number), Uint8Array.from(row.frame as Uint8Array)]),
       );
       const blobs = database.all(

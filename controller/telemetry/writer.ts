@@ -10,6 +10,10 @@ const pruneIntervalMs = 60_000;
 /** Events kept for followers that were away. */
 const eventsKept = 100_000;
 
+/** Of calls to the API that changed something. */
+const auditDaysKept = 400;
+const auditEntriesKept = 100_000;
+
 export class LateWriter implements AsyncDisposable {
   readonly #parts: {
     readonly store: Store;
@@ -86,6 +90,7 @@ export class LateWriter implements AsyncDisposable {
     try {
       await store.telemetry.prune(minuteOf(clock.now()) - telemetryHours * 60);
       await store.events.prune(eventsKept);
+      await store.audit.prune(clock.now() - auditDaysKept * 86_400_000, auditEntriesKept);
     } catch (error) {
       log.error({ err: error }, "old telemetry and events could not be pruned");
     }

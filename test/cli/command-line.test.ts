@@ -66,6 +66,12 @@ describe("usage", () => {
     [["commands", "--state", "lost"], /States are/, /commands --help/],
     [["demo", "--size", "1.5G"], /size such as/, /demo --help/],
     [["hash", "--algorithm", "md5"], /blake3 and sha256/, /hash --help/],
+    [["token", "create", "--scope", "root"], /Scopes are read, operate, admin/, /token create --help/],
+    [["token", "create"], /--scope/, /token create --help/],
+    [["join-token", "create", "--approve", "never"], /auto or manual/, /join-token create --help/],
+    [["host", "rename", "web-1"], /missing required argument 'name'/i, /host rename --help/],
+    [["audit", "api", "--limit", "no"], /whole number/, /audit api --help/],
+    [["controller", "restore"], /missing required argument 'file'/i, /controller restore --help/],
     [["hosts", "--frobnicate"], /unknown option/i, /hosts --help/],
   ])("%j is refused with a sentence and a hint", async (argv, message, hint) => {
     const [text, json] = await Promise.all([bedplate(argv), bedplate([...argv, "--json"])]);
@@ -194,6 +200,56 @@ describe("the controller", () => {
     expect(token.stderr).toContain("3 hosts");
     const commands = await bedplate(["commands", "--client", client]);
     expect([commands.code, commands.stdout]).toEqual([0, "There are no such commands.\n"]);
+  });
+});
+
+describe("tokens", () => {
+  test("are made for a scope, listed, revoked, and what they do is in the audit", async () => {
+    const made = await bedplate(["token", "create", "--scope", "read", "--ttl", "1h", "--name", "ci"], {
+      BEDPLATE_CLIENT: client,
+    });
+    const token = made.stdout.trim();
+    expect(token).toMatch(/^bedplate-api\.[0-9a-f]{16}\.[A-Za-z0-9_-]{43}$/);
+    expect(made.stderr).toContain('"ci" may read, until ');
+    const id = token.split(".")[1]!;
+    const own = join(directory, "reader.json");
+    await writeFile(own, JSON.stringify({ ...controller.client, token }));
+    expect((await bedplate(["hosts", "--client", own])).code).toBe(0);
+    const refused = await bedplate(["join-token", "create", "--client", own, "--json"]);
+    expect([refused.code, errorOf(refused)]).toMatchObject([
+      3,
+      { code: "api.forbidden", message: expect.stringContaining('"admin"') },
+    ]);
+    const list = await bedplate(["token", "list", "--client", client]);
+    expect(list.stdout).toMatch(new RegExp(`^${id} +ci +read +valid .* ago +`, "m"));
+    expect(list.stdout).not.toContain(token.split(".")[2]);
+    const revoked = await bedplate(["token", "revoke", id, "--client", client]);
+    expect(revoked.stdout).toBe(`The token "ci" (${id}) is revoked.\n`);
+    expect(errorOf(await bedplate(["hosts", "--client", own, "--json"])).code).toBe("api.unauthorized");
+    const audit = await bedplate(["audit", "api", "--limit", "3", "--client", client]);
+    expect(audit.stdout.split("\n").slice(1, 4)).toEqual([
+      expect.stringMatching(new RegExp(`client.json .* POST /v1/tokens/:id/revoke +${id} +200$`)),
+      expect.stringMatching(
+        /ci \([0-9a-f]{16}\) +127\.0\.0\.1 +POST \/v1\/join-tokens +- +403 api\.forbidden$/,
+      ),
+      expect.stringMatching(new RegExp(`client.json .* POST /v1/tokens +${id} +201$`)),
+    ]);
+  });
+
+  test("to join with are listed with what binds them, and revoked", async () => {
+    const made = await bedplate([
+      ...["join-token", "create", "--uses", "4", "--approve", "manual", "--cidr", "10.1.0.0/16"],
+      ...["--client", client, "--json"],
+    ]);
+    const { id, token } = JSON.parse(made.stdout) as { id: string; token: string };
+    expect(token).toContain(id);
+    const list = await bedplate(["join-token", "list", "--client", client]);
+    expect(list.stdout).toMatch(new RegExp(`^${id} +valid +0 of 4 .* manual +- +10.1.0.0/16$`, "m"));
+    await bedplate(["join-token", "revoke", id, "--client", client]);
+    const after = await bedplate(["join-token", "list", "--client", client]);
+    expect(after.stdout).toMatch(new RegExp(`^${id} +revoked `, "m"));
+    const wrong = await bedplate(["join-token", "create", "--cidr", "10.1", "--client", client, "--json"]);
+    expect([wrong.code, errorOf(wrong).code]).toEqual([1, "api.bad-request"]);
   });
 });
 

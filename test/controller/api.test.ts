@@ -36,6 +36,17 @@ const routes: [method: string, path: string, needs: "read" | "operate" | "admin"
   ["GET", "/v1/images/x/manifest", "read"],
   ["GET", "/v1/images/x/frames", "read"],
   ["POST", "/v1/join-tokens", "admin"],
+  ["GET", "/v1/join-tokens", "admin"],
+  ["POST", "/v1/join-tokens/x/revoke", "admin"],
+  ["POST", "/v1/hosts/x/approve", "admin"],
+  ["POST", "/v1/hosts/x/reject", "admin"],
+  ["POST", "/v1/hosts/x/revoke", "admin"],
+  ["POST", "/v1/hosts/x/rename", "admin"],
+  ["POST", "/v1/tokens", "admin"],
+  ["GET", "/v1/tokens", "admin"],
+  ["POST", "/v1/tokens/x/revoke", "admin"],
+  ["GET", "/v1/audit", "admin"],
+  ["POST", "/v1/backups", "admin"],
   ["GET", "/v1/events", "read"],
   ["GET", "/metrics", "read"],
 ];
@@ -88,8 +99,10 @@ test("a token may do what its scope says and no more", async () => {
   await using own = await testController();
   const tokens = await own.offline(async () => {
     await using store = await openSqliteStore(join(own.directory, "controller.db"));
-    const make = (scope: "read" | "operate", expiresAt: number | null) =>
-      createApiToken(store.tokens, systemRandom, { label: "test", scope, createdAt: Date.now(), expiresAt });
+    const make = async (scope: "read" | "operate", expiresAt: number | null) => {
+      const token = { label: "test", scope, createdAt: Date.now(), expiresAt };
+      return (await createApiToken(store.tokens, systemRandom, token)).text;
+    };
     return {
       read: await make("read", null),
       operate: await make("operate", Date.now() + 60_000),
@@ -217,6 +230,7 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
   );
   expect(documented.sort()).toEqual([
     "GET /metrics",
+    "GET /v1/audit",
     "GET /v1/ca",
     "GET /v1/commands",
     "GET /v1/commands/{id}",
@@ -229,11 +243,21 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
     "GET /v1/images/{root}",
     "GET /v1/images/{root}/frames",
     "GET /v1/images/{root}/manifest",
+    "GET /v1/join-tokens",
     "GET /v1/link",
     "GET /v1/status",
+    "GET /v1/tokens",
+    "POST /v1/backups",
     "POST /v1/commands",
     "POST /v1/commands/{id}/cancel",
+    "POST /v1/hosts/{host}/approve",
+    "POST /v1/hosts/{host}/reject",
+    "POST /v1/hosts/{host}/rename",
+    "POST /v1/hosts/{host}/revoke",
     "POST /v1/join-tokens",
+    "POST /v1/join-tokens/{id}/revoke",
+    "POST /v1/tokens",
+    "POST /v1/tokens/{id}/revoke",
     "PUT /v1/images/{root}/frames",
     "PUT /v1/images/{root}/manifest",
   ]);

@@ -22,9 +22,10 @@ const read = (path: string, headers: Record<string, string> = {}) =>
 const told = (reader: EventReader) => reader.events.map(({ data }) => data as ApiEvent);
 
 test("events are replayed from an index, go on live, and survive a restart", async () => {
+  const joinToken = await controller.joinToken();
   using live = read("/v1/events");
   await live.until(({ status }) => status === 200);
-  const joined = await joinLink(controller, { key: newLinkKey(), joinToken: await controller.joinToken() });
+  const joined = await joinLink(controller, { key: newLinkKey(), joinToken });
   const { body } = await submit(controller, documentOf(joined.host));
   await joined.client.next("offer");
   joined.client.send({

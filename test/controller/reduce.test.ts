@@ -48,6 +48,17 @@ test("a refusal is a failed result with the refusal's error", () => {
   });
 });
 
+test("revocation ends what waits as failed, and what the host had as indeterminate", () => {
+  const code = { error: { code: "enrol.host-revoked" } };
+  expect(run({ type: "revoke" })).toMatchObject({ state: "failed", result: code });
+  expect(run({ type: "offered" }, { type: "revoke" })).toMatchObject({
+    ...{ state: "indeterminate", result: { outcome: "indeterminate", ...code } },
+  });
+  expect(run({ type: "running", command, run: 1 }, { type: "revoke" }).state).toBe("indeterminate");
+  expect(run({ type: "offered" }, result("succeeded"), { type: "revoke" }).state).toBe("succeeded");
+  expect(run({ type: "offered" }, { type: "revoke" }, result("succeeded")).state).toBe("indeterminate");
+});
+
 test("cancel and expiry end only what was never offered", () => {
   expect(run({ type: "cancel" })).toMatchObject({
     state: "cancelled",

@@ -5,7 +5,13 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
-import { type JoinRequest, type NewCommand, type Store, storeLimits } from "../../controller/store/store.ts";
+import {
+  type JoinRequest,
+  type NewCommand,
+  type NewJoinToken,
+  type Store,
+  storeLimits,
+} from "../../controller/store/store.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { newCommandId } from "../support/commands.ts";
 
@@ -32,8 +38,12 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     await store[Symbol.asyncDispose]();
     store = await open(directory);
   };
-  const token = (id = "token-1", more = {}) =>
-    store.tokens.createJoinToken({ id, secretHash, createdAt: 0, expiresAt: 1000, uses: 1, ...more });
+  const token = (id = "token-1", more: Partial<NewJoinToken> = {}) =>
+    store.tokens.createJoinToken({
+      ...{ id, secretHash, createdAt: 0, expiresAt: 1000, uses: 1 },
+      ...{ approve: "auto", forHost: null, cidr: null },
+      ...more,
+    });
   const join_ = (letter: string, more: Partial<JoinRequest> = {}) =>
     store.hosts.join({
       ...facts,
@@ -41,6 +51,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       linkKey: new Uint8Array(32).fill(letter.charCodeAt(0)),
       name: `host-${letter}`,
       token: { id: "token-1", secretHash },
+      address: "10.1.2.3",
       at: 10,
       ...more,
     });
@@ -102,7 +113,9 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     await reopen();
     expect(await join_("e")).toEqual({ status: "token-used" });
     expect((await store.hosts.list()).map(({ id }) => id[0])).toEqual(["a", "b", "c"]);
-    expect(await told()).toEqual(["host joined", "host joined", "host joined"]);
+    expect(await told()).toEqual([
+      ...["join-token created", "host joined", "join-token created", "host joined", "host joined"],
+    ]);
   });
 
   test("names stay unique and hosts are found by id, prefix and name", async () => {
@@ -124,7 +137,9 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
 
   test("sessions: the newest counts, and a restart forgets them", async () => {
     const id = await host("a");
-    expect(await store.hosts.connected(id, "s1", facts, 100)).toEqual({ records: 0, samples: 0 });
+    expect(await store.hosts.connected(id, "s1", facts, 100)).toEqual({
+      ...{ records: 0, samples: 0, standing: "approved" },
+    });
     await store.hosts.connected(id, "s2", { ...facts, bootId: "b2" }, 110);
     await store.hosts.disconnected(id, "s1", 120);
     expect(await store.hosts.get(id)).toMatchObject({
@@ -151,6 +166,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       clockOffsetMs: -7,
     });
     expect(await told()).toEqual([
+      "join-token created",
       "host joined",
       "host online",
       "host online",
@@ -182,7 +198,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect((await store.commands.get(command.id))!.state).toBe("received");
     expect((await apply(1, { type: "gap", from: 1, to: 1, count: 1 }, id, "i2")).mark).toBe(1);
     await reopen();
-    expect(await store.hosts.connected(id, "s", facts, 40)).toEqual({ records: 3, samples: 0 });
+    expect(await store.hosts.connected(id, "s", facts, 40)).toMatchObject({ records: 3, samples: 0 });
     expect(
       await apply(4, {
         type: "result",
@@ -313,7 +329,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       gaps: 0,
       lastBatchAt: minute + 1,
     });
-    expect(await store.hosts.connected(id, "s", facts, 0)).toEqual({ records: 0, samples: 4 });
+    expect(await store.hosts.connected(id, "s", facts, 0)).toMatchObject({ records: 0, samples: 4 });
     await store.telemetry.prune(1);
     expect(await read(0, 9)).toEqual([[2, bytes(4)]]);
     await append({ ...batch(5, minute + 2, two), frame: new Uint8Array(storeLimits.minuteBytesMax) });
@@ -382,7 +398,205 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     };
     await store.tokens.createApiToken(token);
     await reopen();
-    expect(await store.tokens.apiToken("t")).toEqual(token);
+    const kept = { ...token, lastUsedAt: null, revokedAt: null };
+    expect(await store.tokens.apiToken("t")).toEqual(kept);
+    await store.tokens.createApiToken({ ...token, id: "u", scope: "read", createdAt: 2, expiresAt: 9 });
+    expect((await store.tokens.apiTokens()).map(({ id }) => id)).toEqual(["u", "t"]);
+    await store.tokens.useApiToken("t", 5);
+    expect((await store.tokens.revokeApiToken("t", 6))?.revokedAt).toBe(6);
+    expect((await store.tokens.revokeApiToken("t", 7))?.revokedAt).toBe(6);
+    expect(await store.tokens.revokeApiToken("nobody", 7)).toBeUndefined();
+    await reopen();
+    expect(await store.tokens.apiToken("t")).toEqual({ ...kept, lastUsedAt: 5, revokedAt: 6 });
+    expect((await store.tokens.apiToken("u"))?.lastUsedAt).toBeNull();
+    expect(await told()).toEqual(["token created", "token created", "token revoked"]);
+  });
+
+  test("standing: pending gets nothing, approval opens it, revoked is for good", async () => {
+    await token("token-1", { uses: 9, approve: "manual" });
+    const pending = (await join_("a")) as { host: { id: string; standing: string } };
+    expect(pending.host.standing).toBe("pending");
+    const { id } = pending.host;
+    const wanted = newCommand(id);
+    expect((await store.commands.create(wanted)).status).toBe("created");
+    expect([await store.commands.open(id), await store.commands.offer(wanted.id, 30)]).toEqual([
+      [],
+      undefined,
+    ]);
+    const claim = { type: "received", command: wanted.id } as const;
+    const record = { host: id, instance: "i1", seq: 1, at: 30, body: claim };
+    expect((await store.records.apply(record)).ignored).toMatch(/not approved/);
+    expect((await store.commands.get(wanted.id))!.state).toBe("waiting");
+    expect((await store.hosts.connected(id, "s", facts, 31)).standing).toBe("pending");
+
+    await expect(
+      store.hosts.setStanding(id, { type: "approve", fingerprint: "BBBB-BBBB-BBBB-BBBB" }, 32),
+    ).rejects.toMatchObject({ code: "enrol.fingerprint-mismatch" });
+    expect((await store.hosts.get(id))!.standing).toBe("pending");
+    const approve = { type: "approve", fingerprint: "aaaa-AAAA aaaaAAAA" } as const;
+    expect((await store.hosts.setStanding(id, approve, 33))!.host).toMatchObject({
+      ...{ standing: "approved", standingAt: 33 },
+    });
+    expect((await store.hosts.setStanding(id, approve, 34))!.host.standingAt).toBe(33);
+    await expect(store.hosts.setStanding(id, { type: "reject" }, 35)).rejects.toMatchObject({
+      code: "host.not-pending",
+    });
+    expect(await store.commands.open(id)).toHaveLength(1);
+    const sent = newCommand(id);
+    await store.commands.create(sent);
+    await store.commands.offer(sent.id, 36);
+    await reopen();
+
+    await store.hosts.setStanding(id, { type: "revoke" }, 40);
+    expect((await store.commands.get(wanted.id))!).toMatchObject({
+      state: "failed",
+      result: { error: { code: "enrol.host-revoked" } },
+    });
+    expect((await store.commands.get(sent.id))!).toMatchObject({
+      state: "indeterminate",
+      result: { outcome: "indeterminate", error: { code: "enrol.host-revoked" } },
+    });
+    expect((await store.commands.create(newCommand(id))).status).toBe("revoked");
+    expect((await store.hosts.connected(id, "s2", facts, 41)).standing).toBe("revoked");
+    await expect(store.hosts.setStanding(id, { type: "approve" }, 42)).rejects.toMatchObject({
+      code: "enrol.host-revoked",
+    });
+    await join_("b");
+    await store.hosts.setStanding(idOf("b"), { type: "reject" }, 43);
+    expect((await store.hosts.get(idOf("b")))!.standing).toBe("revoked");
+    expect(await store.hosts.setStanding(idOf("c"), { type: "revoke" }, 44)).toBeUndefined();
+    expect((await told()) as string[]).toEqual([
+      ...["join-token created", "host joined", "host pending", "command waiting", "host online"],
+      ...["host approved", "command waiting", "command offered"],
+      ...["command failed", "command indeterminate", "host revoked"],
+      ...["host joined", "host pending", "host rejected"],
+    ]);
+  });
+
+  test("a new key takes over the name and history that its token was made for, once", async () => {
+    const old = await host("a");
+    await store.hosts.rename(old, "web-1", 11);
+    const done = newCommand(old, { kind: "image.deploy" });
+    const open = newCommand(old);
+    for (const command of [done, open]) await store.commands.create(command);
+    await store.commands.offer(done.id, 12);
+    await store.hosts.connected(old, "s", facts, 12);
+    const result = { outcome: "succeeded", startedAt: 1, endedAt: 2 } as const;
+    const body = { type: "result", command: done.id, result } as const;
+    await store.records.apply({ host: old, instance: "i1", seq: 1, at: 13, body });
+    const frame = (value: number) => Uint8Array.of(value);
+    const dictionary = await store.telemetry.dictionary(old, frame(7), 3, 14);
+    const batch = { host: old, instance: "i1", seq: 1, at: 14, dictionary, frame: frame(8) };
+    await store.telemetry.append({ batches: [batch], seen: [], progressed: [], at: 14 });
+
+    await token("again", { forHost: old, approve: "manual" });
+    await token("too-late", { forHost: old });
+    await join_("b", { token: { id: "again", secretHash } });
+    expect(await store.hosts.get(old)).toMatchObject({ name: "web-1", standing: "approved" });
+    // While it waits it streams already: with the same dictionary, in the same minute.
+    const fresh = idOf("b");
+    await store.hosts.connected(fresh, "s2", { ...facts, instance: "i2" }, 15);
+    const own = await store.telemetry.dictionary(fresh, frame(7), 3, 15);
+    await store.telemetry.append({
+      batches: [{ ...batch, host: fresh, instance: "i2", at: 15, dictionary: own, frame: frame(9) }],
+      ...{ seen: [], progressed: [], at: 15 },
+    });
+    expect((await store.hosts.setStanding(fresh, { type: "approve" }, 20))!.replaced).toBe(old);
+    await reopen();
+    expect(await store.hosts.get(fresh)).toMatchObject({
+      ...{ name: "web-1", standing: "approved", generation: 1, batches: 2, formerIds: [old] },
+      ...{ replacedBy: null, takesOver: null },
+    });
+    expect(await store.hosts.get(old)).toMatchObject({
+      ...{ name: "web-1-aaaaaa", standing: "revoked", replacedBy: fresh },
+    });
+    const commands = await store.commands.list({ host: fresh, limit: 9 });
+    expect(commands.map(({ id, state }) => [id, state])).toEqual([
+      [open.id, "failed"],
+      [done.id, "succeeded"],
+    ]);
+    expect(commands[1]!.document).toEqual(done.document);
+    const read = await store.telemetry.read(fresh, { from: 0, to: 9 });
+    expect(read.map(({ dictionary, frame }) => [dictionary[0], frame[0]])).toEqual([
+      [7, 8],
+      [7, 9],
+    ]);
+    expect(await store.telemetry.read(old, { from: 0, to: 9 })).toEqual([]);
+    expect(await join_("c", { token: { id: "too-late", secretHash } })).toEqual({ status: "token-used" });
+    // The next key takes over from the last: the history's whole line stays known.
+    await token("third", { forHost: fresh });
+    expect(await join_("d", { token: { id: "third", secretHash } })).toMatchObject({
+      ...{ status: "joined", replaced: fresh },
+      host: { name: "web-1", formerIds: [old, fresh] },
+    });
+    expect(await store.commands.list({ host: idOf("d"), limit: 9 })).toHaveLength(2);
+    const told_ = (await told()) as string[];
+    expect(told_.filter((event) => event === "host replaced")).toHaveLength(2);
+    expect(told_.filter((event) => event === "host revoked")).toHaveLength(2);
+  });
+
+  test("two keys that wait for one place: the first approved has it", async () => {
+    const old = await host("a");
+    await token("one", { forHost: old, approve: "manual" });
+    await token("two", { forHost: old, approve: "manual" });
+    await join_("b", { token: { id: "one", secretHash } });
+    await join_("c", { token: { id: "two", secretHash } });
+    await store.hosts.setStanding(idOf("b"), { type: "approve" }, 20);
+    await expect(store.hosts.setStanding(idOf("c"), { type: "approve" }, 21)).rejects.toMatchObject({
+      code: "enrol.token-used",
+    });
+    expect(await store.hosts.get(idOf("c"))).toMatchObject({ standing: "pending", name: "host-c" });
+  });
+
+  test("names are given anew, but never twice", async () => {
+    const [a, b] = [await host("a"), await host("b")];
+    expect(await store.hosts.rename(a, "web-1", 20)).toBe("renamed");
+    expect(await store.hosts.rename(a, "web-1", 21)).toBe("renamed");
+    expect(await store.hosts.rename(b, "web-1", 22)).toBe("taken");
+    expect((await store.hosts.list()).map(({ name }) => name)).toEqual(["host-b", "web-1"]);
+    expect(((await told()) as string[]).filter((event) => event === "host renamed")).toHaveLength(1);
+  });
+
+  test("join tokens: bound to a network, revoked, listed with what is left of them", async () => {
+    await token("token-1", { cidr: "10.1.0.0/16", uses: 2 });
+    expect(await join_("a", { address: "10.2.0.1" })).toEqual({ status: "address-denied" });
+    expect((await join_("a", { address: "::ffff:10.1.9.9" })).status).toBe("joined");
+    expect((await join_("a", { address: "10.2.0.1" })).status).toBe("known");
+    await reopen();
+    expect(await store.tokens.joinTokens()).toEqual([
+      {
+        ...{ id: "token-1", createdAt: 0, expiresAt: 1000, uses: 2, used: 1, approve: "auto" },
+        ...{ forHost: null, cidr: "10.1.0.0/16", revokedAt: null },
+      },
+    ]);
+    expect((await store.tokens.revokeJoinToken("token-1", 50))?.revokedAt).toBe(50);
+    expect((await store.tokens.revokeJoinToken("token-1", 60))?.revokedAt).toBe(50);
+    expect(await store.tokens.revokeJoinToken("token-2", 60)).toBeUndefined();
+    expect(await join_("b")).toEqual({ status: "token-invalid" });
+    expect((await join_("a")).status).toBe("known");
+    expect(((await told()) as string[]).filter((event) => /^join-token/.test(event))).toEqual([
+      ...["join-token created", "join-token revoked"],
+    ]);
+  });
+
+  test("the audit is kept newest first, by age and by count", async () => {
+    const entry = (at: number, more = {}) => ({
+      ...{ at, token: { id: "t", name: "n" }, address: "::1", method: "POST", route: "/v1/x" },
+      ...{ object: null, status: 200, code: null },
+      ...more,
+    });
+    await store.audit.append(entry(1));
+    await store.audit.append(entry(2, { object: "web-1", status: 403, code: "api.forbidden" }));
+    await store.audit.append(entry(3));
+    await reopen();
+    expect(await store.audit.list(2)).toEqual([
+      { index: 3, ...entry(3) },
+      { index: 2, ...entry(2, { object: "web-1", status: 403, code: "api.forbidden" }) },
+    ]);
+    await store.audit.prune(2, 9);
+    expect((await store.audit.list(9)).map(({ at }) => at)).toEqual([3, 2]);
+    await store.audit.prune(0, 1);
+    expect((await store.audit.list(9)).map(({ at }) => at)).toEqual([3]);
   });
 
   test("a second one on the same directory is refused", async () => {

@@ -57,7 +57,7 @@ describe.runIf(isRoot && has("setpriv") && has("unshare"))("as an ordinary user"
       {
         encoding: "utf8",
         timeout: 180_000,
-        env: { PATH: process.env["PATH"], HOME: "/nonexistent", TMPDIR: "/tmp" },
+        env: { PATH: process.env.PATH, HOME: "/nonexistent", TMPDIR: "/tmp" },
       },
     );
     expect(run.status, run.stderr).toBe(0);

@@ -82,8 +82,8 @@ afterAll(async () => {
 
 test("hosts, ping, host show and host watch", { timeout: 60_000 }, async () => {
   const list = await bedplate("hosts");
-  expect(list.stdout).toMatch(/^NAME +ID +CONNECTION/);
-  expect(list.stdout).toMatch(/^demo-host +[0-9a-f]{12} +online/m);
+  expect(list.stdout).toMatch(/^NAME +ID +FINGERPRINT +STANDING +CONNECTION/);
+  expect(list.stdout).toMatch(/^demo-host +[0-9a-f]{12} +([0-9A-F]{4}-){3}[0-9A-F]{4} +approved +online/m);
 
   const ping = await json<{ roundTripMs: number; ping: { uptimeSeconds: number } }>(0, "ping", "demo-host");
   expect(ping.roundTripMs).toBeGreaterThan(0);

@@ -176,6 +176,115 @@ test("a used token is refused with its code, and the agent says what to do", asy
   expect(loser.child.exitCode).toBeNull();
 });
 
+const hostOf = (name: string) => api.host(name).catch(() => undefined);
+const bedplate = (...argv: string[]) => {
+  const run = spawnSync(
+    process.execPath,
+    [program, ...argv, "--client", join(directory, "controller/client.json")],
+    { encoding: "utf8" },
+  );
+  return { status: run.status, stdout: run.stdout, stderr: run.stderr };
+};
+
+test("a host waits, shows its fingerprint on both ends, is approved, works, and is revoked", async () => {
+  const joinToken = (await api.createJoinToken({ approve: "manual" })).token;
+  const agent = startAgent("waiting", address(), "--join", joinToken);
+  await expect.poll(online("waiting"), { timeout: 20_000 }).toBe(true);
+  const { fingerprint } = await api.host("waiting");
+  expect(fingerprint).toMatch(/^([0-9A-F]{4}-){3}[0-9A-F]{4}$/);
+  await expect.poll(() => agent.log()).toContain("This host waits for approval");
+  expect(agent.log()).toContain(`"fingerprint":"${fingerprint}"`);
+  const list = bedplate("hosts");
+  expect(list.stdout).toMatch(new RegExp(`waiting +[0-9a-f]{12} +${fingerprint} +pending +online`));
+  expect(list.stderr).toContain(`bedplate host approve waiting --fingerprint ${fingerprint}`);
+  expect(bedplate("host", "show", "waiting").stdout).toMatch(
+    new RegExp(`fingerprint: +${fingerprint}\\nstanding: +pending`),
+  );
+  const early = bedplate("ping", "waiting");
+  expect([early.status, early.stderr]).toEqual([3, expect.stringContaining("code: host.pending")]);
+  const wrong = bedplate("host", "approve", "waiting", "--fingerprint", "0000-0000-0000-0000");
+  expect([wrong.status, wrong.stderr]).toEqual([
+    3,
+    expect.stringContaining("code: enrol.fingerprint-mismatch"),
+  ]);
+  expect(bedplate("host", "approve", "waiting", "--fingerprint", fingerprint).status).toBe(0);
+  expect(bedplate("ping", "waiting").stdout).toContain("waiting answered in");
+
+  expect(bedplate("host", "rename", "waiting", "worker").stdout).toContain("is called worker");
+  expect(bedplate("host", "revoke", "worker").stdout).toContain("join-token create --for worker");
+  await expect.poll(() => agent.log(), { timeout: 15_000 }).toContain('"code":4403');
+  await expect.poll(() => agent.log(), { timeout: 15_000 }).toContain('"code":"enrol.host-revoked"');
+  expect(agent.child.exitCode).toBeNull();
+  expect(await online("worker")()).toBe(false);
+});
+
+test("a host set up anew takes over its name and history", async () => {
+  const first = startAgent("phoenix", address(), "--join", await token());
+  await expect.poll(online("phoenix"), { timeout: 20_000 }).toBe(true);
+  await expect
+    .poll(async () => (await api.host("phoenix")).telemetry.samples, { timeout: 10_000 })
+    .toBeGreaterThan(1);
+  expect(bedplate("ping", "phoenix").status).toBe(0);
+  first.child.kill("SIGTERM");
+  await ended(first.child);
+  const before = await api.host("phoenix");
+  rmSync(join(directory, "phoenix"), { recursive: true });
+  const run = bedplate("join-token", "create", "--for", "phoenix");
+  expect(run.stderr).toContain(`in the place of ${before.id.slice(0, 12)}`);
+  startAgent("phoenix", address(), "--join", run.stdout.trim());
+  await expect
+    .poll(async () => (await hostOf("phoenix"))?.telemetry.samples, { timeout: 20_000 })
+    .toBeGreaterThan(before.telemetry.samples);
+  const after = await api.host("phoenix");
+  expect(after.id).not.toBe(before.id);
+  expect(after.formerIds).toEqual([before.id]);
+  expect(await api.commands({ host: "phoenix" })).toMatchObject([{ kind: "agent.ping", state: "succeeded" }]);
+  expect(bedplate("ping", "phoenix").status).toBe(0);
+});
+
+test("a controller that was set back in time is told of by its hosts, once", async () => {
+  const first = startAgent("remembers", address(), "--join", await token());
+  await expect.poll(online("remembers"), { timeout: 20_000 }).toBe(true);
+  const remembered = join(directory, "remembers/controller-epoch");
+  await expect.poll(() => existsSync(remembered)).toBe(true);
+  expect(readFileSync(remembered, "utf8")).toBe("1\n");
+  first.child.kill("SIGTERM");
+  await ended(first.child);
+  writeFileSync(remembered, "5\n", { mode: 0o600 });
+  const again = startAgent("remembers", address());
+  await expect.poll(() => again.log(), { timeout: 15_000 }).toContain("link.stale-epoch");
+  expect(again.log()).toContain("--epoch 6");
+  expect(readFileSync(remembered, "utf8")).toBe("5\n");
+});
+
+test("a backup of a controller at work is restored elsewhere, one epoch further", async () => {
+  const file = join(directory, "saved.bedplate");
+  const made = bedplate("controller", "backup", file);
+  expect([made.status, made.stdout], made.stderr).toEqual([0, expect.stringContaining("epoch 1")]);
+  expect(statSync(file).mode & 0o777).toBe(0o600);
+  expect(existsSync(join(directory, "controller/backup.bedplate"))).toBe(false);
+  expect(bedplate("controller", "backup", file)).toMatchObject({
+    ...{ status: 3, stderr: expect.stringContaining("code: state.not-empty") },
+  });
+  const again = join(directory, "saved-2.bedplate");
+  const named = bedplate("controller", "backup", again, "--state-directory", join(directory, "controller"));
+  expect(named.status, named.stderr).toBe(0);
+  const target = join(directory, "restored");
+  const restored = bedplate("controller", "restore", file, "--state-directory", target, "--json");
+  expect(JSON.parse(restored.stdout)).toEqual({ stateDirectory: target, epoch: 2, epochBefore: 1 });
+  expect(readFileSync(join(target, "ca.pem"), "utf8")).toBe(
+    readFileSync(join(directory, "controller/ca.pem"), "utf8"),
+  );
+  expect(existsSync(join(target, "images"))).toBe(false);
+  expect(bedplate("controller", "restore", file, "--state-directory", target)).toMatchObject({
+    ...{ status: 3, stderr: expect.stringContaining("code: state.not-empty") },
+  });
+  expect(bedplate("controller", "restore", file).status).toBe(2);
+  // One that does not run is backed up from its directory.
+  const still = join(directory, "still.bedplate");
+  expect(bedplate("controller", "backup", still, "--state-directory", target).stdout).toContain("epoch 2");
+});
+
 test("two agents never share one state directory", async () => {
   startAgent("single", address(), "--join", await token());
   await expect.poll(online("single"), { timeout: 20_000 }).toBe(true);

@@ -198,7 +198,7 @@ describe("a pasted sample", () => {
       },
     });
     texts.delete("sys/kernel/arch");
-    expect(uname.constants(texts)[0]!.series.labels["machine"]).toMatch(/^\w+$/);
+    expect(uname.constants(texts)[0]!.series.labels.machine).toMatch(/^\w+$/);
     texts.delete("sys/kernel/osrelease");
     expect(uname.constants(texts)).toEqual([]);
     expect(uname.constants(new Map())).toEqual([]);

@@ -52,7 +52,7 @@ describe("frames", () => {
       expect(bench.receiver.values()).toEqual({ node_load1: 0.1, node_load5: 0.2, node_load15: 0.3 });
     }
     expect(reads).toBeGreaterThanOrEqual(10);
-    expect(bench.reports.filter((report) => report.details["file"] === "loadavg")).toEqual([]);
+    expect(bench.reports.filter((report) => report.details.file === "loadavg")).toEqual([]);
   });
 
   test("the same series have the same dictionary id in another run, other series another", async () => {
@@ -157,7 +157,7 @@ describe("files that cannot be read", () => {
     bench.pass();
     const lost = bench.reports
       .filter((report) => report.level === "warn")
-      .map((report) => report.details["file"]);
+      .map((report) => report.details.file);
     expect(lost).toEqual([
       "stat",
       "meminfo",
@@ -207,7 +207,7 @@ describe("files that cannot be read", () => {
     bench.pass();
     expect(
       bench.reports.some(
-        (report) => report.details["file"] === "vmstat" && report.message.includes("bytes or more"),
+        (report) => report.details.file === "vmstat" && report.message.includes("bytes or more"),
       ),
     ).toBe(true);
     tree.write("loadavg", "");

@@ -1,0 +1,48 @@
+// Who called what from where: an entry for each call that changes something, before its answer; and GET /v1/audit.
+import Type from "typebox";
+import { AuditList } from "../../protocol/api.ts";
+import type { ApiParts, App } from "./app.ts";
+import { problemAnswers } from "./schemas.ts";
+
+const Query = Type.Object(
+  { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })) },
+  { additionalProperties: false },
+);
+const listedByDefault = 100;
+
+/** Calls without a valid token leave no entry: strangers must not push out what is kept. They are counted and slowed. */
+export function auditCalls(app: App, { store, clock }: ApiParts): void {
+  app.decorateRequest("auditObject", undefined);
+  app.decorateRequest("problemCode", undefined);
+  app.addHook("onSend", async (request, reply) => {
+    const token = request.apiToken;
+    if (token === undefined || request.method === "GET" || request.is404) return;
+    await store.audit.append({
+      at: clock.now(),
+      token: { id: token.id, name: token.label },
+      address: request.ip,
+      method: request.method,
+      route: request.routeOptions.url ?? request.url,
+      object: request.auditObject ?? objectOf(request.params),
+      status: reply.statusCode,
+      code: request.problemCode ?? null,
+    });
+  });
+}
+
+export function auditRoutes(app: App, { store }: ApiParts): void {
+  app.get(
+    "/v1/audit",
+    {
+      config: { access: "admin" },
+      schema: { querystring: Query, response: { 200: AuditList, ...problemAnswers } },
+    },
+    async (request) => ({ entries: [...(await store.audit.list(request.query.limit ?? listedByDefault))] }),
+  );
+}
+
+function objectOf(parameters: unknown): string | null {
+  const { host, id, root } = (parameters ?? {}) as Record<string, unknown>;
+  const named = host ?? id ?? root;
+  return typeof named === "string" ? named : null;
+}

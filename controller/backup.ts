@@ -1,0 +1,124 @@
+// Backup and restore of a controller: the database and the authority in one private file. Never the images.
+import { join } from "node:path";
+import type { BackupView } from "../protocol/api.ts";
+import { assert, BedplateError } from "../protocol/errors.ts";
+import {
+  isEmptyDirectory,
+  openPrivateDirectory,
+  readPrivateFile,
+  readTextFile,
+  removeFile,
+  sizeOfFile,
+  writePrivateFile,
+} from "./files.ts";
+import type { Log } from "./log.ts";
+import { restoreBackup } from "./store/backup.ts";
+import { openSqliteStore } from "./store/sqlite.ts";
+import type { Store } from "./store/store.ts";
+import { type Clock, systemClock } from "./system.ts";
+
+/** What lies beside the database and cannot be made anew: hosts trust this authority and no other. */
+const authorityFiles = ["ca.pem", "ca.key"] as const;
+/** In the state directory, until whoever asked for it has fetched it. */
+const backupName = "backup.bedplate";
+
+export interface BackupsParts {
+  readonly store: Pick<Store, "backup" | "epoch" | "events">;
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Backups of a controller that runs: one at a time, the newest takes the place of the one before. */
+export class Backups {
+  readonly #parts: BackupsParts;
+  #making: Promise<unknown> = Promise.resolve();
+
+  constructor(parts: BackupsParts) {
+    this.#parts = parts;
+  }
+
+  make(): Promise<BackupView> {
+    const made = this.#making.then(() => this.#make());
+    this.#making = made.catch(() => {});
+    return made;
+  }
+
+  async #make(): Promise<BackupView> {
+    const { store, directory, clock, log } = this.#parts;
+    const file = join(directory, backupName);
+    await removeFile(file);
+    const at = clock.now();
+    // Before the copy, so that it is in it too.
+    await store.events.append(
+      { topic: "controller", id: `epoch-${await store.epoch()}`, event: "backup" },
+      at,
+    );
+    await store.backup(file, await authorityIn(directory));
+    const sizeBytes = await sizeOfFile(file);
+    log.info({ file, sizeBytes }, "a backup was made");
+    return { file, sizeBytes, epoch: await store.epoch(), at };
+  }
+}
+
+/**
+ * A backup of a controller that does not run.
+ * @throws `state.in-use` when it does
+ */
+export async function backupStopped(directory: string, log: Log): Promise<BackupView> {
+  await openPrivateDirectory(directory);
+  if ((await sizeOfFile(join(directory, "controller.db"))) === 0)
+    throw new BedplateError("state.backup-invalid", `There is no controller's state in ${directory}.`);
+  await using store = await openSqliteStore(join(directory, "controller.db"));
+  return await new Backups({ store, directory, clock: systemClock, log }).make();
+}
+
+export interface RestoreOptions {
+  readonly file: string;
+  readonly directory: string;
+  /** At least this epoch; for when hosts have seen a higher one than the backup knows of. */
+  readonly epochMin?: number | undefined;
+  readonly clock?: Clock;
+}
+
+/**
+ * Makes a state directory from a backup. Its epoch is raised, so that hosts refuse offers of the one before.
+ * @throws `state.not-empty`, `state.backup-invalid`, `state.newer`, `config.unreadable`
+ */
+export async function restoreController({
+  file,
+  directory,
+  epochMin = 0,
+  clock = systemClock,
+}: RestoreOptions): Promise<{ readonly epoch: number; readonly epochBefore: number }> {
+  if ((await sizeOfFile(file)) === 0)
+    throw new BedplateError("config.unreadable", `The backup ${file} cannot be read, or is empty.`);
+  if (!(await isEmptyDirectory(directory))) {
+    throw new BedplateError("state.not-empty", `${directory} is not empty; nothing in it is written over.`, {
+      hint: "Give a new directory, or move the old one away.",
+    });
+  }
+  await openPrivateDirectory(directory);
+  const target = join(directory, "controller.db");
+  try {
+    const { epoch, epochBefore, files } = restoreBackup(file, target, { epochMin, at: clock.now() });
+    for (const name of authorityFiles) {
+      const content = files[name];
+      assert(content !== undefined, `a backup has ${name}`);
+      await writePrivateFile(join(directory, name), content);
+    }
+    return { epoch, epochBefore };
+  } catch (error) {
+    for (const name of ["controller.db", "controller.db-journal", ...authorityFiles])
+      await removeFile(join(directory, name));
+    throw error;
+  }
+}
+
+async function authorityIn(directory: string): Promise<Record<string, string>> {
+  const certificate = await readTextFile(join(directory, "ca.pem"));
+  const key = await readPrivateFile(join(directory, "ca.key"));
+  if (certificate === undefined || key === undefined)
+    throw new BedplateError("state.unsafe", `${directory} lacks ca.pem or ca.key; it cannot be backed up.`);
+  return { "ca.pem": certificate, "ca.key": key };
+}

@@ -1,0 +1,51 @@
+// What the API asks of hosts: approve, reject, revoke, rename; the connections follow what the store has decided.
+import { BedplateError } from "../../protocol/errors.ts";
+import type { Dispatcher } from "../commands/dispatch.ts";
+import type { Sessions } from "../link/sessions.ts";
+import type { Log } from "../log.ts";
+import type { Store, StoredHost } from "../store/store.ts";
+import type { Clock } from "../system.ts";
+import type { StandingEvent } from "./standing.ts";
+
+export interface HostServiceParts {
+  readonly store: Pick<Store, "hosts">;
+  readonly sessions: Sessions;
+  readonly dispatcher: Pick<Dispatcher, "wake">;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class HostService {
+  readonly #parts: HostServiceParts;
+
+  constructor(parts: HostServiceParts) {
+    this.#parts = parts;
+  }
+
+  /** @throws what reduceStanding throws; `host.unknown`, `enrol.token-used` */
+  async setStanding(id: string, event: StandingEvent): Promise<StoredHost> {
+    const { store, sessions, dispatcher, clock, log } = this.#parts;
+    const answer = await store.hosts.setStanding(id, event, clock.now());
+    if (answer === undefined) throw new BedplateError("host.unknown", `There is no host ${id}.`);
+    const { host, replaced } = answer;
+    log.info({ host: id, name: host.name, standing: host.standing, replaced }, `host: ${event.type}`);
+    if (host.standing === "revoked") shutOut(sessions, id);
+    if (replaced !== null) shutOut(sessions, replaced);
+    if (host.standing === "approved") dispatcher.wake(id);
+    return host;
+  }
+
+  /** @throws `host.name-taken` */
+  async rename(id: string, name: string): Promise<StoredHost> {
+    const { store, clock, log } = this.#parts;
+    if ((await store.hosts.rename(id, name, clock.now())) === "taken")
+      throw new BedplateError("host.name-taken", `Another host is called ${name}.`);
+    log.info({ host: id, name }, "a host was renamed");
+    return (await store.hosts.get(id))!;
+  }
+}
+
+/** Ends the connection of a host whose key is revoked. Others are not touched. */
+export function shutOut(sessions: Sessions, host: string): void {
+  sessions.get(host)?.close("revoked", "enrol.host-revoked The key of this host was revoked.");
+}

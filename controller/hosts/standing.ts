@@ -1,0 +1,64 @@
+// Whether a host may work, pure: (standing, event) → standing. A simulator drives this very function.
+import { BedplateError } from "../../protocol/errors.ts";
+import { fingerprintOf } from "../../protocol/identifiers.ts";
+import type { Standing } from "../../protocol/schema.ts";
+import type { StoredHost } from "../store/store.ts";
+
+export type StandingEvent =
+  /** By a person, who may say which fingerprint the host itself shows. */
+  | { readonly type: "approve"; readonly fingerprint?: string | undefined }
+  | { readonly type: "reject" }
+  | { readonly type: "revoke" };
+
+export type HostStanding = Pick<StoredHost, "id" | "name" | "standing" | "replacedBy">;
+
+/** How the host begins that joined with a token of this kind. */
+export function standingAtJoin(approve: "auto" | "manual"): Standing {
+  return approve === "auto" ? "approved" : "pending";
+}
+
+/**
+ * The standing after `event`; the same when it was so already. Revoked is for good: a key that was out of the owner's
+ * hands never gets them back, and the host joins again with a new one.
+ * @throws `enrol.fingerprint-mismatch`, `host.not-pending`, `enrol.host-revoked`
+ */
+export function reduceStanding(host: HostStanding, event: StandingEvent): Standing {
+  switch (event.type) {
+    case "approve":
+      if (event.fingerprint !== undefined && plain(event.fingerprint) !== plain(fingerprintOf(host.id))) {
+        throw new BedplateError(
+          "enrol.fingerprint-mismatch",
+          `The key of ${host.name} has the fingerprint ${fingerprintOf(host.id)}, not ${event.fingerprint}.`,
+          {
+            hint: "Look at the host's own console. If it shows the one you gave, something else joined in its place: reject it.",
+            details: { expected: event.fingerprint, found: fingerprintOf(host.id) },
+          },
+        );
+      }
+      if (host.standing === "revoked") throw revoked(host);
+      return "approved";
+    case "reject":
+      if (host.standing === "approved") {
+        throw new BedplateError("host.not-pending", `${host.name} was approved already.`, {
+          hint: `To shut it out: bedplate host revoke ${host.name}`,
+        });
+      }
+      return "revoked";
+    case "revoke":
+      return "revoked";
+  }
+}
+
+/** @returns the error for whoever wants something of a host whose key is revoked */
+export function revoked(host: Pick<StoredHost, "name" | "replacedBy">): BedplateError {
+  return new BedplateError("enrol.host-revoked", `The key of ${host.name} is revoked.`, {
+    hint:
+      host.replacedBy === null
+        ? `To let the machine join again with a new key: bedplate join-token create --for ${host.name}`
+        : `Another key took its place: bedplate host show ${host.replacedBy.slice(0, 12)}`,
+  });
+}
+
+function plain(fingerprint: string): string {
+  return fingerprint.replace(/[-:\s]/g, "").toUpperCase();
+}
