@@ -41,6 +41,8 @@ export interface ExecutorLauncher {
 /** systemd hands each connection to a fresh `bedplate-executor@` instance, as root. */
 export const systemdSocket = "executor.sock";
 const logBytesMax = 1 << 20;
+/** As in packaging/bedplate-executor@.service. */
+const executorNiceness = 10;
 
 export function createExecutorLauncher(options: {
   readonly paths: ExecutorPaths;
@@ -87,7 +89,8 @@ function startChild(line: string, paths: ExecutorPaths, logFile: string): Starte
   const argv = fixed
     ? [program]
     : [program, "--policy", paths.policy, "--state", paths.stateDirectory, "--run", paths.runDirectory];
-  const child = spawn(process.execPath, argv, {
+  // From the first thread on it gives way to the agent; the executor itself could only say so for threads to come.
+  const child = spawn("nice", ["-n", String(executorNiceness), process.execPath, ...argv], {
     detached: true,
     cwd: "/",
     env: cleanEnvironment,
