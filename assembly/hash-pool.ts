@@ -4,6 +4,7 @@ import { BedplateError, type ErrorReport, errorOf } from "../protocol/errors.ts"
 import { entryUrl } from "./built.ts";
 import type { HashJob, HashWorkerData } from "./hash-job.ts";
 import type { CompiledKernel } from "./load.ts";
+import { createTurns } from "./turns.ts";
 
 export interface HashPool extends AsyncDisposable {
   /** Runs the job on a worker. @throws what the worker found wrong; `worker.died` with the cause */
@@ -81,21 +82,4 @@ async function runOn(started: Started, job: HashJob): Promise<void> {
     });
   }
   if (report !== undefined) throw errorOf(report);
-}
-
-/** At most `count` at once, first come, first served. */
-function createTurns(count: number): { readonly take: () => Promise<void>; readonly give: () => void } {
-  const waiting: (() => void)[] = [];
-  let free = count;
-  return {
-    async take() {
-      if (free > 0) free--;
-      else await new Promise<void>((resolve) => waiting.push(resolve));
-    },
-    give() {
-      const next = waiting.shift();
-      if (next === undefined) free++;
-      else next();
-    },
-  };
 }

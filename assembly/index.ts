@@ -23,4 +23,5 @@ export type { CompiledKernel, Variant } from "./load.ts";
 export { digestBytes, groupBytes, zeroBlockBytes } from "./memory-map.ts";
 export { createMeter, type Deltas, type Meter, type Scan } from "./meter.ts";
 export { createStreamHasher, mergeGroups, mergeOf, type StreamHasher, streamHasherOf } from "./tree.ts";
+export { createTurns, type Turns } from "./turns.ts";
 export type { WasmModule } from "./webassembly.ts";

@@ -80,7 +80,6 @@ export function decodeFrame(
   let decoded: Uint8Array<ArrayBuffer>;
   try {
     // One byte more than it needs: with a full chunk node would take a second one to see that nothing follows.
-    // One byte more than may come: a buffer that fills up makes zlib take a second one.
     const chunkSize = Math.max(64, length + 1);
     decoded = zstdDecompressSync(data, { maxOutputLength: length, chunkSize, params: decoding });
   } catch (cause) {

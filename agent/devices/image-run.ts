@@ -1,8 +1,7 @@
 // The main thread's side of an image operation: starts the workers on a phase, follows them, stops them, awaits them all.
-import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import { entryUrl } from "../../assembly/built.ts";
-import type { CompiledKernel } from "../../assembly/index.ts";
+import { type CompiledKernel, coresAllowed } from "../../assembly/index.ts";
 import { BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
 import { groupCount } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
@@ -41,10 +40,7 @@ const tickMs = 1000;
 const firstTickMs = 125;
 
 export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
-  const jobs = Math.max(
-    1,
-    Math.min(threads ?? availableParallelism(), threadsMax, groupCount(job.sizeBytes)),
-  );
+  const jobs = Math.max(1, Math.min(threads ?? coresAllowed(), threadsMax, groupCount(job.sizeBytes)));
   const pool = new Piscina({
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
     minThreads: jobs,

@@ -1,7 +1,7 @@
 // Worker threads for groups, and the bounded window of shared memory through which groups pass in order.
 import { Piscina } from "piscina";
 import { entryUrl } from "../../assembly/built.ts";
-import { coresAllowed } from "../../assembly/index.ts";
+import { coresAllowed, createTurns } from "../../assembly/index.ts";
 import { assert, BedplateError, errorOf } from "../../protocol/errors.ts";
 import type { GroupTasks, SlotBytes, TaskAnswer, TaskKind } from "./group-tasks.ts";
 import { imageLimits } from "./limits.ts";
@@ -22,14 +22,19 @@ export function createGroupPool(threads = Math.min(8, coresAllowed())): GroupPoo
     // A task takes milliseconds: a worker that blocks waiting for the next one would gain nothing.
     atomics: "disabled",
   });
+  // No task waits in piscina's own queue for a busy worker: when that one died, piscina would start no other for it.
+  const turns = createTurns(threads);
   return {
     threads,
     async run<K extends TaskKind>(kind: K, task: GroupTasks[K]["task"]) {
       let answer: TaskAnswer;
+      await turns.take();
       try {
         answer = await pool.run({ kind, ...task });
       } catch (cause) {
         throw new BedplateError("worker.died", "A worker thread that handled an image died.", { cause });
+      } finally {
+        turns.give();
       }
       if ("error" in answer) throw errorOf(answer.error);
       return answer.value as GroupTasks[K]["result"];
