@@ -9,10 +9,15 @@ import { promisify } from "node:util";
 import { groupBytes } from "../assembly/index.ts";
 import { mintCommandId } from "../cli/clock.ts";
 import { openHost, openStage } from "../cli/demo/stage.ts";
-import { submitAndFollow } from "../cli/follow.ts";
 import { importImage } from "../controller/images/import.ts";
 import type { CommandView } from "../protocol/api.ts";
-import { type Command, DeployPlanOutput, isTerminal, Ping } from "../protocol/commands.ts";
+import {
+  type Command,
+  DeployPlanOutput,
+  isTerminal,
+  type OperationState,
+  Ping,
+} from "../protocol/commands.ts";
 import { checker } from "../protocol/schema.ts";
 import type { Bench } from "./harness.ts";
 
@@ -54,8 +59,26 @@ export const link: Bench = {
 
     const command = (kind: Command["kind"], mode: Command["mode"], args: object): Command =>
       ({ id: mintCommandId(), host: hostId, kind, mode, arguments: args, limits: {} }) as Command;
+    // One stream of events for all: a connection a ping would cost more than the ping.
+    const ended = new Map<string, PromiseWithResolvers<void>>();
+    const closing = new AbortController();
+    const listening = (async () => {
+      for await (const { id, event } of stage.client.events(0, closing.signal))
+        if (isTerminal(event as OperationState)) ended.get(id)?.resolve();
+    })().catch((error: unknown) => {
+      for (const { reject } of ended.values()) reject(error);
+    });
+    stack.defer(async () => {
+      closing.abort();
+      await listening;
+    });
     const run = async (wanted: Command): Promise<CommandView> => {
-      const view = await submitAndFollow(stage.client, wanted, signal);
+      const end = Promise.withResolvers<void>();
+      ended.set(wanted.id, end);
+      await stage.client.submit(wanted);
+      await end.promise;
+      ended.delete(wanted.id);
+      const view = await stage.client.command(wanted.id);
       if (view.state !== "succeeded")
         throw new Error(`${wanted.kind} ended ${view.state}: ${JSON.stringify(view.result?.error)}`);
       return view;

@@ -1,6 +1,9 @@
 // With which rights the demo's agent runs, and where its host's policy, state and run directories lie.
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { BedplateError } from "../../protocol/errors.ts";
+import { programArguments } from "./children.ts";
 import { openPrivateHost } from "./private-host.ts";
 
 export interface AgentRights extends AsyncDisposable {
@@ -47,7 +50,10 @@ export async function chooseRights(home: string): Promise<AgentRights> {
     { source: join(home, "var"), target: "/var/lib/bedplate" },
     { source: paths.runDirectory, target: "/run/bedplate" },
   ]);
-  if (typeof host === "string") return await plainly("other-user", host);
+  if (typeof host === "string") {
+    requireReachable();
+    return await plainly("other-user", host);
+  }
   return {
     kind: "private-mounts",
     reason: undefined,
@@ -55,6 +61,29 @@ export async function chooseRights(home: string): Promise<AgentRights> {
     wrap: host.wrap,
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
+}
+
+/** The user that the agent runs as where root may not give it mounts of its own. */
+export const nobody = 65_534;
+
+/** @throws `demo.failed` when that user cannot run this very program */
+function requireReachable(): void {
+  const [node, program] = programArguments();
+  const script = "require('node:fs').accessSync(process.argv[1])";
+  const { status } = spawnSync(node, ["-e", script, program], {
+    uid: nobody,
+    gid: nobody,
+    cwd: "/",
+    stdio: "ignore",
+  });
+  if (status === 0) return;
+  throw new BedplateError(
+    "demo.failed",
+    `This root may not mount, so the agent would run as user ${nobody}, who cannot reach ${program}.`,
+    {
+      hint: "Put the checkout where everyone may read it, such as /opt, or run the demo as an ordinary user.",
+    },
+  );
 }
 
 /** unix(7): 108 bytes with the closing zero. */

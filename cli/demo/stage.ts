@@ -9,7 +9,7 @@ import { parseClientFile } from "../connection.ts";
 import { type Child, programArguments, startChild, tailOf } from "./children.ts";
 import { type DemoDisks, makeDisks, policyText } from "./disks.ts";
 import { executorsOf, killAll, mountsOf } from "./processes.ts";
-import { type AgentRights, chooseRights } from "./rights.ts";
+import { type AgentRights, chooseRights, nobody } from "./rights.ts";
 
 export interface Stage extends AsyncDisposable {
   readonly directory: string;
@@ -28,7 +28,6 @@ export interface DemoHost extends AsyncDisposable {
 }
 
 const startMs = 30_000;
-const nobody = 65_534;
 
 export interface StageOptions {
   /** Aborts when the demo is to stop. */

@@ -14,7 +14,17 @@ describe.runIf(isRoot && has("setpriv") && has("unshare"))("a root that may not 
       'mount --bind "$1" /mnt && exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$2" /mnt/dist/bedplate.js demo --once --json --size 64M';
     const run = spawnSync(
       "unshare",
-      ["--mount", "--propagation", "private", "sh", "-c", script, "sh", root, process.execPath],
+      [
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        root,
+        process.execPath.replace(root, "/mnt/"),
+      ],
       {
         encoding: "utf8",
         timeout: 180_000,

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const program = join(root, "dist/bedplate.js");
@@ -53,7 +53,7 @@ describe.runIf(isRoot && has("setpriv") && has("unshare"))("as an ordinary user"
       'mount --bind "$1" /mnt && exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs "$2" /mnt/dist/bedplate.js demo --once --json';
     const run = spawnSync(
       "unshare",
-      ["--mount", "--propagation", "private", "sh", "-c", script, "sh", root, node],
+      ["--mount", "--propagation", "private", "sh", "-c", script, "sh", root, node.replace(root, "/mnt/")],
       {
         encoding: "utf8",
         timeout: 180_000,
@@ -81,7 +81,7 @@ describe.runIf(has("faketime"))("a host whose clock is wrong", () => {
     controller = spawn(node, [program, "controller", "--listen", "127.0.0.1:0", "--state-directory", state], {
       stdio: "ignore",
     });
-    await expect.poll(() => existsSync(client), { timeout: 20_000 }).toBe(true);
+    await vi.waitFor(() => expect(existsSync(client)).toBe(true), { timeout: 20_000 });
   });
   afterAll(() => controller?.kill());
 
