@@ -5,6 +5,7 @@ import { BedplateError } from "../protocol/errors.ts";
 import { limits } from "../protocol/limits.ts";
 import { version } from "../protocol/version.ts";
 import type { AgentConfig } from "./config.ts";
+import { whenAborted } from "./host/abort.ts";
 import { systemClock } from "./host/clock.ts";
 import { createExecutorLauncher } from "./host/executor-process.ts";
 import { bootId, hostName } from "./host/identity.ts";
@@ -132,7 +133,7 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
   notifyService("READY=1");
   try {
     // A part that ends before it is told to has failed, and the whole ends with it.
-    await Promise.race([...tasks, aborted(signal)]);
+    await Promise.race([...tasks, whenAborted(signal)]);
   } finally {
     notifyService("STOPPING=1");
     parts.abort();
@@ -166,11 +167,4 @@ const dictionariesMax = 16;
 function rememberDictionary(known: Map<number, Dictionary>, dictionary: Dictionary): void {
   known.set(dictionary.id, dictionary);
   if (known.size > dictionariesMax) known.delete(known.keys().next().value!);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

@@ -93,7 +93,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
       // sooner than after any other failure.
       if (wanted?.retry === "window")
         waitMs = Math.max(random.fraction() * closed.reconnectWindowMs, backoff.next(random.fraction()));
-      if (closed.code === closeCodes.replaced.code) waitMs = closeMs;
+      if (closed.code === closeCodes.replaced.code) waitMs = replacedMs;
     } catch (error) {
       if (signal.aborted) break;
       const trouble = error instanceof BedplateError ? error.code : "internal";
@@ -107,7 +107,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
 }
 
 /** After another agent with this host's key took over: rare and slow, so that two copies never fight. */
-const closeMs = 60_000;
+const replacedMs = 60_000;
 
 async function firstAuthority(options: LinkOptions, signal: AbortSignal): Promise<string> {
   if (options.joinToken === undefined) {

@@ -12,6 +12,7 @@ import {
 } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import type { ExecutorEvent } from "../executor/contract.ts";
+import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
 import type { ExecutorLauncher, Following, StartedExecutor } from "../host/executor-process.ts";
 import type { KeptOffer, Outbox } from "../link/outbox.ts";
@@ -262,7 +263,7 @@ export function createOperations(options: OperationsOptions): Operations {
     async run(signal) {
       running = signal;
       for (const { id } of outbox.openOperations()) begin(id, (until) => followExecutor(id, until));
-      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+      await whenAborted(signal);
       await Promise.all([...followed.values()].map(({ task }) => task));
     },
   };

@@ -2,6 +2,7 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { BedplateError } from "../../protocol/errors.ts";
+import { whenAborted } from "../host/abort.ts";
 import type { Log } from "../log.ts";
 import { createExposition, type Exposition } from "./exposition.ts";
 import type { Snapshot } from "./newest-values.ts";
@@ -60,10 +61,7 @@ export async function serveMetrics(options: MetricsOptions, signal: AbortSignal)
   await listening(server, { host, port });
   options.onListening?.(server.address() as AddressInfo);
   options.log.info({ listen: options.listen }, "The metrics page is served.");
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
+  await whenAborted(signal);
   const closed = new Promise((resolve) => server.close(resolve));
   server.closeAllConnections();
   await closed;

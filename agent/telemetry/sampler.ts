@@ -2,6 +2,7 @@
 import { Worker } from "node:worker_threads";
 import { entryUrl } from "../../assembly/built.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
+import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Log } from "../log.ts";
 import type { Dictionary } from "./dictionary.ts";
@@ -152,11 +153,4 @@ export class Sampler {
     this.#newest.add({ dictionary: dictionaryId, at, key, data });
     this.#options.onBatch({ dictionary: dictionaryId, at, intervalMs: this.#intervalMs, key, data });
   }
-}
-
-function whenAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

@@ -1,0 +1,9 @@
+// Waiting for the end that a signal tells.
+
+/** Resolves when the signal aborts, at once when it has. */
+export function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
