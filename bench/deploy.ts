@@ -123,7 +123,7 @@ async function openExecutor(stage: Awaited<ReturnType<typeof openStage>>): Promi
     await using file = await open(disk, "wx");
     await file.truncate(diskBytes);
   }
-  const policy = `allowDisks = ["file:bench"]\n[[fileDisks]]\nname = "bench"\npath = "${disk}"\nsizeBytes = ${diskBytes}\n`;
+  const policy = `allowDisks = ["file:bench"]\nunsigned = ["image.deploy"]\n[[fileDisks]]\nname = "bench"\npath = "${disk}"\nsizeBytes = ${diskBytes}\n`;
   await writeFile(paths.policy, policy, { mode: 0o600 });
   const program = existsSync(built)
     ? built

@@ -568,7 +568,7 @@ describe("guards, by the process: each refuses with its own code, and the disk i
   test("declared but not allowed", async () => {
     const disk = await makeDisk();
     await host.writePolicy(
-      `[[fileDisks]]\nname = "${disk.name}"\npath = "${disk.path}"\nsizeBytes = ${disk.sizeBytes}\n`,
+      `unsigned = ["image.deploy"]\n[[fileDisks]]\nname = "${disk.name}"\npath = "${disk.path}"\nsizeBytes = ${disk.sizeBytes}\n`,
     );
     expect(await refused(disk)).toMatchObject({ code: "disk.not-allowed", failing: ["disk.not-allowed"] });
   });

@@ -61,7 +61,7 @@ describe.skipIf(!usable)("on loop devices", () => {
     const backing = await host.makeFile(`loop${made++}.img`, diskBytes);
     await using file = await open(backing, "r+");
     for (let at = 0; at < diskBytes; at += mib) await file.write(new Uint8Array(mib).fill(0xee), 0, mib, at);
-    await host.writePolicy(`allowDisks = ["loop:${backing}"]\n`);
+    await host.writePolicy(`allowDisks = ["loop:${backing}"]\nunsigned = ["image.deploy"]\n`);
     return attachLoop(backing, ...options);
   }
   const command = (mode: "plan" | "apply", loop: Loop, more: object = {}, of = image) =>
@@ -192,7 +192,7 @@ describe.skipIf(!usable)("on loop devices", () => {
 
   test("not named by the policy, though another loop device is", async () => {
     const loop = await makeLoop();
-    await host.writePolicy('allowDisks = ["loop:/srv/other.img"]\n');
+    await host.writePolicy('allowDisks = ["loop:/srv/other.img"]\nunsigned = ["image.deploy"]\n');
     await refusedUnchanged(loop, "disk.not-allowed");
   });
 

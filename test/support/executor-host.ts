@@ -80,6 +80,7 @@ export async function openExecutorHost(): Promise<ExecutorHost> {
       writePolicy(
         [
           `allowDisks = ${JSON.stringify(disks.map(({ name }) => `file:${name}`))}`,
+          'unsigned = ["image.deploy"]',
           ...disks.map(
             ({ name, path, sizeBytes }) =>
               `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}`,
