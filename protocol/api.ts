@@ -1,7 +1,10 @@
 // The controller's HTTP API, version 1: the schemas that the server validates and documents with and the CLI reads by.
 import Type, { type Static, type TSchema } from "typebox";
-import { operationStates, Progress, Result } from "./commands.ts";
+import { AuditHead } from "./audit.ts";
+import { OutputStream, operationStates, Progress, Result } from "./commands.ts";
+import { HostIdentity } from "./identity.ts";
 import { Series } from "./messages.ts";
+import { PlanArtefact } from "./plans.ts";
 import { CommandId, Count, Digest, HostId, Line, Name, Standing, UnixMs } from "./schema.ts";
 
 const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
@@ -53,6 +56,23 @@ export const HostView = Type.Object({
   /** Controller's clock minus the host's, at the last heartbeat. */
   clockOffsetMs: Nullable(Type.Number()),
   telemetry: Type.Object({ series: Count, samples: Count, gaps: Count, lastAt: Nullable(UnixMs) }),
+  /** Raw link key, lower-case hexadecimal: the id is its SHA-256. */
+  linkKey: Type.String({ pattern: "^[0-9a-f]{64}$" }),
+  /** Both keys' word for each other, and what policy the host has; null until the host has told. */
+  identity: Nullable(
+    Type.Object({
+      ...HostIdentity.properties,
+      /** Of the attestation key, `SHA256:…`. */
+      fingerprint: Type.String(),
+      since: UnixMs,
+    }),
+  ),
+  /** Where the host's audit stood when it last told. */
+  auditHead: Nullable(Type.Object({ seq: Count, hash: Digest, at: UnixMs })),
+  /** The machines that answer with this host's key, while it is in quarantine. */
+  instances: Type.Array(
+    Type.Object({ instance: Type.String(), bootId: Type.String(), address: Type.String() }),
+  ),
 });
 export type HostView = Static<typeof HostView>;
 
@@ -97,6 +117,24 @@ export const CommandView = Type.Object({
   createdAt: UnixMs,
   updatedAt: UnixMs,
   cancelRequestedAt: Nullable(UnixMs),
+  /** What the host said to the cancel. */
+  cancelAnswer: Nullable(
+    Type.Object({
+      answer: Type.Union([Type.Literal("cancelling"), Type.Literal("too-late")]),
+      reason: Line,
+      at: UnixMs,
+    }),
+  ),
+  /** The document's very bytes, base64: what is shown before it is signed, and what is signed. */
+  document: Type.String(),
+  /** By claimed key, `SHA256:…`; the host alone decides what they are worth. */
+  signatures: Type.Array(Type.Object({ fingerprint: Type.String(), addedAt: UnixMs })),
+  /** It waits until it has so many. */
+  signaturesWanted: Count,
+  /** The plan that it quotes, as the host signed it; null when it quotes none, or the controller does not have it. */
+  plan: Nullable(PlanArtefact),
+  /** Bytes of output that the host has told of. */
+  outputBytes: Count,
   /** Times the executor started working on it. */
   runs: Count,
   arguments: Type.Record(Type.String(), Type.Unknown()),
@@ -114,10 +152,30 @@ export const CommandRequest = Type.Object(
   {
     document: Type.String({ minLength: 2, maxLength: 256 * 1024 }),
     signatures: Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 16 }),
+    /** Hold it until it has so many signatures of different keys; 0 if absent. */
+    signaturesWanted: Type.Optional(Type.Integer({ minimum: 0, maximum: 16 })),
   },
   { additionalProperties: false },
 );
 export type CommandRequest = Static<typeof CommandRequest>;
+
+/** Body of `POST /v1/commands/{id}/signatures`: armored SSHSIG over the document's bytes, namespace `bedplate-command`. */
+export const SignatureRequest = Type.Object(
+  { signature: Type.String({ minLength: 1, maxLength: 8192 }) },
+  { additionalProperties: false },
+);
+export type SignatureRequest = Static<typeof SignatureRequest>;
+
+/** What a program printed, from `from` on: the newest part is kept, so `from` may be above what was asked for. */
+export const OutputView = Type.Object({
+  from: Count,
+  /** The offset to ask for next. */
+  to: Count,
+  /** Nothing more will come. */
+  ended: Type.Boolean(),
+  pieces: Type.Array(Type.Object({ stream: OutputStream, offset: Count, data: Type.String() })),
+});
+export type OutputView = Static<typeof OutputView>;
 
 export const ImageView = Type.Object({
   root: Digest,
@@ -225,6 +283,28 @@ export const ApproveRequest = Type.Object(
   { fingerprint: Type.Optional(Type.String({ maxLength: 64 })) },
   { additionalProperties: false },
 );
+export const ReleaseRequest = Type.Object(
+  { instance: Type.String({ minLength: 1, maxLength: 64 }) },
+  { additionalProperties: false },
+);
+/** What the host signed and what the controller answered, newest first: to hold against the host's own audit. */
+export const AuditHeadList = Type.Object({
+  /** `ssh-ed25519 AAAA…` of the controller, that the countersignatures are by. */
+  auditKey: Type.String(),
+  heads: Type.Array(Type.Object({ ...AuditHead.properties, countersignature: Type.String(), at: UnixMs })),
+});
+export type AuditHeadList = Static<typeof AuditHeadList>;
+
+/** A rotation of the controller's authority. `waiting`: hosts that have not connected since and know the old one only. */
+export const RotationView = Type.Object({
+  state: Type.Union([Type.Literal("none"), Type.Literal("overlapping"), Type.Literal("finished")]),
+  startedAt: Nullable(UnixMs),
+  /** SHA-256 of the certificates that agents may have pinned, newest first. */
+  authorities: Type.Array(Type.String()),
+  waiting: Type.Array(Type.Object({ id: HostId, name: Name, lastSeenAt: UnixMs })),
+});
+export type RotationView = Static<typeof RotationView>;
+
 export const RenameRequest = Type.Object({ name: Name }, { additionalProperties: false });
 
 /** A backup lies in the controller's state directory until it is fetched from there: keys do not go over the API. */
@@ -250,8 +330,9 @@ export const ApiEvent = Type.Object({
   ]),
   id: Type.String(),
   /**
-   * host: joined, pending, approved, rejected, revoked, renamed, replaced, online, offline, duplicate, records-lost.
-   * command: the state it went to, or progress. image: added. join-token, token: created, revoked. controller: backup, restored.
+   * host: joined, pending, approved, rejected, revoked, renamed, replaced, online, offline, duplicate, quarantined, released,
+   * identity, key-changed, drift, audit-broken, records-lost.
+   * command: the state it went to, or progress, output, signed. image: added. join-token, token: created, revoked. controller: backup, restored, authority.
    */
   event: Type.String(),
 });
@@ -262,6 +343,8 @@ export const StatusView = Type.Object({
   epoch: Count,
   at: UnixMs,
   hosts: Type.Object({ known: Count, online: Count }),
+  /** `ssh-ed25519 AAAA…`: what the controller countersigns hosts' audit heads with. */
+  auditKey: Type.String(),
 });
 export type StatusView = Static<typeof StatusView>;
 
@@ -287,10 +370,14 @@ export type ClientFile = Static<typeof ClientFile>;
  * POST /v1/hosts/{host}/reject                 HostView (admin, as approve, revoke and rename)
  * POST /v1/hosts/{host}/revoke                 HostView
  * POST /v1/hosts/{host}/rename  RenameRequest  HostView; 409 host.name-taken
+ * POST /v1/hosts/{host}/release ReleaseRequest HostView; 409 host.not-quarantined
+ * GET  /v1/hosts/{host}/audit-heads?limit=     AuditHeadList
  * POST /v1/commands           CommandRequest   201 CommandView; 200 when the same command is known already
  * GET  /v1/commands?host=&state=&limit=        CommandList, newest first
  * GET  /v1/commands/{id}                       CommandView
  * POST /v1/commands/{id}/cancel                202 CommandView
+ * POST /v1/commands/{id}/signatures SignatureRequest CommandView; 409 command.already-offered
+ * GET  /v1/commands/{id}/output?after=OFFSET&waitSeconds= OutputView
  * GET  /v1/images                              ImageList
  * GET  /v1/images/{root}                       ImageView ({root}: root, unique prefix of 8 or more, or name)
  * PUT  /v1/images/{root}/manifest  octets      204; the upload starts
@@ -304,6 +391,9 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/tokens                              TokenList
  * POST /v1/tokens/{id}/revoke                  TokenState
  * GET  /v1/audit?limit=                        AuditList, newest first
+ * GET  /v1/authority                           RotationView
+ * POST /v1/authority/rotate                    RotationView (admin)
+ * POST /v1/authority/finish                    RotationView (admin)
  * POST /v1/backups                             201 BackupView
  * GET  /v1/events?since=INDEX                  SSE of ApiEvent
  * GET  /v1/link                                WebSocket of agents, subprotocol bedplate.v1

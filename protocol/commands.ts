@@ -4,6 +4,7 @@ import { textOf, utf8 } from "./bytes.ts";
 import { checkDiskSelector, Disk, DiskSelector, Fingerprint, GuardFinding } from "./disks.ts";
 import { BedplateError } from "./errors.ts";
 import { limits } from "./limits.ts";
+import { PlanArtefact, PlanQuote } from "./plans.ts";
 import { CommandId, Count, checker, Digest, HostId, Name, Report, UnixMs } from "./schema.ts";
 
 /** What a crash means for a kind: see the delivery contract in README.md. */
@@ -38,13 +39,62 @@ const DeployApply = Type.Object(
   { additionalProperties: false },
 );
 
+/** A program with its arguments: no shell reads it. */
+const Exec = Type.Object(
+  {
+    /** The program's absolute path first. */
+    argv: Type.Array(Type.String({ maxLength: 16 * 1024, pattern: "^[^\\u0000]*$" }), {
+      minItems: 1,
+      maxItems: 256,
+    }),
+    /** Where it starts; `/` if absent. */
+    directory: Type.Optional(Type.String({ pattern: "^/", maxLength: 4096 })),
+    /** Beside the clean environment that every program gets. */
+    environment: Type.Optional(
+      Type.Record(
+        Type.String({ pattern: "^[A-Za-z_][A-Za-z0-9_]{0,127}$" }),
+        Type.String({ maxLength: 16 * 1024, pattern: "^[^\\u0000]*$" }),
+        { maxProperties: 64 },
+      ),
+    ),
+    /** More output than this ends it; without it, it may go on and the newest output is kept. */
+    outputBytesMax: Type.Optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })),
+  },
+  { additionalProperties: false },
+);
+
+const Reason = Type.Optional(Type.String({ maxLength: 256 }));
+const Reboot = Type.Object(
+  {
+    reason: Reason,
+    /** Seconds within which the host must be back with another boot id; 900 if absent. */
+    deadlineSeconds: Type.Optional(Type.Integer({ minimum: 10, maximum: 86_400 })),
+  },
+  { additionalProperties: false },
+);
+const PowerOff = Type.Object({ reason: Reason }, { additionalProperties: false });
+
+const Logs = Type.Object(
+  {
+    /** `agent`: the resident daemon's own lines. `executor`: the end of what executors logged. */
+    source: Type.Union([Type.Literal("agent"), Type.Literal("executor")]),
+    /** The newest so many, at most. */
+    lines: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+  },
+  { additionalProperties: false },
+);
+
 /**
  * Every kind of command: where it runs, what a crash means, and the schema of its arguments.
  * A kind that destroys has a `plan` beside its `apply`: the plan is a read and returns what apply must quote.
  */
 export const commandKinds = {
+  "agent.logs": { runs: "agent", effect: "read", apply: Logs },
   "agent.ping": { runs: "agent", effect: "read", apply: Nothing },
+  "host.exec": { runs: "executor", effect: "once", apply: Exec, plan: Exec },
   "host.inventory": { runs: "executor", effect: "read", apply: Nothing },
+  "host.poweroff": { runs: "executor", effect: "resumable", apply: PowerOff, plan: PowerOff },
+  "host.reboot": { runs: "executor", effect: "resumable", apply: Reboot, plan: Reboot },
   "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
   "image.verify": { runs: "executor", effect: "read", apply: DeployPlan },
 } as const satisfies Record<
@@ -56,6 +106,10 @@ export type CommandKind = keyof typeof commandKinds;
 export type ImageReference = Static<typeof Image>;
 export type DeployPlanArguments = Static<typeof DeployPlan>;
 export type DeployArguments = Static<typeof DeployApply>;
+export type ExecArguments = Static<typeof Exec>;
+export type RebootArguments = Static<typeof Reboot>;
+export type PowerOffArguments = Static<typeof PowerOff>;
+export type LogsArguments = Static<typeof Logs>;
 
 export function isCommandKind(kind: string): kind is CommandKind {
   return Object.hasOwn(commandKinds, kind);
@@ -74,13 +128,21 @@ const Envelope = Type.Object(
       {
         /** Not started after this moment. */
         notAfter: Type.Optional(UnixMs),
+        /** Seconds it may wait for another operation to end; without it, it is refused where another one runs. */
+        startWithinSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 30 * 86_400 })),
         /** Seconds that the operation may run, by the host's monotonic clock. */
         runForSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 30 * 86_400 })),
         /** Seconds without progress after which it ends as timed out. */
         stallAfterSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
+        /** What happens while the host has no link: `continue` if absent; the others only before the point of no return. */
+        onLinkLost: Type.Optional(
+          Type.Union([Type.Literal("continue"), Type.Literal("pause"), Type.Literal("abort")]),
+        ),
       },
       { additionalProperties: false },
     ),
+    /** The plan that an apply carries out. */
+    plan: Type.Optional(PlanQuote),
   },
   { additionalProperties: false },
 );
@@ -91,9 +153,30 @@ interface CommandBase {
   readonly id: string;
   readonly host: string;
   readonly limits: CommandLimits;
+  readonly plan?: PlanQuote;
 }
 
 export type Command =
+  | (CommandBase & {
+      readonly kind: "agent.logs";
+      readonly mode: "apply";
+      readonly arguments: LogsArguments;
+    })
+  | (CommandBase & {
+      readonly kind: "host.exec";
+      readonly mode: "plan" | "apply";
+      readonly arguments: ExecArguments;
+    })
+  | (CommandBase & {
+      readonly kind: "host.reboot";
+      readonly mode: "plan" | "apply";
+      readonly arguments: RebootArguments;
+    })
+  | (CommandBase & {
+      readonly kind: "host.poweroff";
+      readonly mode: "plan" | "apply";
+      readonly arguments: PowerOffArguments;
+    })
   | (CommandBase & {
       readonly kind: "agent.ping";
       readonly mode: "apply";
@@ -252,8 +335,14 @@ export const Ping = Type.Object({
 });
 export type Ping = Static<typeof Ping>;
 
+/** Output of every kind in mode plan: the signed plan. Kinds add what their handler found. */
+export const PlanOutput = Type.Object({ artefact: PlanArtefact });
+export type PlanOutput = Static<typeof PlanOutput>;
+
 /** Output of image.deploy in mode plan: every guard's finding, and what apply must quote. */
 export const DeployPlanOutput = Type.Object({
+  /** Absent from hosts that do not sign their plans yet. */
+  artefact: Type.Optional(PlanArtefact),
   image: Image,
   disk: Disk,
   fingerprint: Fingerprint,
@@ -309,3 +398,44 @@ export const VerifyOutput = Type.Object({
   seconds: Seconds,
 });
 export type VerifyOutput = Static<typeof VerifyOutput>;
+
+/** Output of host.exec, also when the program failed. */
+export const ExecOutput = Type.Object({
+  /** Null when a signal ended it. */
+  exitCode: Type.Union([Count, Type.Null()]),
+  signal: Type.Union([Type.String(), Type.Null()]),
+  stdoutBytes: Count,
+  stderrBytes: Count,
+  /** Of all output, both streams, in the order it came: length, and BLAKE3 as `b3sum` prints it. */
+  bytes: Count,
+  digest: Digest,
+  /** The newest output as text; `truncated` when there was more before it. */
+  tail: Type.Object({ text: Type.String(), truncated: Type.Boolean() }),
+  /** Whether the kernel ends the program with the executor. */
+  endsWithExecutor: Type.Boolean(),
+  seconds: Seconds,
+});
+export type ExecOutput = Static<typeof ExecOutput>;
+
+/** Output of host.reboot and host.poweroff: the boot that was left, and the one that followed. */
+export const RebootOutput = Type.Object({
+  fromBootId: Type.String(),
+  bootId: Type.String(),
+  seconds: Seconds,
+});
+export type RebootOutput = Static<typeof RebootOutput>;
+
+/** Output of agent.logs, oldest first. */
+export const LogsOutput = Type.Object({
+  source: Logs.properties.source,
+  lines: Type.Array(Type.String({ maxLength: 16 * 1024 }), { maxItems: 1000 }),
+  /** There were more before these. */
+  truncated: Type.Boolean(),
+});
+export type LogsOutput = Static<typeof LogsOutput>;
+
+export const OutputStream = Type.Union([Type.Literal("stdout"), Type.Literal("stderr")]);
+export type OutputStream = Static<typeof OutputStream>;
+
+/** Longest piece of output that travels at once, before base64. */
+export const outputPieceBytesMax = 32 * 1024;

@@ -9,7 +9,8 @@ export type Namespace =
   | "bedplate-audit"
   | "bedplate-usage"
   | "bedplate-command"
-  | "bedplate-image";
+  | "bedplate-image"
+  | "bedplate-identity";
 
 /** How the message is hashed before the signature: both are OpenSSH's. */
 export type SignatureHash = "sha256" | "sha512";
@@ -30,6 +31,11 @@ export async function linkProofBytes(proof: LinkProof): Promise<Uint8Array> {
     "bedplate-link",
     concatBytes(proof.agentNonce, proof.controllerNonce, proof.exported, helloDigest),
   );
+}
+
+/** The bytes that the link key signs to show that it is at this end of this connection at this moment. */
+export async function probeBytes(nonce: Uint8Array, exported: Uint8Array): Promise<Uint8Array> {
+  return signedData("bedplate-link", concatBytes(utf8("bedplate probe"), nonce, exported));
 }
 
 /** The blob that an SSHSIG signature covers (OpenSSH PROTOCOL.sshsig, section 3). */

@@ -1,13 +1,16 @@
 // Every message of protocol version 1, as schemas. README.md beside this file is the specification in words.
 import Type, { type Static, type TSchema } from "typebox";
-import { Progress, Result } from "./commands.ts";
+import { AuditHead } from "./audit.ts";
+import { OutputStream, outputPieceBytesMax, Progress, Result } from "./commands.ts";
 import { BedplateError } from "./errors.ts";
+import { HostIdentity } from "./identity.ts";
 import { limits } from "./limits.ts";
 import {
   Bytes,
   CommandId,
   Count,
   checker,
+  Digest,
   FixedBytes,
   HostId,
   Line,
@@ -42,6 +45,25 @@ export const RecordBody = Type.Union([
   Type.Object({ type: Type.Literal("refused"), command: CommandId, error: Report }),
   Type.Object({ type: Type.Literal("running"), command: CommandId, run: Count }),
   Type.Object({ type: Type.Literal("result"), command: CommandId, result: Result }),
+  /** What came of the controller's cancel; the result follows all the same. */
+  Type.Object({
+    type: Type.Literal("cancel"),
+    command: CommandId,
+    answer: Type.Union([Type.Literal("cancelling"), Type.Literal("too-late")]),
+    reason: Line,
+  }),
+  /** A piece of what a program printed, base64; `offset` counts both streams together from 0. A jump: what was between is lost. */
+  Type.Object({
+    type: Type.Literal("output"),
+    command: CommandId,
+    stream: OutputStream,
+    offset: Count,
+    data: Type.String({ pattern: "^[A-Za-z0-9+/]*={0,2}$", maxLength: (outputPieceBytesMax / 3 + 1) * 4 }),
+  }),
+  /** Who the host's executor is, sent when it differs from what the controller has. */
+  Type.Object({ type: Type.Literal("identity"), identity: HostIdentity }),
+  /** Where the host's audit stands. */
+  Type.Object({ type: Type.Literal("audit-head"), ...AuditHead.properties }),
   /** Batches `from` to `to` were dropped while nobody read them. */
   Type.Object({ type: Type.Literal("gap"), from: Count, to: Count, count: Count }),
 ]);
@@ -67,6 +89,10 @@ const agentMessages = {
     bootId: Type.String({ maxLength: 64 }),
     hostname: Type.String({ maxLength: 255 }),
     previousSession: Type.Optional(Type.String({ maxLength: 64 })),
+    /** SHA-256 of the host's policy file; null without one. */
+    policyDigest: Type.Optional(Type.Union([Digest, Type.Null()])),
+    /** The highest epoch this host has seen of its controller. */
+    epochSeen: Type.Optional(Count),
   }),
   auth: Type.Object({
     t: Type.Literal("auth"),
@@ -101,6 +127,8 @@ const agentMessages = {
   }),
   record: Type.Object({ t: Type.Literal("record"), seq: Count, at: UnixMs, body: RecordBody }),
   progress: Type.Object({ t: Type.Literal("progress"), command: CommandId, progress: Progress }),
+  /** Answer to a probe: Ed25519 by the link key over `probeBytes` of link-proof.ts. */
+  proof: Type.Object({ t: Type.Literal("proof"), nonce: Nonce, signature: FixedBytes(64) }),
   goaway: Type.Object({ t: Type.Literal("goaway"), reason: Line }),
 } as const;
 
@@ -125,8 +153,16 @@ const controllerMessages = {
     records: Count,
     /** The highest batch the controller has stored, 0 if none: an agent's numbers go on from it, also after its restart. */
     samples: Count,
-    /** `pending`: no command comes before a person approved the host. Absent: approved. */
-    standing: Type.Optional(Type.Union([Type.Literal("pending"), Type.Literal("approved")])),
+    /** `pending`: no command comes before a person approved the host; `quarantined`: none that changes it. Absent: approved. */
+    standing: Type.Optional(
+      Type.Union([Type.Literal("pending"), Type.Literal("approved"), Type.Literal("quarantined")]),
+    ),
+    /** The most bytes of record and batch frames that may be on their way unacknowledged; absent: no limit. */
+    creditBytes: Type.Optional(Type.Integer({ minimum: limits.frameBytesMax, maximum: 1 << 30 })),
+    /** `ssh-ed25519 AAAA…`: what the controller countersigns audit heads with. */
+    auditKey: Type.Optional(Type.String({ maxLength: 512 })),
+    /** `identityDigest` of what the controller has of the host's executor; absent: nothing. */
+    identity: Type.Optional(Digest),
   }),
   heartbeat: Type.Object({ t: Type.Literal("heartbeat"), at: UnixMs }),
   /** Cumulative: everything up to these is stored. */
@@ -141,6 +177,15 @@ const controllerMessages = {
     sources: Type.Array(ImageSource, { maxItems: 8 }),
   }),
   cancel: Type.Object({ t: Type.Literal("cancel"), command: CommandId }),
+  /** Two machines seem to have one key: answer with `proof`. */
+  probe: Type.Object({ t: Type.Literal("probe"), nonce: Nonce }),
+  /** The authorities to trust from now on, PEM, newest first: kept in place of those before. */
+  authority: Type.Object({
+    t: Type.Literal("authority"),
+    ca: Type.String({ minLength: 1, maxLength: 32 * 1024 }),
+  }),
+  /** The controller has stored this head of the host's audit; signed with its audit key over the same bytes. */
+  "audit-head": Type.Object({ t: Type.Literal("audit-head"), ...AuditHead.properties }),
   goaway: Type.Object({ t: Type.Literal("goaway"), reason: Line, reconnectWindowMs: Count }),
 } as const;
 

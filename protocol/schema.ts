@@ -18,10 +18,14 @@ export const Name = Type.String({
 export const Digest = Type.String({ pattern: "^[0-9a-f]{64}$" });
 /** SHA-256 of a host's 32-byte Ed25519 link key, lower-case hexadecimal: the host's name in everything signed. */
 export const HostId = Digest;
-/** Whether a host may work: it waits for approval, it was approved, or its key is good for nothing any more. */
+/**
+ * Whether a host may work: it waits for approval, it was approved, two machines answer with its key and it may only be
+ * read from, or its key is good for nothing any more.
+ */
 export const Standing = Type.Union([
   Type.Literal("pending"),
   Type.Literal("approved"),
+  Type.Literal("quarantined"),
   Type.Literal("revoked"),
 ]);
 export type Standing = Static<typeof Standing>;

@@ -1,7 +1,8 @@
 // What the agent and the executor process say to each other: one request on the executor's standard input, then events
 // over the operation's own socket, replayed from the journal at any offset.
 import Type, { type Static } from "typebox";
-import { Progress, Result } from "../../protocol/commands.ts";
+import { AuditHead } from "../../protocol/audit.ts";
+import { OutputStream, Progress, Result } from "../../protocol/commands.ts";
 import { ImageSource } from "../../protocol/messages.ts";
 import { CommandId, Count, checker, HostId, Report, UnixMs } from "../../protocol/schema.ts";
 
@@ -22,6 +23,8 @@ export const ExecutorRequest = Type.Union([
   }),
   /** Replay the journal of an operation whose executor is gone, for whoever attaches; start nothing. */
   Type.Object({ request: Type.Literal("follow"), command: CommandId }),
+  /** Publish the executor's identity in the run directory, where it is not there or not of now. */
+  Type.Object({ request: Type.Literal("identify"), host: HostId }),
 ]);
 export type ExecutorRequest = Static<typeof ExecutorRequest>;
 export const checkExecutorRequest = checker(ExecutorRequest, "executor.failed", "request to the executor");
@@ -31,11 +34,30 @@ export const checkExecutorRequest = checker(ExecutorRequest, "executor.failed", 
  * progress has none and is never replayed. `refused` and `result` are the last of their operation.
  */
 export const ExecutorEvent = Type.Union([
-  Type.Object({ type: Type.Literal("accepted"), seq: Count, at: UnixMs }),
-  Type.Object({ type: Type.Literal("refused"), seq: Count, at: UnixMs, error: Report }),
+  Type.Object({ type: Type.Literal("accepted"), seq: Count, at: UnixMs, audit: Type.Optional(AuditHead) }),
+  Type.Object({
+    type: Type.Literal("refused"),
+    seq: Count,
+    at: UnixMs,
+    error: Report,
+    audit: Type.Optional(AuditHead),
+  }),
   /** `run` counts from 1; above 1 the operation is resumed after its executor died. */
   Type.Object({ type: Type.Literal("running"), seq: Count, at: UnixMs, run: Count }),
-  Type.Object({ type: Type.Literal("result"), seq: Count, at: UnixMs, result: Result }),
+  Type.Object({
+    type: Type.Literal("result"),
+    seq: Count,
+    at: UnixMs,
+    result: Result,
+    audit: Type.Optional(AuditHead),
+  }),
+  /** A piece of the program's output, base64, from the spool: not numbered, but replayed from any offset that is kept. */
+  Type.Object({
+    type: Type.Literal("output"),
+    stream: OutputStream,
+    offset: Count,
+    data: Type.String({ maxLength: 64 * 1024 }),
+  }),
   Type.Object({ type: Type.Literal("progress"), progress: Progress }),
   /** Answer to a follower's cancel. */
   Type.Object({
@@ -47,9 +69,16 @@ export const ExecutorEvent = Type.Union([
 export type ExecutorEvent = Static<typeof ExecutorEvent>;
 export const checkExecutorEvent = checker(ExecutorEvent, "executor.failed", "event of the executor");
 
-/** One line of JSON, from follower to executor: `attach` first, then perhaps `cancel`. */
+/** One line of JSON, from follower to executor: `attach` first, then perhaps `cancel`, and `link` at each change. */
 export const FollowerRequest = Type.Union([
-  Type.Object({ attach: Type.Object({ afterSeq: Count }) }),
+  Type.Object({
+    attach: Type.Object({
+      afterSeq: Count,
+      /** Output before this offset is had already; absent: none is wanted. */
+      afterOutput: Type.Optional(Count),
+    }),
+  }),
+  Type.Object({ link: Type.Union([Type.Literal("up"), Type.Literal("down")]) }),
   Type.Object({ cancel: Type.Object({ reason: Type.String({ maxLength: 1024 }) }) }),
 ]);
 export type FollowerRequest = Static<typeof FollowerRequest>;
@@ -61,6 +90,11 @@ export const lineBytesMax = 1 << 20;
 /** Where an operation's executor listens. */
 export function operationSocketPath(runDirectory: string, commandId: string): string {
   return `${runDirectory}/operations/${commandId}.sock`;
+}
+
+/** Where the executor publishes who it is: `ExecutorIdentity` of protocol/identity.ts, readable by all. */
+export function identityPath(runDirectory: string): string {
+  return `${runDirectory}/identity.json`;
 }
 
 export interface ExecutorPaths {
