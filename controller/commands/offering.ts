@@ -1,0 +1,117 @@
+// Which commands go to a host's session now, pure: what is held and why, what is due, in which order, and how much at once.
+// The store and a simulator drive these very functions.
+import type { OperationState } from "../../protocol/commands.ts";
+import { assert } from "../../protocol/errors.ts";
+import { limits } from "../../protocol/limits.ts";
+import type { Standing } from "../../protocol/schema.ts";
+
+export const offering = {
+  /** Offers of one session that its agent has not confirmed. */
+  inFlightMax: 64,
+  /** An offer that is not answered for so long holds back no other. */
+  answerMsMax: 30_000,
+  /** Documents that go out in one round; one larger goes alone. */
+  roundBytesMax: limits.socketBufferBytesMax,
+} as const;
+assert(offering.roundBytesMax >= limits.commandBytesMax, "a round takes any command");
+
+/** What the rule needs to know of a command that has not ended. */
+export interface OpenCommand {
+  readonly id: string;
+  readonly state: OperationState;
+  /** Its effect is more than to read. */
+  readonly changesState: boolean;
+  readonly signatures: number;
+  readonly signaturesWanted: number;
+  /** Null before its first offer. */
+  readonly generation: number | null;
+  readonly cancelRequestedAt: number | null;
+  readonly documentBytes: number;
+}
+
+export interface HostHold {
+  readonly standing: Standing;
+  /** Two agents answer for its key: until a person says which one is true, it may only read. */
+  readonly quarantined: boolean;
+}
+
+/** What a session was sent since it began: offers with the moment of each (monotonic), and cancels. */
+export interface SentInSession {
+  readonly offered: ReadonlyMap<string, number>;
+  readonly cancelled: ReadonlySet<string>;
+}
+
+/** Why a command is not offered though its host may be connected. */
+export type Hold = "pending" | "revoked" | "signatures" | "quarantined";
+
+export function holdOf(
+  command: Pick<OpenCommand, "changesState" | "signatures" | "signaturesWanted">,
+  host: HostHold,
+): Hold | null {
+  if (host.standing !== "approved") return host.standing;
+  if (command.signatures < command.signaturesWanted) return "signatures";
+  if (host.quarantined && command.changesState) return "quarantined";
+  return null;
+}
+
+export type Step = { readonly step: "offer" | "cancel"; readonly id: string };
+
+export interface DueSteps {
+  readonly steps: readonly Step[];
+  /** What keeps the rest: another round follows at once, or when the agent has confirmed what it was offered. */
+  readonly rest: "none" | "next-round" | "in-flight";
+}
+
+/**
+ * What to send to the session now. `open`: all commands of the host that have not ended, in order of creation. Each is
+ * offered once in a session; its cancel follows the offer. What the host knows already it answers with its state.
+ */
+export function dueSteps(
+  open: readonly OpenCommand[],
+  host: HostHold,
+  sent: SentInSession,
+  nowMs: number,
+): DueSteps {
+  const steps: Step[] = [];
+  let rest: DueSteps["rest"] = "none";
+  let bytes = 0;
+  let inFlight = open.filter((command) => isInFlight(command, sent, nowMs)).length;
+  for (const command of inOrderOfOffers(open)) {
+    const { id, documentBytes } = command;
+    let offered = sent.offered.has(id);
+    if (!offered && rest === "none" && holdOf(command, host) === null) {
+      const counts = isUnanswered(command.state);
+      if (counts && inFlight >= offering.inFlightMax) rest = "in-flight";
+      else if (bytes > 0 && bytes + documentBytes > offering.roundBytesMax) rest = "next-round";
+      else {
+        steps.push({ step: "offer", id });
+        bytes += documentBytes;
+        if (counts) inFlight += 1;
+        offered = true;
+      }
+    }
+    // The host hears of a command before it hears of its end.
+    if (offered && command.cancelRequestedAt !== null && !sent.cancelled.has(id))
+      steps.push({ step: "cancel", id });
+  }
+  return { steps, rest };
+}
+
+// The host takes generations in rising order only: what has one already goes first, lowest first, whatever was made before
+// it but waited longer for its signatures.
+function inOrderOfOffers(open: readonly OpenCommand[]): readonly OpenCommand[] {
+  const rank = ({ generation }: OpenCommand) => generation ?? Number.POSITIVE_INFINITY;
+  return open.toSorted((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
+}
+
+function isInFlight(command: OpenCommand, sent: SentInSession, nowMs: number): boolean {
+  const offeredAtMs = sent.offered.get(command.id);
+  return (
+    offeredAtMs !== undefined && isUnanswered(command.state) && nowMs - offeredAtMs < offering.answerMsMax
+  );
+}
+
+// Confirmed is what the agent has on its disk.
+function isUnanswered(state: OperationState): boolean {
+  return state === "waiting" || state === "offered";
+}

@@ -1,0 +1,44 @@
+// What becomes of a record that came in, pure: stored once and in order, and whom a host may speak for.
+import type { Standing } from "../../protocol/schema.ts";
+
+/** What is stored of one instance's outbox. */
+export interface OutboxMark {
+  /** The highest record stored; 0 before the first. */
+  readonly records: number;
+  /** This store came out of a backup, and the instance has said nothing since. */
+  readonly restored: boolean;
+}
+
+export type RecordVerdict =
+  /** `known`: stored before; `hole`: records before it are missing. Nothing is done, and the mark stays. */
+  | { readonly status: "known" | "hole"; readonly mark: number }
+  /** Its effect and the new mark are stored together. `lost`: records before it that nobody has any more. */
+  | { readonly status: "next"; readonly mark: number; readonly lost: number };
+
+/** @param outbox undefined when nothing of the instance is stored */
+export function judgeRecord(outbox: OutboxMark | undefined, seq: number): RecordVerdict {
+  const mark = outbox?.records ?? 0;
+  if (seq <= mark) return { status: "known", mark };
+  const lost = seq - mark - 1;
+  // What was acknowledged after the backup was made is gone on both sides: the host goes on from there, once.
+  if (lost > 0 && outbox?.restored !== true) return { status: "hole", mark };
+  return { status: "next", mark: seq, lost };
+}
+
+/**
+ * Why a record about a command has no effect; undefined when it has one. It is stored all the same, else the host would
+ * send it for ever.
+ */
+export function ignoredBecause(
+  record: { readonly command: string; readonly host: string },
+  facts: {
+    /** The host that the command is for; undefined when there is no such command. */
+    readonly commandHost: string | undefined;
+    readonly standing: Standing;
+  },
+): string | undefined {
+  if (facts.commandHost === undefined) return `the command ${record.command} is not known`;
+  if (facts.commandHost !== record.host) return `the command ${record.command} is another host's`;
+  if (facts.standing !== "approved") return "the host is not approved, so it was sent no command";
+  return undefined;
+}
