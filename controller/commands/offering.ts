@@ -29,28 +29,24 @@ export interface OpenCommand {
   readonly documentBytes: number;
 }
 
-export interface HostHold {
-  readonly standing: Standing;
-  /** Two agents answer for its key: until a person says which one is true, it may only read. */
-  readonly quarantined: boolean;
-}
-
 /** What a session was sent since it began: offers with the moment of each (monotonic), and cancels. */
 export interface SentInSession {
   readonly offered: ReadonlyMap<string, number>;
   readonly cancelled: ReadonlySet<string>;
 }
 
-/** Why a command is not offered though its host may be connected. */
-export type Hold = "pending" | "revoked" | "signatures" | "quarantined";
+/** Why a command is not offered, though its host may be connected. */
+export type Hold = "pending" | "revoked" | "quarantined" | "signatures";
 
+/** @param standing of the command's host */
 export function holdOf(
   command: Pick<OpenCommand, "changesState" | "signatures" | "signaturesWanted">,
-  host: HostHold,
+  standing: Standing,
 ): Hold | null {
-  if (host.standing !== "approved") return host.standing;
+  if (standing === "pending" || standing === "revoked") return standing;
   if (command.signatures < command.signaturesWanted) return "signatures";
-  if (host.quarantined && command.changesState) return "quarantined";
+  // Two machines answer with its key: until a person says which one is true, it is only read from.
+  if (standing === "quarantined" && command.changesState) return "quarantined";
   return null;
 }
 
@@ -68,7 +64,7 @@ export interface DueSteps {
  */
 export function dueSteps(
   open: readonly OpenCommand[],
-  host: HostHold,
+  standing: Standing,
   sent: SentInSession,
   nowMs: number,
 ): DueSteps {
@@ -79,7 +75,7 @@ export function dueSteps(
   for (const command of inOrderOfOffers(open)) {
     const { id, documentBytes } = command;
     let offered = sent.offered.has(id);
-    if (!offered && rest === "none" && holdOf(command, host) === null) {
+    if (!offered && rest === "none" && holdOf(command, standing) === null) {
       const counts = isUnanswered(command.state);
       if (counts && inFlight >= offering.inFlightMax) rest = "in-flight";
       else if (bytes > 0 && bytes + documentBytes > offering.roundBytesMax) rest = "next-round";

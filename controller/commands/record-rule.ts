@@ -39,6 +39,8 @@ export function ignoredBecause(
 ): string | undefined {
   if (facts.commandHost === undefined) return `the command ${record.command} is not known`;
   if (facts.commandHost !== record.host) return `the command ${record.command} is another host's`;
-  if (facts.standing !== "approved") return "the host is not approved, so it was sent no command";
+  // One in quarantine is heard: what became of its commands would be lost for good.
+  if (facts.standing === "pending" || facts.standing === "revoked")
+    return "the host is not approved, so it was sent no command";
   return undefined;
 }

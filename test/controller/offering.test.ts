@@ -2,17 +2,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { assignGeneration } from "../../controller/commands/generation.ts";
-import {
-  dueSteps,
-  type HostHold,
-  holdOf,
-  type OpenCommand,
-  offering,
-} from "../../controller/commands/offering.ts";
+import { dueSteps, holdOf, type OpenCommand, offering } from "../../controller/commands/offering.ts";
 import { ignoredBecause, judgeRecord } from "../../controller/commands/record-rule.ts";
 import type { OperationState } from "../../protocol/commands.ts";
+import type { Standing } from "../../protocol/schema.ts";
 
-const approved: HostHold = { standing: "approved", quarantined: false };
 const open = (id: string, more: Partial<OpenCommand> = {}): OpenCommand => ({
   id,
   state: "waiting",
@@ -28,8 +22,8 @@ const sent = (offered: Record<string, number> = {}, cancelled: string[] = []) =>
   offered: new Map(Object.entries(offered)),
   cancelled: new Set(cancelled),
 });
-const due = (commands: OpenCommand[], host = approved, session = sent(), nowMs = 0) => {
-  const { steps, rest } = dueSteps(commands, host, session, nowMs);
+const due = (commands: OpenCommand[], standing: Standing = "approved", session = sent(), nowMs = 0) => {
+  const { steps, rest } = dueSteps(commands, standing, session, nowMs);
   return [...steps.map(({ step, id }) => `${step} ${id}`), ...(rest === "none" ? [] : [rest])];
 };
 
@@ -37,13 +31,13 @@ describe("what is due", () => {
   test("each command once in a session, in order of creation; a cancel after its offer, once", () => {
     const commands = [open("a"), open("b", { cancelRequestedAt: 5 }), open("c")];
     expect(due(commands)).toEqual(["offer a", "offer b", "cancel b", "offer c"]);
-    expect(due(commands, approved, sent({ a: 0, b: 0 }))).toEqual(["cancel b", "offer c"]);
-    expect(due(commands, approved, sent({ a: 0, b: 0, c: 0 }, ["b"]))).toEqual([]);
+    expect(due(commands, "approved", sent({ a: 0, b: 0 }))).toEqual(["cancel b", "offer c"]);
+    expect(due(commands, "approved", sent({ a: 0, b: 0, c: 0 }, ["b"]))).toEqual([]);
   });
 
   test("what lacks signatures waits and holds back nothing else; complete, it is due", () => {
     const waiting = open("a", { signatures: 1, signaturesWanted: 2 });
-    expect(holdOf(waiting, approved)).toBe("signatures");
+    expect(holdOf(waiting, "approved")).toBe("signatures");
     expect(due([waiting, open("b")])).toEqual(["offer b"]);
     expect(due([{ ...waiting, signatures: 2 }, open("b")])).toEqual(["offer a", "offer b"]);
     expect(due([{ ...waiting, cancelRequestedAt: 1 }])).toEqual([]);
@@ -51,11 +45,10 @@ describe("what is due", () => {
 
   test("a host that is not approved gets nothing; one in quarantine only reads", () => {
     const commands = [open("write"), open("read", { changesState: false })];
-    expect(due(commands, { standing: "pending", quarantined: false })).toEqual([]);
-    expect(due(commands, { standing: "revoked", quarantined: false })).toEqual([]);
-    const quarantined: HostHold = { standing: "approved", quarantined: true };
-    expect(due(commands, quarantined)).toEqual(["offer read"]);
-    expect(commands.map((command) => holdOf(command, quarantined))).toEqual(["quarantined", null]);
+    expect(due(commands, "pending")).toEqual([]);
+    expect(due(commands, "revoked")).toEqual([]);
+    expect(due(commands, "quarantined")).toEqual(["offer read"]);
+    expect(commands.map((command) => holdOf(command, "quarantined"))).toEqual(["quarantined", null]);
   });
 
   test("what has a generation goes first, lowest first: the host takes them in rising order only", () => {
@@ -77,19 +70,19 @@ describe("what is due", () => {
     const offered = many.map((command) =>
       command.id in flying ? { ...command, state: "offered" as const } : command,
     );
-    expect(due(offered, approved, sent(flying), 100 + offering.answerMsMax - 1)).toEqual(["in-flight"]);
+    expect(due(offered, "approved", sent(flying), 100 + offering.answerMsMax - 1)).toEqual(["in-flight"]);
     const confirmed = offered.map((command, i) =>
       i < 2 ? { ...command, state: "received" as const } : command,
     );
-    expect(due(confirmed, approved, sent(flying), 101)).toEqual(["offer c64", "offer c65", "in-flight"]);
+    expect(due(confirmed, "approved", sent(flying), 101)).toEqual(["offer c64", "offer c65", "in-flight"]);
     // An agent that has no room for some says nothing of them: that holds back the others for a while only.
-    expect(due(offered, approved, sent(flying), 100 + offering.answerMsMax)).toHaveLength(6);
+    expect(due(offered, "approved", sent(flying), 100 + offering.answerMsMax)).toHaveLength(6);
     // What the agent is known to have is offered to a new session beside all that.
     const running = open("running", { state: "running", generation: 1 });
-    expect(due([...offered, running], approved, sent(flying), 101)).toEqual(["offer running", "in-flight"]);
+    expect(due([...offered, running], "approved", sent(flying), 101)).toEqual(["offer running", "in-flight"]);
     // A cancel is no offer.
     const doomed = offered.map((command) => ({ ...command, cancelRequestedAt: 7 }));
-    expect(due(doomed, approved, sent(flying), 101)).toHaveLength(offering.inFlightMax + 1);
+    expect(due(doomed, "approved", sent(flying), 101)).toHaveLength(offering.inFlightMax + 1);
   });
 
   test("a round has a bound in bytes, and takes any one command", () => {
@@ -113,14 +106,11 @@ describe("whatever there is", () => {
     wasOffered: fc.option(fc.nat(60_000)),
     wasCancelled: fc.boolean(),
   });
-  const anyHost: fc.Arbitrary<HostHold> = fc.record({
-    standing: fc.constantFrom("pending", "approved", "revoked"),
-    quarantined: fc.boolean(),
-  });
+  const anyStanding = fc.constantFrom<Standing>("pending", "approved", "quarantined", "revoked");
 
   test("rounds come to an end, offer all that is not held once, and nothing that is", () => {
     fc.assert(
-      fc.property(fc.array(anyOpen, { maxLength: 150 }), anyHost, (drawn, host) => {
+      fc.property(fc.array(anyOpen, { maxLength: 150 }), anyStanding, (drawn, standing) => {
         let commands = drawn.map((command, i) => ({ ...command, id: `c${i}` }));
         const offered = new Map<string, number>();
         const cancelled = new Set<string>();
@@ -133,7 +123,7 @@ describe("whatever there is", () => {
         let nowMs = 60_000;
         for (let rounds = 0; ; rounds++) {
           expect(rounds).toBeLessThanOrEqual(drawn.length + 5);
-          const { steps, rest } = dueSteps(commands, host, { offered, cancelled }, nowMs);
+          const { steps, rest } = dueSteps(commands, standing, { offered, cancelled }, nowMs);
           let bytes = 0;
           for (const { step, id } of steps) {
             const command = commands.find((each) => each.id === id)!;
@@ -144,7 +134,7 @@ describe("whatever there is", () => {
               cancelled.add(id);
               continue;
             }
-            expect(holdOf(command, host)).toBeNull();
+            expect(holdOf(command, standing)).toBeNull();
             expect(bytes === 0 || bytes + command.documentBytes <= offering.roundBytesMax).toBe(true);
             bytes += command.documentBytes;
             offered.set(id, nowMs);
@@ -167,7 +157,7 @@ describe("whatever there is", () => {
           }
         }
         for (const command of commands) {
-          expect(offered.has(command.id)).toBe(before.has(command.id) || holdOf(command, host) === null);
+          expect(offered.has(command.id)).toBe(before.has(command.id) || holdOf(command, standing) === null);
           expect(
             cancelled.has(command.id) || command.cancelRequestedAt === null || !offered.has(command.id),
           ).toBe(true);
@@ -235,6 +225,7 @@ describe("records", () => {
   test("a host speaks only for its own commands, and only while it is approved", () => {
     const record = { command: "c", host: "h" };
     expect(ignoredBecause(record, { commandHost: "h", standing: "approved" })).toBeUndefined();
+    expect(ignoredBecause(record, { commandHost: "h", standing: "quarantined" })).toBeUndefined();
     expect(ignoredBecause(record, { commandHost: undefined, standing: "approved" })).toMatch(/not known/);
     expect(ignoredBecause(record, { commandHost: "x", standing: "approved" })).toMatch(/another host/);
     expect(ignoredBecause(record, { commandHost: "h", standing: "pending" })).toMatch(/not approved/);
