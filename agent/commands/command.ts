@@ -1,5 +1,6 @@
 // What a command's handler is given and gives.
 import type { CommandKind, CommandOf, commandKinds } from "../../protocol/commands.ts";
+import type { GuardFinding } from "../../protocol/disks.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { DiskListing } from "../devices/disks.ts";
 import type { Facts } from "../devices/facts.ts";
@@ -61,6 +62,14 @@ export interface Phase {
 export interface CommandEnd {
   readonly output: unknown;
   readonly error?: Error;
+  /** In mode plan: what the signed plan says. Without it: the command's own arguments, the output as facts, no findings. */
+  readonly plan?: {
+    /** What apply must carry, member by member. */
+    readonly arguments: Readonly<Record<string, unknown>>;
+    /** For people to read before they sign. */
+    readonly facts: Readonly<Record<string, unknown>>;
+    readonly findings: readonly GuardFinding[];
+  };
 }
 
 export interface Command<K extends CommandKind> {

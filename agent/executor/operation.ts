@@ -20,6 +20,10 @@ export interface OperationOptions {
   readonly stopping: AbortSignal;
   /** Resolves when the operation may begin: it has the lane it needs. What it throws is the operation's failure. */
   readonly ready: (signal: AbortSignal) => Promise<void>;
+  /** Told of each phase as it begins, and of the point of no return before it is passed: durable when it returns. */
+  readonly onStep?: (step: { readonly name: string; readonly noReturn?: string }) => void;
+  /** What becomes of a handler's end before it is the operation's result: a plan is signed there. */
+  readonly finish?: (end: CommandEnd) => Promise<CommandEnd>;
   readonly context: Omit<CommandContext, "run" | "phase" | "pointOfNoReturn">;
 }
 
@@ -73,7 +77,7 @@ export function createOperation(options: OperationOptions): Operation {
       const handler = commands[command.kind] as {
         run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
       };
-      return await handler.run(
+      const end = await handler.run(
         command,
         {
           ...context,
@@ -81,14 +85,17 @@ export function createOperation(options: OperationOptions): Operation {
           phase(phase) {
             meter.begin(phase);
             tick();
+            options.onStep?.({ name: phase.name });
           },
           pointOfNoReturn(why) {
             signal.throwIfAborted();
+            options.onStep?.({ name: "point-of-no-return", noReturn: why });
             tooLate = why;
           },
         },
         signal,
       );
+      return options.finish === undefined ? end : await options.finish(end);
     } finally {
       ended.abort();
       await ticking;
@@ -138,7 +145,10 @@ export function createOperation(options: OperationOptions): Operation {
 /** What a run that threw means: an abort is told by its reason, unless something else went wrong first. */
 function endingOf(error: unknown, signal: AbortSignal): { readonly outcome: Outcome; readonly error: Error } {
   const thrown = error instanceof Error ? error : new Error(String(error));
-  if (!signal.aborted) return { outcome: "failed", error: thrown };
+  if (!signal.aborted) {
+    const late = thrown instanceof BedplateError && thrown.code === "command.expired";
+    return { outcome: late ? "timed-out" : "failed", error: thrown };
+  }
   const reason = signal.reason as BedplateError;
   if (thrown instanceof BedplateError && thrown.code !== reason.code)
     return { outcome: "failed", error: thrown };
