@@ -158,6 +158,8 @@ export class LinkServer implements AsyncDisposable {
       return channel.ended;
     }
     try {
+      // The session before may have handed over batches that are not stored yet: this one would take their numbers again.
+      await this.#parts.writer.settled(host.id);
       // Revoked since its proof was checked: the transaction that says so is the one that counts.
       const { standing, ...marks } = await store.hosts.connected(host.id, id, facts, clock.now());
       if (standing === "revoked") throw revoked(host);

@@ -51,6 +51,11 @@ export class LateWriter implements AsyncDisposable {
     this.#progressed.add(command);
   }
 
+  /** Resolves when no batch of the host waits to be written. */
+  settled(host: string): Promise<void> {
+    return this.#batches.some(({ batch }) => batch.host === host) ? this.flush() : this.#writing;
+  }
+
   /** Writes what there is. Never rejects: whoever added is told. */
   flush(): Promise<void> {
     this.#writing = this.#writing.then(() => this.#write());
