@@ -11,7 +11,7 @@ import { textOf } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import { CommandId, Name } from "../../protocol/schema.ts";
-import { explainCommand, sinceOf } from "../hosts/explain.ts";
+import { explainCommand, sinceOf } from "../commands/explain.ts";
 import type { StoredCommand } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findHost } from "./hosts.ts";

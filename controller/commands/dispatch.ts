@@ -77,7 +77,7 @@ export class Dispatcher {
     const epoch = await store.epoch();
     const command = await store.commands.offer(id, clock.now());
     if (command === undefined) return;
-    session.offered.add(id);
+    session.offered.set(id, clock.monotonicMs());
     session.send(
       {
         t: "offer",

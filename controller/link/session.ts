@@ -51,8 +51,8 @@ export class Session {
   readonly instance: string;
   /** Host and port as the agent dialled us: how this controller is reached from there. */
   readonly authority: string;
-  /** The open commands that this session was offered, and told to cancel. */
-  readonly offered = new Set<string>();
+  /** The open commands that this session was offered, with the moment of each (monotonic), and told to cancel. */
+  readonly offered = new Map<string, number>();
   readonly cancelled = new Set<string>();
   readonly #channel: Channel;
   readonly #parts: SessionParts;

@@ -1,9 +1,10 @@
 // Standing, networks and explanations, pure: what may follow what, who is inside, and that nothing waits without a reason.
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { explainCommand, sinceOf } from "../../controller/commands/explain.ts";
 import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/commands/reduce.ts";
 import { isCidr, isWithin } from "../../controller/hosts/cidr.ts";
-import { explainCommand, explainHost, sinceOf } from "../../controller/hosts/explain.ts";
+import { explainHost } from "../../controller/hosts/explain.ts";
 import { reduceStanding, type StandingEvent } from "../../controller/hosts/standing.ts";
 import type { StoredCommand } from "../../controller/store/store.ts";
 import { utf8 } from "../../protocol/bytes.ts";
