@@ -213,7 +213,8 @@ function messageChecker<M>(schemas: Record<string, TSchema>): (value: unknown) =
     if (check === undefined)
       throw new BedplateError(
         "message.unknown",
-        `There is no message ${JSON.stringify(type)?.slice(0, 80) ?? "without a type"} in ${subprotocol}.`,
+        // Only text is quoted: what else a peer may send there need not have a JSON form.
+        `There is no message ${typeof type === "string" ? JSON.stringify(type).slice(0, 80) : "without a type"} in ${subprotocol}.`,
       );
     return check(value) as M;
   };
