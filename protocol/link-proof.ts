@@ -45,7 +45,15 @@ export async function signedData(
   hash: SignatureHash = "sha512",
 ): Promise<Uint8Array> {
   const algorithm = hash === "sha256" ? "SHA-256" : "SHA-512";
-  const digest = new Uint8Array(await crypto.subtle.digest(algorithm, message));
+  return signedDataOfDigest(namespace, new Uint8Array(await crypto.subtle.digest(algorithm, message)), hash);
+}
+
+/** The same for who has the message's digest by `hash`. */
+export function signedDataOfDigest(
+  namespace: Namespace,
+  digest: Uint8Array,
+  hash: SignatureHash,
+): Uint8Array {
   return concatBytes(
     utf8("SSHSIG"),
     sshString(utf8(namespace)),

@@ -26,11 +26,15 @@ export async function signMessage(
   namespace: Namespace,
   message: Uint8Array,
 ): Promise<string> {
-  const value = await key.sign(await signedData(namespace, message));
+  return armoredSignature(key.publicKey, namespace, await key.sign(await signedData(namespace, message)));
+}
+
+/** What `signMessage` gives, of 64 bytes of Ed25519 over the signed data of `namespace` with SHA-512. */
+export function armoredSignature(publicKey: Uint8Array, namespace: Namespace, value: Uint8Array): string {
   assert(value.length === 64, "an Ed25519 signature has 64 bytes");
   return armor(
     encodeSignature({
-      publicKey: wireForm(key.publicKey),
+      publicKey: wireForm(publicKey),
       namespace,
       hash: "sha512",
       algorithm: keyType,
