@@ -1,5 +1,7 @@
 // Programs as the executor sees them: started with an argument list and a clean environment, never through a shell.
-import { spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import type { Readable } from "node:stream";
+import { assert } from "../../protocol/errors.ts";
 
 export interface ProcessOptions {
   readonly signal: AbortSignal;
@@ -16,9 +18,32 @@ export interface ProcessEnd {
   readonly errors: string;
 }
 
+export interface StartOptions {
+  readonly directory: string;
+  /** All of it: nothing is added. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Each piece as it is read, in that order. Valid until it returns. */
+  readonly onOutput: (stream: "stdout" | "stderr", bytes: Uint8Array) => void;
+}
+
+/** A program in a session and process group of its own, whose number is `pid`. */
+export interface StartedProcess {
+  readonly pid: number;
+  /** The program itself has ended; what it started may live and print on. */
+  readonly exited: Promise<{ readonly exitCode: number | null; readonly signal: string | null }>;
+  /** All output has come: nobody has it open any more. */
+  readonly closed: Promise<void>;
+  /** Takes no more output. */
+  release(): void;
+}
+
 export interface Processes {
   /** Runs to the end. "missing" when there is no such program. @throws the signal's reason, node's own error */
   run(argv: readonly [string, ...string[]], options: ProcessOptions): Promise<ProcessEnd | "missing">;
+  /** Standard input is empty. @throws node's own error */
+  start(argv: readonly [string, ...string[]], options: StartOptions): Promise<StartedProcess>;
+  /** Signals every process of a group; with 0 it only asks whether there is one. "refused": they are another user's. */
+  signalGroup(group: number, signal: NodeJS.Signals | 0): "sent" | "gone" | "refused";
 }
 
 /**
@@ -54,7 +79,57 @@ export const systemProcesses: Processes = {
     child.on("close", (exitCode) => resolve({ exitCode, output: output(), errors: errors() }));
     return promise;
   },
+  async start([program, ...rest], { directory, environment, onOutput }) {
+    // What a program writes is for whom it decides: not the executor's own umask.
+    const before = process.umask(usualUmask);
+    let child: ChildProcessByStdio<null, Readable, Readable>;
+    try {
+      child = spawn(program, rest, {
+        env: environment,
+        cwd: directory,
+        detached: true,
+        stdio: ["ignore", "pipe", "pipe"],
+      });
+    } finally {
+      process.umask(before);
+    }
+    const exited = Promise.withResolvers<Awaited<StartedProcess["exited"]>>();
+    const closed = Promise.withResolvers<void>();
+    child.on("exit", (exitCode, signal) => exited.resolve({ exitCode, signal }));
+    child.on("close", () => closed.resolve());
+    for (const stream of ["stdout", "stderr"] as const)
+      child[stream].on("data", (bytes: Buffer) => onOutput(stream, bytes)).on("error", () => {});
+    await new Promise<void>((resolve, reject) => {
+      child.once("spawn", resolve);
+      child.once("error", reject);
+    });
+    child.on("error", () => {});
+    return {
+      pid: child.pid!,
+      exited: exited.promise,
+      closed: closed.promise,
+      release() {
+        child.stdout.destroy();
+        child.stderr.destroy();
+      },
+    };
+  },
+  signalGroup(group, signal) {
+    // 0 and 1 as a group would be this process's own, or everybody.
+    assert(Number.isSafeInteger(group) && group > 1, "a process group of a started program");
+    try {
+      process.kill(-group, signal);
+      return "sent";
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ESRCH") return "gone";
+      if (code === "EPERM") return "refused";
+      throw error;
+    }
+  },
 };
+
+const usualUmask = 0o022;
 
 function collect(stream: NodeJS.ReadableStream, bytesMax: number): () => string {
   const pieces: Buffer[] = [];
