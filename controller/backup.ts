@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { BackupView } from "../protocol/api.ts";
 import { assert, BedplateError } from "../protocol/errors.ts";
+import { authorityFiles } from "./authority.ts";
 import {
   isEmptyDirectory,
   openPrivateDirectory,
@@ -17,8 +18,6 @@ import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 import { type Clock, systemClock } from "./system.ts";
 
-/** What lies beside the database and cannot be made anew: hosts trust this authority and no other. */
-const authorityFiles = ["ca.pem", "ca.key"] as const;
 /** In the state directory, until whoever asked for it has fetched it. */
 const backupName = "backup.bedplate";
 
@@ -102,23 +101,30 @@ export async function restoreController({
   const target = join(directory, "controller.db");
   try {
     const { epoch, epochBefore, files } = restoreBackup(file, target, { epochMin, at: clock.now() });
-    for (const name of authorityFiles) {
+    for (const name of authorityFiles.always) assert(files[name] !== undefined, `a backup has ${name}`);
+    for (const name of allAuthorityFiles) {
       const content = files[name];
-      assert(content !== undefined, `a backup has ${name}`);
-      await writePrivateFile(join(directory, name), content);
+      if (content !== undefined) await writePrivateFile(join(directory, name), content);
     }
     return { epoch, epochBefore };
   } catch (error) {
-    for (const name of ["controller.db", "controller.db-journal", ...authorityFiles])
+    for (const name of ["controller.db", "controller.db-journal", ...allAuthorityFiles])
       await removeFile(join(directory, name));
     throw error;
   }
 }
+
+const allAuthorityFiles = [...authorityFiles.always, authorityFiles.rotation];
 
 async function authorityIn(directory: string): Promise<Record<string, string>> {
   const certificate = await readTextFile(join(directory, "ca.pem"));
   const key = await readPrivateFile(join(directory, "ca.key"));
   if (certificate === undefined || key === undefined)
     throw new BedplateError("state.unsafe", `${directory} lacks ca.pem or ca.key; it cannot be backed up.`);
-  return { "ca.pem": certificate, "ca.key": key };
+  const rotation = await readPrivateFile(join(directory, authorityFiles.rotation));
+  return {
+    "ca.pem": certificate,
+    "ca.key": key,
+    ...(rotation === undefined ? {} : { [authorityFiles.rotation]: rotation }),
+  };
 }

@@ -14,6 +14,8 @@ export const codes = {
   "api.too-large": "The request's body is larger than the API takes.",
   "api.unauthorized": "The API token is missing, unknown or expired.",
   "audit.broken": "The audit's chain does not hold: an entry was edited, deleted, cut off or replaced.",
+  "authority.not-overlapping": "No change of the controller's authority is under way.",
+  "authority.overlapping": "The controller's authority is being changed already.",
   "command.already-offered": "The command has gone to its host; nothing more can be added to it.",
   "command.bad-arguments": "The arguments do not match the command kind's schema.",
   "command.cancelled": "The operation was cancelled before its point of no return.",

@@ -1,14 +1,20 @@
 // The CA and the server's certificate: private, for ever, reissued for new names, and never to be imitated.
 import { execFileSync } from "node:child_process";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, createServer } from "node:tls";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { openAuthority, sha256OfCertificate } from "../../controller/authority.ts";
-import { openPrivateDirectory } from "../../controller/files.ts";
+import {
+  type Authority,
+  beginRotation,
+  finishRotation,
+  openAuthority,
+  sha256OfCertificate,
+} from "../../controller/authority.ts";
+import { openPrivateDirectory, writePrivateFile } from "../../controller/files.ts";
 import { systemRandom } from "../../controller/system.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 
@@ -152,5 +158,97 @@ test("a forged server certificate shown together with the true CA is refused", a
   ];
   for (const cert of chains) {
     expect(await connectTo({ key: forged.keyPem, cert }, real.caPem)).not.toBe("connected");
+  }
+});
+
+async function overlap() {
+  const before = await open();
+  await beginRotation(directory, systemRandom, 1000);
+  return { before, during: await open() };
+}
+const served = ({ keyPem, certificatePem }: Authority) => ({ key: keyPem, cert: certificatePem });
+
+test("while authorities overlap, who knows either or both trusts the server; afterwards who knows the new one", async () => {
+  const { before, during } = await overlap();
+  expect(during.rotation).toEqual({ state: "overlapping", startedAt: 1000 });
+  expect(during.trusted).toEqual([during.caSha256, before.caSha256]);
+  expect(during.trustedPem).toBe(during.caPem + before.caPem);
+  expect(await open()).toEqual(during);
+  for (const ca of [before.caPem, during.caPem, during.trustedPem])
+    expect(await connectTo(served(during), ca)).toBe("connected");
+  await finishRotation(directory);
+  const after = await open();
+  expect(after).toMatchObject({ caSha256: during.caSha256, trusted: [during.caSha256] });
+  expect(after.rotation).toEqual({ state: "finished", startedAt: 1000 });
+  for (const ca of [after.caPem, during.trustedPem])
+    expect(await connectTo(served(after), ca)).toBe("connected");
+  expect(await connectTo(served(after), before.caPem)).not.toBe("connected");
+  // Another one may follow.
+  await beginRotation(directory, systemRandom, 2000);
+  const next = await open();
+  expect(next.trusted).toEqual([next.caSha256, after.caSha256]);
+  expect(await connectTo(served(next), after.caPem)).toBe("connected");
+  expect(await connectTo(served(next), before.caPem)).not.toBe("connected");
+});
+
+test("a certificate that ties authorities ties these two and no others", async () => {
+  const { before, during } = await overlap();
+  const strange = join(directory, "strange");
+  await openPrivateDirectory(strange);
+  const forged = await openAuthority(strange, [], systemRandom);
+  const cross = during.certificatePem.slice(during.certificatePem.lastIndexOf("-----BEGIN"));
+  // The forger's leaf with the true tie after it, and the other way round.
+  expect(await connectTo({ key: forged.keyPem, cert: forged.certificatePem + cross }, before.caPem)).not.toBe(
+    "connected",
+  );
+  expect(await connectTo(served(during), forged.caPem)).not.toBe("connected");
+  expect(new X509Certificate(cross).verify(new X509Certificate(before.caPem).publicKey)).toBe(true);
+});
+
+test("a rotation is begun once and finished once, and a controller that dies in between goes on", async () => {
+  await expect(finishRotation(directory)).rejects.toMatchObject({ code: "authority.not-overlapping" });
+  const { during } = await overlap();
+  await expect(beginRotation(directory, systemRandom, 2000)).rejects.toMatchObject({
+    code: "authority.overlapping",
+  });
+  const kept = JSON.parse(await readFile(join(directory, "rotation.json"), "utf8"));
+  expect((await stat(join(directory, "rotation.json"))).mode & 0o777).toBe(0o600);
+  // Dead after the first or the second file of the end, before the last: it is under way still.
+  for (const [name, content] of [
+    ["ca.key", kept.newKey],
+    ["ca.pem", kept.newCertificate],
+  ] as const) {
+    await writePrivateFile(join(directory, name), content);
+    expect(await open()).toEqual(during);
+  }
+  await finishRotation(directory);
+  await expect(finishRotation(directory)).rejects.toMatchObject({ code: "authority.not-overlapping" });
+  expect((await open()).trusted).toEqual([during.caSha256]);
+  // Nothing of the old key is left.
+  for (const name of await readdir(directory))
+    expect(await readFile(join(directory, name), "utf8")).not.toContain(kept.oldCertificate);
+});
+
+test("a rotation that cannot be read is no reason to serve with whatever there is", async () => {
+  await overlap();
+  await writePrivateFile(join(directory, "rotation.json"), '{"state":"overlapping"}');
+  await expect(open()).rejects.toMatchObject({ code: "state.unsafe" });
+});
+
+test.runIf(hasOpenssl)("OpenSSL takes the tied chain strictly", async () => {
+  const { before, during } = await overlap();
+  await writePrivateFile(join(directory, "chain.pem"), during.certificatePem);
+  for (const [name, ca] of [
+    ["old.pem", before.caPem],
+    ["new.pem", during.caPem],
+    ["both.pem", during.trustedPem],
+  ] as const) {
+    await writePrivateFile(join(directory, name), ca);
+    const chain = ["-untrusted", join(directory, "chain.pem"), "-CAfile", join(directory, name)];
+    const wanted = ["-x509_strict", "-purpose", "sslserver", "-verify_hostname", tlsServerName];
+    const said = execFileSync("openssl", ["verify", ...wanted, ...chain, join(directory, "server.pem")], {
+      encoding: "utf8",
+    });
+    expect(said).toContain("OK");
   }
 });
