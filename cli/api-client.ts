@@ -4,6 +4,7 @@ import type { Static, TSchema } from "typebox";
 import {
   ApiEvent,
   type AuditEntry,
+  AuditHeadList,
   AuditList,
   BackupView,
   CommandList,
@@ -18,6 +19,8 @@ import {
   JoinTokenView,
   LiveDictionary,
   LiveSample,
+  OutputView,
+  RotationView,
   StatusView,
   TelemetryView,
   TokenList,
@@ -38,6 +41,13 @@ export type LiveEvent =
   | { readonly type: "dictionary"; readonly dictionary: LiveDictionary }
   | { readonly type: "sample"; readonly sample: LiveSample };
 
+export interface Signing {
+  /** Armored SSHSIG over the document's bytes. */
+  readonly signatures?: readonly string[];
+  /** It is held until it has so many. */
+  readonly signaturesWanted?: number;
+}
+
 export interface ApiClient extends Disposable {
   readonly url: URL;
   status(): Promise<StatusView>;
@@ -46,7 +56,11 @@ export interface ApiClient extends Disposable {
   telemetry(host: string): Promise<TelemetryView>;
   /** The dictionary and then samples, until the signal aborts or the server ends; comes back after a broken connection. */
   live(host: string, signal?: AbortSignal): AsyncGenerator<LiveEvent, void>;
-  submit(command: Command): Promise<CommandView>;
+  submit(command: Command, signing?: Signing): Promise<CommandView>;
+  /** The same signature again changes nothing. */
+  addSignature(id: string, signature: string): Promise<CommandView>;
+  /** What a command's program printed from `after` on; waits up to `waitSeconds` for some to come. */
+  output(id: string, after: number, waitSeconds?: number, until?: AbortSignal): Promise<OutputView>;
   commands(filter: {
     readonly host?: string;
     readonly state?: string;
@@ -62,6 +76,9 @@ export interface ApiClient extends Disposable {
   rejectHost(reference: string): Promise<HostView>;
   revokeHost(reference: string): Promise<HostView>;
   renameHost(reference: string, name: string): Promise<HostView>;
+  /** That instance is the true one; the other machine with its key is shut out. */
+  releaseHost(reference: string, instance: string): Promise<HostView>;
+  auditHeads(reference: string, limit: number): Promise<AuditHeadList>;
   createJoinToken(wanted: JoinTokenRequest): Promise<JoinTokenView>;
   joinTokens(): Promise<JoinTokenState[]>;
   revokeJoinToken(id: string): Promise<JoinTokenState>;
@@ -69,6 +86,8 @@ export interface ApiClient extends Disposable {
   tokens(): Promise<TokenState[]>;
   revokeToken(id: string): Promise<TokenState>;
   audit(limit: number): Promise<AuditEntry[]>;
+  authority(): Promise<RotationView>;
+  rotateAuthority(step: "rotate" | "finish"): Promise<RotationView>;
   /** Makes a backup on the controller's machine; its bytes do not come this way. */
   backup(): Promise<BackupView>;
   /** Events after `since`, or from now on; goes on after a broken connection where it was. */
@@ -126,7 +145,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     url: connection.url,
     status: () => get(StatusView, "/v1/status"),
     hosts: async () => (await get(HostList, "/v1/hosts")).hosts,
-    host: (reference) => get(HostView, `/v1/hosts/${segment(reference)}`),
+    async host(reference) {
+      const host = await get(HostView, `/v1/hosts/${segment(reference)}`);
+      return requireMeant("host", host.name, host.id, host, reference);
+    },
     telemetry: (host) => get(TelemetryView, `/v1/hosts/${segment(host)}/telemetry`),
     async *live(host, until = signal) {
       for await (const event of stream(() => `/v1/hosts/${segment(host)}/telemetry/live`, until)) {
@@ -136,10 +158,22 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
           yield { type: "sample", sample: checkerOf(LiveSample)(JSON.parse(event.data)) };
       }
     },
-    submit: (command) => {
-      const document = textOf(encodeCommand(command));
-      return ask(CommandView, { method: "POST", path: "/v1/commands", json: { document, signatures: [] } });
-    },
+    submit: (command, { signatures = [], signaturesWanted } = {}) =>
+      post(CommandView, "/v1/commands", {
+        document: textOf(encodeCommand(command)),
+        signatures,
+        ...(signaturesWanted === undefined ? {} : { signaturesWanted }),
+      }),
+    addSignature: (id, signature) =>
+      post(CommandView, `/v1/commands/${segment(id)}/signatures`, { signature }),
+    output: async (id, after, waitSeconds = 0, until = signal) =>
+      checkerOf(OutputView)(
+        await transport.json({
+          method: "GET",
+          path: `/v1/commands/${segment(id)}/output?after=${after}&waitSeconds=${waitSeconds}`,
+          signal: until,
+        }),
+      ),
     commands: async (filter) => {
       const query = new URLSearchParams(
         Object.entries(filter).map(([key, value]): [string, string] => [key, `${value}`]),
@@ -149,7 +183,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     command: (id) => get(CommandView, `/v1/commands/${segment(id)}`),
     cancel: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/cancel` }),
     images: async () => (await get(ImageList, "/v1/images")).images,
-    image: (reference) => get(ImageView, `/v1/images/${segment(reference)}`),
+    async image(reference) {
+      const image = await get(ImageView, `/v1/images/${segment(reference)}`);
+      return requireMeant("image", image.name, image.root, image, reference);
+    },
     async putManifest(root, body) {
       await transport.json({
         method: "PUT",
@@ -169,6 +206,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     rejectHost: (reference) => post(HostView, `/v1/hosts/${segment(reference)}/reject`),
     revokeHost: (reference) => post(HostView, `/v1/hosts/${segment(reference)}/revoke`),
     renameHost: (reference, name) => post(HostView, `/v1/hosts/${segment(reference)}/rename`, { name }),
+    releaseHost: (reference, instance) =>
+      post(HostView, `/v1/hosts/${segment(reference)}/release`, { instance }),
+    auditHeads: (reference, limit) =>
+      get(AuditHeadList, `/v1/hosts/${segment(reference)}/audit-heads?limit=${limit}`),
     createJoinToken: (wanted) => post(JoinTokenView, "/v1/join-tokens", wanted),
     joinTokens: async () => (await get(JoinTokenList, "/v1/join-tokens")).joinTokens,
     revokeJoinToken: (id) => post(JoinTokenState, `/v1/join-tokens/${segment(id)}/revoke`),
@@ -176,6 +217,8 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     tokens: async () => (await get(TokenList, "/v1/tokens")).tokens,
     revokeToken: (id) => post(TokenState, `/v1/tokens/${segment(id)}/revoke`),
     audit: async (limit) => (await get(AuditList, `/v1/audit?limit=${limit}`)).entries,
+    authority: () => get(RotationView, "/v1/authority"),
+    rotateAuthority: (step) => post(RotationView, `/v1/authority/${step}`),
     backup: () => post(BackupView, "/v1/backups"),
     async *events(since, until = signal) {
       const path = (last: string) => {
@@ -186,6 +229,18 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     },
     [Symbol.dispose]: () => transport[Symbol.dispose](),
   };
+}
+
+/**
+ * What goes by a name or a digest must be what was named: a controller that gives another is found out here.
+ * @throws `message.invalid`
+ */
+function requireMeant<T>(what: string, name: string, digest: string, found: T, reference: string): T {
+  if (name === reference || digest.startsWith(reference.toLowerCase())) return found;
+  throw new BedplateError(
+    "message.invalid",
+    `The controller was asked for the ${what} ${reference} and answered with ${name} (${digest.slice(0, 16)}…).`,
+  );
 }
 
 /** In a row, before a stream gives up. */

@@ -13,6 +13,7 @@ export const exitCodes = {
   indeterminate: 6,
   cancelled: 7,
   unreachable: 8,
+  waiting: 9,
 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
@@ -21,12 +22,13 @@ Exit codes:
   0  it was done
   1  it failed, and the message says why
   2  the command line or a configuration file cannot be used
-  3  refused: a guard or the host's policy does not allow it; nothing was changed
+  3  refused: a guard, the host's policy or a key that is not the known one does not allow it; nothing was changed
   4  timed out
   5  partly done: some of several targets failed
   6  indeterminate: it was cut off, and what happened is not known
   7  cancelled
-  8  the controller cannot be reached, or is not the one that is trusted`;
+  8  the controller cannot be reached, or is not the one that is trusted
+  9  sent, and waiting for operators' signatures: bedplate command sign ID`;
 
 // What an error says about who must act: the caller (usage), the host's owner (refused), nobody but time.
 const byCode: Readonly<Record<string, ExitCode>> = {
@@ -41,17 +43,40 @@ const byCode: Readonly<Record<string, ExitCode>> = {
   "command.stalled": exitCodes.timedOut,
   "command.timed-out": exitCodes.timedOut,
   "command.indeterminate": exitCodes.indeterminate,
+  "command.link-lost": exitCodes.cancelled,
+  "command.already-offered": exitCodes.refused,
   "command.not-cancellable": exitCodes.refused,
+  "command.wrong-host": exitCodes.refused,
   "api.forbidden": exitCodes.refused,
+  "disk.protected": exitCodes.refused,
   "enrol.fingerprint-mismatch": exitCodes.refused,
   "enrol.host-revoked": exitCodes.refused,
+  "host.key-changed": exitCodes.refused,
+  "host.not-known": exitCodes.refused,
   "host.pending": exitCodes.refused,
+  "host.quarantined": exitCodes.refused,
+  "identity.invalid": exitCodes.refused,
   "state.not-empty": exitCodes.refused,
+  "state.unsafe": exitCodes.refused,
   "plan.changed": exitCodes.refused,
+  "plan.expired": exitCodes.refused,
+  "plan.invalid": exitCodes.refused,
   "plan.required": exitCodes.refused,
+  "plan.unknown": exitCodes.refused,
+  "plan.used": exitCodes.refused,
   "policy.denied": exitCodes.refused,
+  "policy.exec-not-allowed": exitCodes.refused,
   "policy.missing": exitCodes.refused,
+  "policy.outside-window": exitCodes.refused,
+  "policy.signature-required": exitCodes.refused,
+  "policy.too-many": exitCodes.refused,
   "policy.unsafe": exitCodes.refused,
+  "signature.invalid": exitCodes.refused,
+  "signature.malformed": exitCodes.refused,
+  "signature.no-user-verification": exitCodes.refused,
+  "signature.not-touched": exitCodes.refused,
+  "signature.unknown-key": exitCodes.refused,
+  "signature.wrong-namespace": exitCodes.refused,
 };
 
 export function exitCodeOfError(code: string): ExitCode {

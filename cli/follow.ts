@@ -1,24 +1,12 @@
 // Following a command to its last state: events of the controller wake it, a slow poll makes sure.
 import type { CommandView } from "../protocol/api.ts";
-import { type Command, isTerminal } from "../protocol/commands.ts";
+import { isTerminal } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import type { ApiClient } from "./api-client.ts";
 import { sleep } from "./clock.ts";
 
 /** Without an event, look again after this. */
 const pollMs = 2000;
-
-/** Sends `command` and follows it. @throws what the API answers */
-export async function submitAndFollow(
-  api: ApiClient,
-  command: Command,
-  signal: AbortSignal,
-  onView: (view: CommandView) => void = () => {},
-): Promise<CommandView> {
-  const view = await api.submit(command);
-  onView(view);
-  return isTerminal(view.state) ? view : follow(api, command.id, signal, onView);
-}
 
 /** Resolves with the command in its last state; `onView` sees every change on the way. */
 export async function follow(

@@ -65,6 +65,25 @@ export function hostText(host: HostView): string {
     ...(host.formerIds.length === 0
       ? []
       : [["took over from", host.formerIds.map((id) => id.slice(0, 12)).join(", ")] as const]),
+    ["attestation key", host.identity === null ? null : host.identity.fingerprint],
+    [
+      "policy",
+      host.identity === null
+        ? null
+        : `${host.identity.policyState}${host.identity.policyDigest === null ? "" : `, SHA-256 ${host.identity.policyDigest.slice(0, 16)}…`}${host.identity.privilegeSplit === "absent" ? "; the executor runs as the agent's user: no privilege split" : ""}`,
+    ],
+    ...(host.auditHead === null
+      ? []
+      : [
+          [
+            "audit",
+            `${host.auditHead.seq} entries, head ${host.auditHead.hash.slice(0, 16)}…, told ${formatAge(host.auditHead.at, now())}`,
+          ] as const,
+        ]),
+    ...host.instances.map(({ instance, address, bootId }): [string, string] => [
+      "instance",
+      `${instance} at ${address}, boot ${bootId}`,
+    ]),
     ["connection", `${host.connection} for ${formatAge(host.since, now())!.replace(" ago", "")}`],
     ["agent", `${host.agentVersion}, joined ${formatAge(host.joinedAt, now())}`],
     ["telemetry", `${telemetry.series} series, ${telemetry.samples} samples, ${telemetry.gaps} gaps`],

@@ -25,6 +25,17 @@ export function countOption(text: string): number {
   return Number(text);
 }
 
+export function linkLostOption(text: string): "continue" | "pause" | "abort" {
+  if (text !== "continue" && text !== "pause" && text !== "abort")
+    throw new InvalidArgumentError("Say continue, pause or abort.");
+  return text;
+}
+
+export function sourceOption(text: string): "agent" | "executor" {
+  if (text !== "agent" && text !== "executor") throw new InvalidArgumentError("Say agent or executor.");
+  return text;
+}
+
 export function approveOption(text: string): "auto" | "manual" {
   if (text !== "auto" && text !== "manual") throw new InvalidArgumentError("Say auto or manual.");
   return text;

@@ -9,11 +9,15 @@ import { addControllerCommand } from "./commands/controller.ts";
 import { addDemoCommand } from "./commands/demo.ts";
 import { addDeployCommand } from "./commands/deploy.ts";
 import { addDoctorCommand } from "./commands/doctor.ts";
+import { addExecCommand } from "./commands/exec.ts";
 import { addHashCommand } from "./commands/hash.ts";
 import { addHostCommands } from "./commands/hosts.ts";
 import { addImageCommands } from "./commands/images.ts";
 import { addJoinTokenCommands } from "./commands/join-token.ts";
+import { addKnownHostsCommands } from "./commands/known-hosts.ts";
+import { addLogsCommand } from "./commands/logs.ts";
 import { addPingCommand } from "./commands/ping.ts";
+import { addPowerCommands } from "./commands/power.ts";
 import { addTokenCommands } from "./commands/token.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { createPerformer, type Performer } from "./context.ts";
@@ -56,6 +60,7 @@ export function createProgram(perform: Performer): Command {
       "--client <file>",
       "the client file of the controller to talk to (else BEDPLATE_CLIENT, else this machine's controller)",
     )
+    .option("--known-hosts <file>", "the keys of hosts that you know (else ~/.config/bedplate/known_hosts)")
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ outputError: () => {} })
     .helpCommand(false)
@@ -75,8 +80,12 @@ export function createProgram(perform: Performer): Command {
   addImageCommands(program, perform);
   addDeployCommand(program, perform);
   addVerifyCommand(program, perform);
+  addExecCommand(program, perform);
+  addPowerCommands(program, perform);
+  addLogsCommand(program, perform);
   addCommandCommands(program, perform);
   addPingCommand(program, perform);
+  addKnownHostsCommands(program, perform);
   addTokenCommands(program, perform);
   addAuditCommand(program, perform);
   return program;

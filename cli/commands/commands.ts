@@ -1,19 +1,31 @@
-// `bedplate commands`, `command show ID`, `command cancel ID`.
-import type { Command as Program } from "commander";
+// `bedplate commands`, `command show|cancel|sign|output ID`.
+import { InvalidArgumentError, type Command as Program } from "commander";
 import type { CommandView } from "../../protocol/api.ts";
 import { isTerminal } from "../../protocol/commands.ts";
-import { now } from "../clock.ts";
-import { errorOfReport, type Performer } from "../context.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { commandTable, commandText } from "../command-text.ts";
+import type { Performer } from "../context.ts";
 import { exitCodeOfState, exitCodes } from "../exit-codes.ts";
 import { follow } from "../follow.ts";
-import { countOption, example, stateOption } from "../options.ts";
-import { explanationFacts, facts, formatAge, formatTime, progressLine, table } from "../output.ts";
+import { countOption, digestOption, example, stateOption } from "../options.ts";
+import { progressLine } from "../output.ts";
+import type { SignAction } from "../sign.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface ListOptions {
   readonly host?: string;
   readonly state?: string;
   readonly limit: number;
+}
+
+interface SignOptions {
+  readonly key?: string;
+  readonly print?: boolean;
+  readonly output?: string;
+  readonly signature?: string;
+  readonly digest?: string;
+  readonly yes?: boolean;
+  readonly knownHosts?: string;
 }
 
 export function addCommandCommands(program: Program, perform: Performer): void {
@@ -83,50 +95,108 @@ export function addCommandCommands(program: Program, perform: Performer): void {
       }),
     );
   example(cancel, "bedplate command cancel 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90");
+
+  const sign = noun
+    .command("sign")
+    .argument("<id>", "the command's id")
+    .description("show from its bytes what a waiting command would do, and add your signature to it")
+    .option(
+      "--key <key>",
+      "an SSH key's file, or agent, agent:NAME, agent:SHA256:… for one in ssh-agent (agent)",
+    )
+    .option("--print", "only check and show it")
+    .option("--output <file>", "write the document, to be signed on another machine")
+    .option("--signature <file>", "add a signature that was made there")
+    .option(
+      "--digest <sha256>",
+      "refuse a document with another digest than another operator told you",
+      digestOption,
+    )
+    .option("--yes", "do not ask")
+    .action(
+      perform<SignOptions>(async ({ terminal, signal, api }, options, [id]) => {
+        const action = signActionOf(options);
+        const confirmed = options.yes === true;
+        const { requireAskable } = await import("../confirm.ts");
+        const asks = action.do === "sign" || action.do === "add";
+        requireAskable(terminal, confirmed || !asks, "--print");
+        const { signWaiting } = await import("../sign.ts");
+        const { knownHostsPath } = await import("../trust/known-hosts-file.ts");
+        return signWaiting({
+          client: await api(),
+          terminal,
+          signal,
+          id: id!,
+          knownHostsFile: knownHostsPath(options.knownHosts),
+          action,
+          confirmed,
+          ...(options.digest === undefined ? {} : { digest: options.digest }),
+        });
+      }),
+    );
+  example(
+    sign,
+    "bedplate command sign 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --print",
+    "bedplate command sign 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --key ~/.ssh/id_ed25519_sk",
+    "bedplate command sign 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --output deploy.json",
+    "bedplate command sign 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --signature deploy.json.sig",
+  );
+
+  const output = noun
+    .command("output")
+    .argument("<id>", "the command's id")
+    .description("what a command's program printed, as far as it is kept")
+    .option("--follow", "stay until it ends; the exit code is then its outcome's")
+    .option("--after <offset>", "only what came after so many bytes", offsetOption, 0)
+    .action(
+      perform<{ follow?: boolean; after: number }>(
+        async ({ terminal, signal, api }, options, [id]) => {
+          const { jsonSinks, processSinks, readOutput } = await import("../command-output.ts");
+          const client = await api();
+          const following = options.follow === true;
+          const sinks = terminal.json
+            ? jsonSinks((line) => terminal.document(line))
+            : processSinks((text) => terminal.note(text));
+          await readOutput({
+            client,
+            id: id!,
+            after: options.after,
+            follow: following,
+            until: signal,
+            sinks,
+          });
+          return following ? exitCodeOfState((await follow(client, id!, signal)).state) : exitCodes.ok;
+        },
+        { lines: true },
+      ),
+    );
+  example(
+    output,
+    "bedplate command output 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --follow",
+    "bedplate command output 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --after 65536 --json",
+  );
+}
+
+/** @throws `usage` when several are asked for at once */
+function signActionOf({ key, print, output, signature }: SignOptions): SignAction {
+  const asked = [key, print === true ? "print" : undefined, output, signature];
+  if (asked.filter((one) => one !== undefined).length > 1) {
+    throw new BedplateError("usage", "One of --key, --print, --output and --signature can be given.", {
+      hint: "See `bedplate command sign --help`.",
+    });
+  }
+  if (print === true) return { do: "print" };
+  if (output !== undefined) return { do: "output", file: output };
+  if (signature !== undefined) return { do: "add", file: signature };
+  return { do: "sign", key: key ?? "agent" };
+}
+
+function offsetOption(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("Write a number of bytes.");
+  return Number(text);
 }
 
 function stateLine(view: CommandView, terminal: Terminal): string {
   if (view.progress !== null) return progressLine(view.progress, terminal.columns);
   return view.reason === null ? view.state : `${view.state}: ${view.reason}`;
-}
-
-function commandTable(commands: readonly CommandView[]): string {
-  return table(commands, [
-    { title: "ID", of: (view) => view.id },
-    { title: "HOST", of: (view) => view.hostName },
-    { title: "KIND", of: (view) => (view.mode === "plan" ? `${view.kind} (plan)` : view.kind) },
-    { title: "STATE", of: (view) => view.state },
-    { title: "AGE", of: (view) => formatAge(view.createdAt, now()) },
-    { title: "CODE", of: (view) => view.result?.error?.code ?? null },
-  ]);
-}
-
-function commandText(view: CommandView): string {
-  const error = view.result?.error;
-  const pairs: (readonly [string, string | null])[] = [
-    ["command", view.id],
-    ["host", `${view.hostName} (${view.host.slice(0, 12)})`],
-    ["kind", view.mode === "plan" ? `${view.kind} (plan)` : view.kind],
-    ["state", `${view.state} since ${formatTime(view.since)}`],
-    ...explanationFacts(view),
-    ["arguments", JSON.stringify(view.arguments)],
-    ["runs", `${view.runs}`],
-    ...view.history.map(({ state, at }): [string, string] => [`  ${state}`, formatTime(at)]),
-  ];
-  if (view.cancelRequestedAt !== null) pairs.push(["cancel asked", formatTime(view.cancelRequestedAt)]);
-  if (!isTerminal(view.state) && view.progress !== null)
-    pairs.push(["progress", progressLine(view.progress, 100)]);
-  const text = [facts(pairs)];
-  if (error !== undefined) {
-    const { message, hint, code } = errorOfReport(error);
-    text.push(
-      facts([
-        ["error", message],
-        ...(hint === undefined ? [] : [["hint", hint] as [string, string]]),
-        ["code", code],
-      ]),
-    );
-  }
-  if (view.result?.output !== undefined) text.push(JSON.stringify(view.result.output, undefined, 2));
-  return text.join("\n");
 }

@@ -1,4 +1,4 @@
-// `bedplate controller`: runs the controller until it is stopped; `controller backup`, `controller restore`.
+// `bedplate controller`: runs the controller until it is stopped; `controller backup|restore|rotate-ca`.
 import type { Command } from "commander";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
@@ -63,4 +63,30 @@ export function addControllerCommand(program: Command, perform: Performer): void
       }),
     );
   example(restore, "bedplate controller restore controller-monday.bedplate --state-directory ~/bedplate-2");
+
+  const rotate = command
+    .command("rotate-ca")
+    .description(
+      "change the controller's authority: agents that connect trust the new one beside the old, until --finish",
+    )
+    .option("--finish", "drop the old one; hosts that have not connected since need a new join token")
+    .option("--status", "only say how far it is")
+    .option("--yes", "finish although hosts have not connected since")
+    .action(
+      perform<{ finish?: boolean; status?: boolean; yes?: boolean }>(async (context, options) => {
+        const { rotateAuthority } = await import("../rotate-authority.ts");
+        return rotateAuthority({
+          client: await context.api(),
+          terminal: context.terminal,
+          step: options.status === true ? "status" : options.finish === true ? "finish" : "rotate",
+          unasked: options.yes === true,
+        });
+      }),
+    );
+  example(
+    rotate,
+    "bedplate controller rotate-ca",
+    "bedplate controller rotate-ca --status",
+    "bedplate controller rotate-ca --finish",
+  );
 }

@@ -1,4 +1,4 @@
-// `bedplate hosts`, `host show HOST`, `host watch HOST`, and `host approve|reject|revoke|rename`.
+// `bedplate hosts`, `host show HOST`, `host watch HOST`, and `host approve|reject|revoke|rename|release`.
 import type { Command } from "commander";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
@@ -37,8 +37,8 @@ export function addHostCommands(program: Command, perform: Performer): void {
             { title: "GAPS", of: (host) => `${host.telemetry.gaps}`, align: "right" },
           ]),
         );
-        for (const host of hosts.filter(({ standing }) => standing === "pending"))
-          terminal.note(`${host.name} waits for approval: ${host.suggest}`);
+        for (const host of hosts.filter(({ suggest }) => suggest !== null))
+          terminal.note(`${host.name}: ${host.reason ?? host.standing}: ${host.suggest}`);
         return exitCodes.ok;
       }),
     );
@@ -78,15 +78,33 @@ export function addHostCommands(program: Command, perform: Performer): void {
   const approve = noun
     .command("approve")
     .argument(...hostArgument)
-    .description("let a host that waits for approval work")
-    .option("--fingerprint <fingerprint>", "what the host's own log shows; refused when its key is another")
+    .description("let a host that waits for approval work, and keep its keys in known_hosts")
+    .option(
+      "--fingerprint <fingerprint>",
+      "what the host's own log shows; refused when its key is another. Without it nothing is kept in known_hosts",
+    )
     .action(
-      perform<{ fingerprint?: string }>(async ({ terminal, api }, { fingerprint }, [reference]) => {
-        const host = await (await api()).approveHost(reference!, fingerprint);
-        terminal.document(host);
-        terminal.print(`${host.name} is approved; its fingerprint is ${host.fingerprint}.`);
-        return exitCodes.ok;
-      }),
+      perform<{ fingerprint?: string; knownHosts?: string }>(
+        async ({ terminal, signal, api }, { fingerprint, knownHosts }, [reference]) => {
+          const client = await api();
+          if (fingerprint === undefined) {
+            const host = await client.approveHost(reference!);
+            terminal.document(host);
+            terminal.print(`${host.name} is approved; its fingerprint is ${host.fingerprint}.`);
+            return exitCodes.ok;
+          }
+          const { approveKnown } = await import("../known-host.ts");
+          const { knownHostsPath } = await import("../trust/known-hosts-file.ts");
+          return approveKnown({
+            client,
+            terminal,
+            signal,
+            reference: reference!,
+            fingerprint,
+            path: knownHostsPath(knownHosts),
+          });
+        },
+      ),
     );
   example(approve, "bedplate host approve web-1 --fingerprint 6D2A-91F0-33C4-0B7E");
 
@@ -136,4 +154,23 @@ export function addHostCommands(program: Command, perform: Performer): void {
       }),
     );
   example(rename, "bedplate host rename web-1 rack3-07");
+
+  const release = noun
+    .command("release")
+    .argument(...hostArgument)
+    .description(
+      "end a host's quarantine: say which of the machines that answer with its key is the true one",
+    )
+    .requiredOption("--instance <id>", "as `bedplate host show` lists them; the other machine is shut out")
+    .action(
+      perform<{ instance: string }>(async ({ terminal, api }, { instance }, [reference]) => {
+        const host = await (await api()).releaseHost(reference!, instance);
+        terminal.document(host);
+        terminal.print(
+          `${host.name} is ${host.standing}; the machine with the instance ${instance} goes on.`,
+        );
+        return exitCodes.ok;
+      }),
+    );
+  example(release, "bedplate host release web-1 --instance 4f6c2a7e9b1d4c58");
 }

@@ -1,7 +1,7 @@
 // The keys of hosts that the operator knows, as text: one line a host, `HOSTID NAME ssh-ed25519 AAAA…`. Pure.
-import type { HostView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf as fingerprintOfHost } from "../../protocol/identifiers.ts";
+import type { HostIdentity } from "../../protocol/identity.ts";
 import { checker, HostId, Name } from "../../protocol/schema.ts";
 import { fingerprintOf, parsePublicKey } from "../../protocol/ssh-keys.ts";
 
@@ -85,32 +85,53 @@ function linesWithout(text: string, words: readonly string[]): string[] {
  */
 export async function knownHostOf(
   { hosts, path }: KnownHosts,
-  host: Pick<HostView, "id" | "name" | "identity">,
+  host: {
+    readonly id: string;
+    readonly name: string;
+    readonly identity: Pick<HostIdentity, "attestationKey"> | null;
+  },
 ): Promise<KnownHost | undefined> {
-  const byName = hosts.find((known) => known.name === host.name);
-  const byId = hosts.find((known) => known.id === host.id);
-  if (byName !== undefined && byName.id !== host.id) {
-    throw changed(
-      `The host that is known as ${host.name} has the fingerprint ${fingerprintOfHost(byName.id)}; the controller gives that name to another, ${fingerprintOfHost(host.id)}.`,
-      `If the machine was set up anew, compare the fingerprint with what its own log shows, then: bedplate known-hosts remove ${byName.name} && bedplate known-hosts add ${host.name} --fingerprint FINGERPRINT (kept in ${path})`,
-      { name: host.name, known: byName.id, found: host.id },
-    );
-  }
+  const byId = requireSameHost({ hosts, path }, host);
   if (byId === undefined) return undefined;
-  if (byName === undefined) {
+  if (byId.name !== host.name) {
     throw changed(
       `The host ${fingerprintOfHost(host.id)} is known as ${byId.name}; the controller calls it ${host.name}.`,
       `If it was renamed: bedplate known-hosts add ${host.name} --fingerprint ${fingerprintOfHost(host.id)} (kept in ${path})`,
       { host: host.id, known: byId.name, found: host.name },
     );
   }
-  const found = host.identity?.attestationKey;
-  if (
-    found !== undefined &&
-    (await fingerprintOrText(found)) !== (await fingerprintOrText(byId.attestationKey))
-  )
-    throw await keyChanged(byId, found, path);
+  await requireSameKey(byId, host.identity?.attestationKey, path);
   return byId;
+}
+
+/**
+ * That `host` may be written down: nothing else is known by its name, no other key by its id. Another name is a renaming.
+ * @throws `host.key-changed`
+ */
+export async function requireUnchanged(known: KnownHosts, host: KnownHost): Promise<void> {
+  const byId = requireSameHost(known, host);
+  if (byId !== undefined) await requireSameKey(byId, host.attestationKey, known.path);
+}
+
+function requireSameHost(
+  { hosts, path }: KnownHosts,
+  host: { readonly id: string; readonly name: string },
+): KnownHost | undefined {
+  const byName = hosts.find((known) => known.name === host.name);
+  if (byName !== undefined && byName.id !== host.id) {
+    throw changed(
+      `THE HOST ${host.name} IS NOT THE ONE THAT IS KNOWN. Known by that name is ${fingerprintOfHost(byName.id)}; the controller gives it to another machine, ${fingerprintOfHost(host.id)}.`,
+      `If it was set up anew, compare the fingerprint with what its own log shows, then: bedplate known-hosts remove ${byName.name} && bedplate known-hosts add ${host.name} --fingerprint FINGERPRINT (kept in ${path})`,
+      { name: host.name, known: byName.id, found: host.id },
+    );
+  }
+  return hosts.find((known) => known.id === host.id);
+}
+
+async function requireSameKey(known: KnownHost, found: string | undefined, path: string): Promise<void> {
+  if (found === undefined) return;
+  if ((await fingerprintOrText(found)) === (await fingerprintOrText(known.attestationKey))) return;
+  throw await keyChanged(known, found, path);
 }
 
 /** For a plan or an identity by another key than the known one. */

@@ -1,7 +1,8 @@
 // What the command line prints, as pure functions: quantities, tables, progress, errors, selectors.
 import { expect, test } from "vitest";
+import { confirmationOf } from "../../cli/confirm.ts";
 import { wrap } from "../../cli/demo/story.ts";
-import { confirmationOf, selectorOf } from "../../cli/deploy.ts";
+import { selectorOf } from "../../cli/deploy.ts";
 import { exitCodeOfError, exitCodeOfState, exitCodes } from "../../cli/exit-codes.ts";
 import {
   errorText,
