@@ -155,19 +155,25 @@ export function isCode(value: string): value is Code {
   return Object.hasOwn(codes, value);
 }
 
+/**
+ * What an agent does after a close: backs off, comes back at a random moment of the announced window, or stays away for a
+ * minute or an hour. A restart of the agent dials at once whatever it was told.
+ */
+export type Retry = "backoff" | "window" | "minute" | "hour";
+
 /** WebSocket close codes. `retry`: what the agent does then. */
 export const closeCodes = {
-  bye: { code: 4000, retry: "no", meaning: "The peer stops for good." },
+  bye: { code: 4000, retry: "hour", meaning: "The peer stops for good." },
   drain: {
     code: 4001,
     retry: "window",
     meaning: "The controller restarts; come back within the announced window.",
   },
-  replaced: { code: 4002, retry: "no", meaning: "A newer connection of the same agent took over." },
+  replaced: { code: 4002, retry: "minute", meaning: "A newer connection of the same host took over." },
   duplicate: {
     code: 4003,
     retry: "backoff",
-    meaning: "Another machine has this host's key, and a person decided that it is the true one.",
+    meaning: "Another machine answers with this host's key, and is the true one or was there before.",
   },
   protocol: { code: 4400, retry: "backoff", meaning: "A malformed, unknown or unexpected message." },
   unknownHost: {
@@ -186,6 +192,6 @@ export const closeCodes = {
   slowConsumer: { code: 4429, retry: "backoff", meaning: "The peer does not read what it is sent." },
   silent: { code: 4430, retry: "backoff", meaning: "Nothing was heard for two and a half heartbeats." },
   overloaded: { code: 4503, retry: "window", meaning: "The controller takes no more connections now." },
-} as const;
+} as const satisfies Record<string, { code: number; retry: Retry; meaning: string }>;
 
 export type CloseName = keyof typeof closeCodes;
