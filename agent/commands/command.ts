@@ -1,5 +1,5 @@
 // What a command's handler is given and gives.
-import type { CommandKind, CommandOf, commandKinds } from "../../protocol/commands.ts";
+import type { CommandKind, CommandOf, commandKinds, OutputStream } from "../../protocol/commands.ts";
 import type { GuardFinding } from "../../protocol/disks.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { DiskListing } from "../devices/disks.ts";
@@ -32,6 +32,24 @@ export interface Notes {
   set(entries: { readonly [name: string]: Uint8Array }): void;
 }
 
+/** Takes what a program prints: the newest of it is kept on disk, and told to whoever follows. */
+export interface ProgramOutput {
+  append(stream: OutputStream, bytes: Uint8Array): void;
+  readonly stdoutBytes: number;
+  readonly stderrBytes: number;
+  readonly bytes: number;
+  /** The newest bytes of both, at most so many. */
+  tail(bytesMax: number): Uint8Array;
+}
+
+/** While the link is away and the command says so, an operation pauses at safe points. */
+export interface Pause {
+  /** Resolves at once, or when the operation may go on. @throws the signal's reason */
+  safePoint(): Promise<void>;
+  /** Calls now and at each change: for work in other threads. */
+  follow(listener: (paused: boolean) => void): Disposable;
+}
+
 export interface CommandContext {
   readonly host: Host;
   readonly policy: Policy;
@@ -45,7 +63,12 @@ export interface CommandContext {
   readonly disks: (facts: Facts) => DiskListing;
   /** Progress is read from `done` once a second until the next phase. */
   readonly phase: (phase: Phase) => void;
-  /** Throws the signal's reason when the operation is to stop; after it, nothing stops it any more. */
+  readonly pause: Pause;
+  readonly output: ProgramOutput;
+  /**
+   * Throws the signal's reason when the operation is to stop; after it, neither a cancel nor a limit nor a lost link
+   * does. Only the executor's own end still aborts the signal, with `executor.lost`.
+   */
   readonly pointOfNoReturn: (why: string) => void;
   readonly log: (text: string) => void;
 }
@@ -53,6 +76,7 @@ export interface CommandContext {
 export interface Phase {
   /** One word: fetch, write, verify, seal. */
   readonly name: string;
+  /** 0 where nobody knows. */
   readonly total: number;
   readonly unit: "bytes" | "groups" | "items";
   readonly done: () => number;
@@ -73,6 +97,8 @@ export interface CommandEnd {
 }
 
 export interface Command<K extends CommandKind> {
+  /** How long it may run where the command itself does not say. */
+  readonly runForSeconds?: number;
   /** Ends soon after the signal aborts, with its reason. Whatever it throws is the operation's failure. */
   run(command: CommandOf<K>, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
 }

@@ -1,24 +1,20 @@
-// The operation's own socket: replays its events to whoever attaches, passes on new ones, and takes cancels.
+// The operation's own socket: who is connected, who is told of what, and until when the process stays for them.
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { assert, BedplateError } from "../../protocol/errors.ts";
+import { outputPieceBytesMax } from "../../protocol/commands.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import type { Clock } from "../host/clock.ts";
 import { errnoOf, type Files } from "../host/files.ts";
-import { checkFollowerRequest, type ExecutorEvent, lineBytesMax } from "./contract.ts";
-import type { JournalledEvent } from "./journal.ts";
+import type { ExecutorEvent } from "./contract.ts";
+import { createFollower, type Follower, type FollowerHooks } from "./follower.ts";
+import type { OutputSpool } from "./output-spool.ts";
 
-export interface CancelAnswer {
-  readonly answer: "cancelling" | "too-late";
-  readonly reason: string;
-}
-
-export interface FollowerHooks {
-  readonly replay: (afterSeq: number) => readonly JournalledEvent[];
-  readonly cancel: (reason: string) => CancelAnswer;
-}
+export type { CancelAnswer, FollowerHooks } from "./follower.ts";
 
 export interface Followers extends AsyncDisposable {
   /** From here on followers are answered; those that came earlier have waited. */
-  serve(hooks: FollowerHooks): void;
+  serve(hooks: FollowerHooks, clock: Clock): void;
+  /** Whether one that is connected says that the agent's link is up. */
+  linkUp(): boolean;
   /** Passes on an event, which is in the journal already unless it is progress. */
   publish(event: ExecutorEvent): void;
   /**
@@ -29,21 +25,12 @@ export interface Followers extends AsyncDisposable {
 }
 
 const followersMax = 32;
-/** A follower that does not read gets no progress beyond this, and is closed beyond the next. */
-const progressBytesMax = 64 << 10;
-const backlogBytesMax = 2 << 20;
-assert(backlogBytesMax > lineBytesMax, "a follower can wait for one whole line");
 const lingerMs = 2000;
-const drainMs = 30_000;
+/** Without a byte going to anybody. One that reads output may wait for room on a link that is down. */
+const drainMs = { usual: 30_000, reading: 600_000 } as const;
 const pollMs = 50;
-
-interface Follower {
-  readonly socket: Socket;
-  text: string;
-  attached: boolean;
-  lastSeq: number;
-  gotAll: boolean;
-}
+/** What a program prints in little pieces is gathered for so long. */
+const gatherMs = 50;
 
 /** Whether a process listens there. */
 export async function isListening(path: string): Promise<boolean> {
@@ -91,38 +78,68 @@ export async function bindFollowers(files: Files, path: string, gid: number): Pr
   files.changeGroup(path, gid);
 
   const followers = new Set<Follower>();
-  let lastSeen = -1;
   let toldAndGone = false;
   const attach = (socket: Socket, hooks: FollowerHooks) => {
-    const follower: Follower = { socket, text: "", attached: false, lastSeq: 0, gotAll: false };
+    const follower = createFollower(socket, hooks);
     followers.add(follower);
     socket.on("close", () => {
       followers.delete(follower);
       if (follower.gotAll) toldAndGone = true;
     });
-    socket.setEncoding("utf8");
-    socket.on("data", (text: string) => takeText(follower, text, hooks));
   };
+  const closing = new AbortController();
+  let told = 0;
+  let gathering = false;
+  const tellOfOutput = (output: OutputSpool) => {
+    told = output.bytes;
+    for (const follower of followers) follower.outputGrew();
+  };
+  const gather = (output: OutputSpool, clock: Clock) => {
+    if (output.bytes - told >= outputPieceBytesMax) return tellOfOutput(output);
+    if (gathering) return;
+    gathering = true;
+    clock.sleep(gatherMs, closing.signal).then(
+      () => {
+        gathering = false;
+        tellOfOutput(output);
+      },
+      () => {},
+    );
+  };
+  /** Bytes that the kernel took for those who are connected. */
+  const taken = () =>
+    [...sockets].reduce((sum, socket) => sum + socket.bytesWritten - socket.writableLength, 0);
   return {
-    serve(hooks) {
+    serve(hooks, clock) {
+      const { output } = hooks;
       accept = (socket) => attach(socket, hooks);
       for (const socket of waiting.splice(0)) accept(socket);
+      told = output.bytes;
+      const listening = output.onAppend(() => gather(output, clock));
+      closing.signal.addEventListener("abort", () => listening[Symbol.dispose](), { once: true });
     },
+    linkUp: () => [...followers].some((follower) => follower.linkUp),
     publish(event) {
-      for (const follower of followers) if (follower.attached) send(follower, event);
+      for (const follower of followers) follower.publish(event);
     },
     async drained(clock, signal, until = () => false) {
-      const began = clock.monotonic();
-      lastSeen = began;
+      let seenMs = clock.monotonic();
+      let movedMs = seenMs;
+      let moved = taken();
       while (!signal.aborted && !until()) {
-        const now = clock.monotonic();
-        if (sockets.size > 0) lastSeen = now;
-        else if (toldAndGone || now - lastSeen > lingerMs) return;
-        if (now - began > drainMs) return;
+        const nowMs = clock.monotonic();
+        if (sockets.size > 0) seenMs = nowMs;
+        else if (toldAndGone || nowMs - seenMs > lingerMs) return;
+        const now = taken();
+        if (now !== moved) movedMs = nowMs;
+        moved = now;
+        const reading = [...followers].some(({ readsOutput }) => readsOutput);
+        if (nowMs - movedMs > (reading ? drainMs.reading : drainMs.usual)) return;
         await clock.sleep(pollMs, signal).catch(() => {});
       }
     },
     async [Symbol.asyncDispose]() {
+      closing.abort();
       const closed = Promise.withResolvers<void>();
       server.close(() => closed.resolve());
       for (const socket of sockets) {
@@ -150,42 +167,4 @@ async function listen(server: Server, path: string): Promise<void> {
     process.umask(before);
   }
   await promise;
-}
-
-/** Takes what a follower sent; one that does not keep to the contract is closed. */
-function takeText(follower: Follower, text: string, hooks: FollowerHooks): void {
-  follower.text += text;
-  for (let end = follower.text.indexOf("\n"); end >= 0; end = follower.text.indexOf("\n")) {
-    const line = follower.text.slice(0, end);
-    follower.text = follower.text.slice(end + 1);
-    try {
-      takeLine(follower, line, hooks);
-    } catch {
-      follower.socket.destroy();
-      return;
-    }
-  }
-  if (follower.text.length > lineBytesMax) follower.socket.destroy();
-}
-
-function takeLine(follower: Follower, line: string, hooks: FollowerHooks): void {
-  const request = checkFollowerRequest(JSON.parse(line));
-  if ("attach" in request) {
-    follower.lastSeq = request.attach.afterSeq;
-    follower.attached = true;
-    for (const event of hooks.replay(request.attach.afterSeq)) send(follower, event);
-  } else {
-    send(follower, { type: "cancel", ...hooks.cancel(request.cancel.reason) });
-  }
-}
-
-function send(follower: Follower, event: ExecutorEvent): void {
-  const { socket } = follower;
-  if ("seq" in event) {
-    if (event.seq <= follower.lastSeq) return;
-    follower.lastSeq = event.seq;
-    if (event.type === "result" || event.type === "refused") follower.gotAll = true;
-  } else if (event.type === "progress" && socket.writableLength > progressBytesMax) return;
-  if (socket.writableLength > backlogBytesMax) socket.destroy();
-  else if (socket.writable) socket.write(`${JSON.stringify(event)}\n`);
 }

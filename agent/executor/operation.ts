@@ -1,5 +1,5 @@
 // One run of one operation: its handler, its limits, cancels, progress, and the result that is journalled before it is told.
-import type { Command, Outcome, Result } from "../../protocol/commands.ts";
+import { type Command, effectOf, type Outcome, type Result } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { CommandContext, CommandEnd, ExecutorKind } from "../commands/command.ts";
@@ -7,6 +7,7 @@ import { commands } from "../commands/index.ts";
 import type { Clock } from "../host/clock.ts";
 import type { CancelAnswer, Followers } from "./followers.ts";
 import type { Journal } from "./journal.ts";
+import { createPause, linkDuty } from "./pausing.ts";
 import { createProgressMeter } from "./progress.ts";
 
 export type ExecutorCommand = Extract<Command, { kind: ExecutorKind }>;
@@ -24,7 +25,7 @@ export interface OperationOptions {
   readonly onStep?: (step: { readonly name: string; readonly noReturn?: string }) => void;
   /** What becomes of a handler's end before it is the operation's result: a plan is signed there. */
   readonly finish?: (end: CommandEnd) => Promise<CommandEnd>;
-  readonly context: Omit<CommandContext, "run" | "phase" | "pointOfNoReturn">;
+  readonly context: Omit<CommandContext, "run" | "phase" | "pause" | "pointOfNoReturn">;
 }
 
 export interface Operation {
@@ -38,68 +39,95 @@ const textMax = 4096;
 
 export function createOperation(options: OperationOptions): Operation {
   const { command, journal, followers, clock, stopping, context } = options;
-  const { runForSeconds, stallAfterSeconds } = command.limits;
+  const { stallAfterSeconds, onLinkLost } = command.limits;
+  const runForSeconds = command.limits.runForSeconds ?? commands[command.kind].runForSeconds;
   const controller = new AbortController();
   const { signal } = controller;
   const interruption = new BedplateError(
     "executor.lost",
-    "The executor was told to stop; the operation will be resumed.",
+    "The executor was told to stop before the operation had ended.",
   );
   let tooLate: string | undefined;
-  const stop = (why: Error) => controller.abort(why);
+  // Nothing but the process's own end stops what has passed its point of no return.
+  const stop = (why: Error) => {
+    if (tooLate === undefined) controller.abort(why);
+  };
+  const pause = createPause(signal);
+  const meter = createProgressMeter(() => clock.monotonic());
+  /** When the handler began, by the monotonic clock. */
+  let begunMs: number | undefined;
+  let linkUpMs = clock.monotonic();
+
+  const watchLink = (nowMs: number) => {
+    if (followers.linkUp()) linkUpMs = nowMs;
+    const duty = tooLate === undefined ? linkDuty(onLinkLost, { nowMs, upAtMs: linkUpMs }) : "go-on";
+    pause.set(duty === "pause");
+    if (duty === "abort") {
+      stop(
+        new BedplateError(
+          "command.link-lost",
+          "The host has lost its link, and the command says to stop then.",
+        ),
+      );
+    }
+  };
+  const watchLimits = (nowMs: number) => {
+    if (begunMs === undefined) return;
+    if (runForSeconds !== undefined && nowMs - begunMs > runForSeconds * 1000) {
+      stop(
+        new BedplateError(
+          "command.timed-out",
+          `The operation ran longer than its limit of ${runForSeconds} s.`,
+        ),
+      );
+    } else if (stallAfterSeconds !== undefined && nowMs - meter.movedAtMs() > stallAfterSeconds * 1000) {
+      stop(
+        new BedplateError("command.stalled", `Nothing moved for ${stallAfterSeconds} s.`, {
+          details: { progress: meter.sample() },
+        }),
+      );
+    }
+  };
+  const tick = () => {
+    const nowMs = clock.monotonic();
+    watchLink(nowMs);
+    const progress = meter.sample();
+    if (pause.paused) meter.hold();
+    if (progress !== undefined) {
+      const told = pause.paused ? { ...progress, phase: "paused", rate: 0, secondsLeft: null } : progress;
+      followers.publish({ type: "progress", progress: told });
+    }
+    watchLimits(nowMs);
+  };
 
   const runHandler = async (run: number): Promise<CommandEnd> => {
-    const meter = createProgressMeter(() => clock.monotonic());
-    const startedMs = clock.monotonic();
-    const tick = () => {
-      const progress = meter.sample();
-      if (progress !== undefined) followers.publish({ type: "progress", progress });
-      const now = clock.monotonic();
-      if (runForSeconds !== undefined && now - startedMs > runForSeconds * 1000) {
-        stop(
-          new BedplateError(
-            "command.timed-out",
-            `The operation ran longer than its limit of ${runForSeconds} s.`,
-          ),
-        );
-      } else if (stallAfterSeconds !== undefined && now - meter.movedAtMs() > stallAfterSeconds * 1000) {
-        stop(
-          new BedplateError("command.stalled", `Nothing moved for ${stallAfterSeconds} s.`, {
-            details: { progress },
-          }),
-        );
-      }
+    begunMs = clock.monotonic();
+    meter.hold();
+    // Each kind's handler takes its own command; which one that is, the index has checked.
+    const handler = commands[command.kind] as {
+      run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
     };
-    const ended = new AbortController();
-    const ticking = repeat(clock, ended.signal, tick);
-    try {
-      // Each kind's handler takes its own command; which one that is, the index has checked.
-      const handler = commands[command.kind] as {
-        run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
-      };
-      const end = await handler.run(
-        command,
-        {
-          ...context,
-          run,
-          phase(phase) {
-            meter.begin(phase);
-            tick();
-            options.onStep?.({ name: phase.name });
-          },
-          pointOfNoReturn(why) {
-            signal.throwIfAborted();
-            options.onStep?.({ name: "point-of-no-return", noReturn: why });
-            tooLate = why;
-          },
+    const end = await handler.run(
+      command,
+      {
+        ...context,
+        run,
+        phase(phase) {
+          meter.begin(phase);
+          tick();
+          options.onStep?.({ name: phase.name });
         },
-        signal,
-      );
-      return options.finish === undefined ? end : await options.finish(end);
-    } finally {
-      ended.abort();
-      await ticking;
-    }
+        pause,
+        pointOfNoReturn(why) {
+          signal.throwIfAborted();
+          options.onStep?.({ name: "point-of-no-return", noReturn: why });
+          tooLate = why;
+          pause.set(false);
+        },
+      },
+      signal,
+    );
+    return options.finish === undefined ? end : await options.finish(end);
   };
 
   return {
@@ -111,28 +139,41 @@ export function createOperation(options: OperationOptions): Operation {
           reason === "" ? "The operation was cancelled." : `The operation was cancelled: ${reason}`,
         ),
       );
-      return { answer: "cancelling", reason: "it stops at the next safe point" };
+      const reasonNow =
+        begunMs === undefined ? "it has not begun, and will not" : "it stops at the next safe point";
+      return { answer: "cancelling", reason: reasonNow };
     },
     async run() {
-      const interrupt = () => stop(interruption);
+      const interrupt = () => controller.abort(interruption);
       stopping.addEventListener("abort", interrupt, { once: true });
       if (stopping.aborted) interrupt();
+      linkUpMs = clock.monotonic();
+      const ended = new AbortController();
+      const ticking = repeat(clock, ended.signal, tick);
       let startedAt = clock.now();
       let end: CommandEnd & { readonly outcome: Outcome };
       try {
         await options.ready(signal);
+        await pause.safePoint();
         startedAt = clock.now();
         const started = journal.startRun(command.id, startedAt);
         followers.publish(started);
         const done = await runHandler(started.type === "running" ? started.run : 1);
-        end = { ...done, outcome: done.error === undefined ? "succeeded" : "failed" };
+        end =
+          done.error === undefined
+            ? { ...done, outcome: "succeeded" }
+            : { ...done, ...endingOf(done.error, signal) };
       } catch (error) {
-        const ending = endingOf(error, signal);
-        if (ending.error === interruption || ending.error.cause === interruption) return "interrupted";
-        end = { output: undefined, ...ending };
+        end = { output: undefined, ...endingOf(error, signal) };
       } finally {
         stopping.removeEventListener("abort", interrupt);
+        ended.abort();
+        await ticking;
         tooLate ??= "the operation has ended";
+      }
+      if (signal.reason === interruption && isLost(end.error)) {
+        if (begunMs === undefined || effectOf(command) !== "once") return "interrupted";
+        end = { ...end, outcome: "indeterminate", error: cutOff(end.error) };
       }
       const at = clock.now();
       const result = resultOf(end, startedAt, at);
@@ -152,11 +193,25 @@ function endingOf(error: unknown, signal: AbortSignal): { readonly outcome: Outc
   const reason = signal.reason as BedplateError;
   if (thrown instanceof BedplateError && thrown.code !== reason.code)
     return { outcome: "failed", error: thrown };
+  const asked = reason.code === "command.cancelled" || reason.code === "command.link-lost";
   return {
-    outcome: reason.code === "command.cancelled" ? "cancelled" : "timed-out",
+    outcome: asked ? "cancelled" : "timed-out",
     // A handler may have added what state it leaves behind.
     error: thrown instanceof BedplateError ? thrown : reason,
   };
+}
+
+function isLost(error: Error | undefined): error is BedplateError {
+  return error instanceof BedplateError && error.code === "executor.lost";
+}
+
+/** What must not be repeated is over, when its executor is told to stop. */
+function cutOff(cause: BedplateError): BedplateError {
+  return new BedplateError(
+    "command.indeterminate",
+    "The executor was told to stop, so the operation was cut off; it must not be repeated, and how far it came is not known.",
+    { ...(cause.details === undefined ? {} : { details: cause.details }), cause },
+  );
 }
 
 function resultOf(

@@ -10,8 +10,10 @@ export interface ProgressMeter {
   begin(phase: Phase): void;
   /** Undefined before the first phase. */
   sample(): Progress | undefined;
-  /** When something last moved: a phase began, or its `done` changed between samples. */
+  /** When something last moved: a phase began, or its `done` changed between samples, or it was held. */
   movedAtMs(): number;
+  /** Standing still is meant so now. */
+  hold(): void;
 }
 
 /** @param monotonic milliseconds that never step back */
@@ -28,16 +30,20 @@ export function createProgressMeter(monotonic: () => number): ProgressMeter {
     sample() {
       if (phase === undefined) return undefined;
       const at = monotonic();
-      const done = Math.min(phase.done(), phase.total);
+      const known = phase.total > 0;
+      const done = known ? Math.min(phase.done(), phase.total) : phase.done();
       if (done !== samples.at(-1)?.done) movedAt = at;
       samples.push({ at, done });
       samples = samples.filter((sample) => at - sample.at <= windowMs);
       const first = samples[0]!;
       const rate = at > first.at ? Math.max(0, (done - first.done) / ((at - first.at) / 1000)) : 0;
       const left = phase.total - done;
-      const secondsLeft = left === 0 ? 0 : rate > 0 ? left / rate : null;
+      const secondsLeft = !known ? null : left === 0 ? 0 : rate > 0 ? left / rate : null;
       return { phase: phase.name, done, total: phase.total, unit: phase.unit, rate, secondsLeft };
     },
     movedAtMs: () => movedAt,
+    hold() {
+      movedAt = monotonic();
+    },
   };
 }

@@ -1,11 +1,15 @@
 // Files as the executor sees them: small, synchronous, and never block devices (those belong to devices/).
 import {
+  accessSync,
   type BigIntStats,
   chmodSync,
   closeSync,
+  constants,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   lchownSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -13,8 +17,10 @@ import {
   readlinkSync,
   readSync,
   realpathSync,
+  renameSync,
   rmSync,
   statSync,
+  writeSync,
 } from "node:fs";
 
 export interface FileStatus {
@@ -45,7 +51,13 @@ export interface Files {
   linkStatus(path: string): FileStatus;
   /** With its missing parents; an existing one stays as it is. Durable when this returns. `mode` is the last one's. */
   makeDirectory(path: string, mode: number): void;
+  /** Makes the file whole, or leaves the one that is there. Durable when this returns. */
+  create(path: string, bytes: Uint8Array, mode: number): "created" | "exists";
+  /** Makes the file, or replaces it: after a crash it has the old bytes or the new. Durable when this returns. */
+  replace(path: string, bytes: Uint8Array, mode: number): void;
   changeGroup(path: string, gid: number): void;
+  /** Whether this process may run it; false also when it is not there. */
+  mayExecute(path: string): boolean;
   remove(path: string): void;
 }
 
@@ -83,13 +95,55 @@ export const systemFiles: Files = {
       if (made.length < first.length) return;
     }
   },
+  create(path, bytes, mode) {
+    const written = writeBeside(path, bytes, mode);
+    try {
+      // A link, not a rename: of two who make it at once, one's stays.
+      linkSync(written, path);
+      syncDirectory(parentOf(path));
+      return "created";
+    } catch (error) {
+      if (errnoOf(error) === "EEXIST") return "exists";
+      throw error;
+    } finally {
+      rmSync(written, { force: true });
+    }
+  },
+  replace(path, bytes, mode) {
+    renameSync(writeBeside(path, bytes, mode), path);
+    syncDirectory(parentOf(path));
+  },
   changeGroup(path, gid) {
     const status = lstatSync(path);
     // Only the owner who is in the group, or root, may: not asked for what is so already.
     if (status.gid !== gid) lchownSync(path, status.uid, gid);
   },
+  mayExecute(path) {
+    try {
+      accessSync(path, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  },
   remove: (path) => rmSync(path, { force: true }),
 };
+
+/** A file of this process's own in the same directory, on the disk. What an earlier process left there is replaced. */
+function writeBeside(path: string, bytes: Uint8Array, mode: number): string {
+  const beside = `${path}.${process.pid}.new`;
+  rmSync(beside, { force: true });
+  const fd = openSync(beside, "wx", mode);
+  try {
+    // Whatever the umask.
+    fchmodSync(fd, mode);
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return beside;
+}
 
 /** The status of an open file. */
 export function statusOfOpen(fd: number): FileStatus {
