@@ -19,11 +19,18 @@ import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
 
 export const imageDeploy: Command<"image.deploy"> = {
   async run(command, context, signal) {
-    const output =
-      command.mode === "plan"
-        ? await plan(command.arguments, context, signal)
-        : await apply(command.id, command.arguments, context, signal);
-    return { output };
+    if (command.mode === "apply")
+      return { output: await apply(command.id, command.arguments, context, signal) };
+    const output = await plan(command.arguments, context, signal);
+    const { image, disk, fingerprint, guards, bytesToFetchMax, bytesToWriteMax } = output;
+    return {
+      output,
+      plan: {
+        arguments: { image, disk: command.arguments.disk, fingerprint },
+        facts: { disk, bytesToFetchMax, bytesToWriteMax },
+        findings: guards,
+      },
+    };
   },
 };
 
@@ -121,6 +128,7 @@ function guardFindings(
     carries,
     policy: policy.state,
     policyPath: policy.path,
+    protectedByPolicy: policy.protects(disk),
     image: { sizeBytes, sectorBytes },
   });
 }

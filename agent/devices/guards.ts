@@ -10,6 +10,8 @@ export interface GuardFacts {
   /** Whether the host has a policy at all. */
   readonly policy: "present" | "missing";
   readonly policyPath: string;
+  /** Whether the policy protects the disk from every change. */
+  readonly protectedByPolicy: boolean;
   readonly image: { readonly sizeBytes: number; readonly sectorBytes: 512 | 4096 | null };
 }
 
@@ -17,19 +19,24 @@ type Finding = string | { readonly code: Code; readonly finding: string };
 
 /** In the order of which counts first: the first that fails names the refusal. */
 const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
-  allowed({ disk, policy, policyPath }) {
+  protected: ({ disk, protectedByPolicy, policyPath }) =>
+    protectedByPolicy
+      ? { code: "disk.protected", finding: `${policyPath} protects it (${nameForPolicy(disk)}).` }
+      : "no policy protects it",
+  allowed({ disk, policy, policyPath, protectedByPolicy }) {
     if (policy === "missing") {
       return {
         code: "policy.missing",
         finding: `There is no ${policyPath}: no disk of this host may be changed.`,
       };
     }
-    return disk.allowed
-      ? `${policyPath} allows it`
-      : {
-          code: "disk.not-allowed",
-          finding: `${policyPath} does not list ${nameForPolicy(disk)} in allowDisks.`,
-        };
+    if (disk.allowed) return `${policyPath} allows it`;
+    return {
+      code: "disk.not-allowed",
+      finding: protectedByPolicy
+        ? "What is protected is not allowed, whatever allowDisks says."
+        : `${policyPath} does not list ${nameForPolicy(disk)} in allowDisks.`,
+    };
   },
   "own-root": ({ carries }) =>
     carries.length === 0
@@ -107,6 +114,8 @@ export function nameForPolicy(disk: Disk): string {
 
 const hints: { readonly [K in Code]?: string } = {
   "policy.missing": "The host's administrator writes it; see packaging/policy.toml for a commented one.",
+  "disk.protected":
+    "The host's administrator would take it off protectDisks in the policy file; no controller can.",
   "disk.not-allowed":
     "The host's administrator adds the disk to allowDisks in the policy file; no controller can.",
   "disk.mounted": "Unmount it first.",

@@ -1,11 +1,12 @@
 // The executor's durable store: every operation with its document, its events, and what it must remember across runs.
-import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { createHash } from "node:crypto";
 import { type Effect, isTerminal, type OperationState } from "../../protocol/commands.ts";
-import { assert, BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Notes } from "../commands/command.ts";
-import { syncDirectory } from "../host/files.ts";
 import type { ExecutorEvent } from "./contract.ts";
+import { openDatabase } from "./journal-schema.ts";
+import { type Store, storeOf } from "./transactions.ts";
+import { type TrustTables, trustTables } from "./trust-tables.ts";
 
 /** An event that is replayed: it has a number within its operation. */
 export type JournalledEvent = Extract<ExecutorEvent, { seq: number }>;
@@ -24,6 +25,10 @@ export interface KnownOperation {
   readonly runs: number;
   /** Whether the process that has its socket only replays. */
   readonly server: "run" | "follow";
+  /** The signatures that it was accepted with, armored. */
+  readonly signatures: readonly string[];
+  /** Whether a run has passed the point of no return. */
+  readonly noReturn: boolean;
 }
 
 export interface NewOperation {
@@ -34,12 +39,11 @@ export interface NewOperation {
   readonly effect: Effect;
   readonly epoch: number;
   readonly generation: number;
+  readonly signatures: readonly string[];
   readonly at: number;
 }
 
-export interface Journal extends Disposable {
-  /** Runs `work` while no other process can begin the same: commits what it returns, undoes what it throws. */
-  exclusively<T>(work: () => Promise<T>): Promise<T>;
+export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclusively">, Disposable {
   operation(id: string): KnownOperation | undefined;
   /** Events with a number above `afterSeq`, in order. */
   events(id: string, afterSeq: number): readonly JournalledEvent[];
@@ -49,170 +53,125 @@ export interface Journal extends Disposable {
   startRun(id: string, at: number): JournalledEvent;
   finish(id: string, event: Extract<NewEvent, { type: "result" }>): JournalledEvent;
   setServer(id: string, server: "run" | "follow"): void;
-  /** The highest epoch of any state-changing command that was accepted. */
-  epochSeen(): number;
+  /** From here on the operation is past its point of no return, also in later runs. */
+  setNoReturn(id: string): void;
   /** A state-changing operation other than `id` that is running, if any. */
   otherRunning(id: string): string | undefined;
+  /** State-changing operations that were accepted and have not begun, in the order of their acceptance. */
+  waiting(): readonly string[];
+  /** Operations of these kinds that were accepted after `since`. */
+  acceptedSince(kinds: readonly string[], since: number): number;
   notes(id: string): Notes;
   /** Forgets operations that ended before `before`. */
   prune(before: number): void;
 }
 
-const schema = `
-  CREATE TABLE IF NOT EXISTS operations (
-    id TEXT PRIMARY KEY, digest BLOB NOT NULL, document BLOB NOT NULL, kind TEXT NOT NULL, effect TEXT NOT NULL,
-    state TEXT NOT NULL, runs INTEGER NOT NULL, server TEXT NOT NULL, epoch INTEGER NOT NULL, generation INTEGER NOT NULL,
-    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
-  ) STRICT;
-  CREATE TABLE IF NOT EXISTS events (
-    operation TEXT NOT NULL REFERENCES operations ON DELETE CASCADE, seq INTEGER NOT NULL, json TEXT NOT NULL, PRIMARY KEY (operation, seq)
-  ) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS notes (
-    operation TEXT NOT NULL REFERENCES operations ON DELETE CASCADE, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (operation, name)
-  ) STRICT;
-`;
-const schemaVersion = 1;
-/** How long to wait for another executor's transaction: they take milliseconds. */
-const busyMs = 10_000;
 const statesThatRun = "('accepted', 'running')";
 
 /** @throws `executor.failed` when the store cannot be used */
 export function openJournal(directory: string): Journal {
-  let database: DatabaseSync;
-  try {
-    database = new DatabaseSync(`${directory}/journal.db`, {
-      timeout: busyMs,
-      enableForeignKeyConstraints: true,
-    });
-    // FULL: a commit is on the disk when it returns, also through a power cut.
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
-    const version = Number(database.prepare("PRAGMA user_version").get()!.user_version);
-    if (version > schemaVersion) throw new Error(`it was made by a newer version (schema ${version})`);
-    database.exec(`BEGIN IMMEDIATE; ${schema} PRAGMA user_version = ${schemaVersion}; COMMIT;`);
-    syncDirectory(directory);
-  } catch (cause) {
-    throw new BedplateError(
-      "executor.failed",
-      `The journal in ${directory} cannot be used: ${(cause as Error).message}.`,
-      { cause },
-    );
-  }
-  return journalOf(database);
+  return journalOf(storeOf(openDatabase(directory)));
 }
 
-function journalOf(database: DatabaseSync): Journal {
-  const statements = new Map<string, StatementSync>();
-  const prepared = (sql: string) => {
-    const known = statements.get(sql) ?? database.prepare(sql);
-    statements.set(sql, known);
-    return known;
-  };
-  let inTransaction = false;
-  const begin = () => {
-    assert(!inTransaction, "one transaction at a time");
-    database.exec("BEGIN IMMEDIATE");
-    inTransaction = true;
-  };
-  const end = (how: "COMMIT" | "ROLLBACK") => {
-    inTransaction = false;
-    database.exec(how);
-  };
-  const atomically = <T>(work: () => T): T => {
-    if (inTransaction) return work();
-    begin();
-    try {
-      const result = work();
-      end("COMMIT");
-      return result;
-    } catch (error) {
-      if (inTransaction) end("ROLLBACK");
-      throw error;
-    }
-  };
+/** Lower-case hexadecimal. */
+export function sha256Hex(content: string | Uint8Array): string {
+  return createHash("sha256").update(content).digest("hex");
+}
+
+function journalOf(store: Store): Journal {
+  const { sql, atomically } = store;
   const append = (id: string, event: NewEvent): JournalledEvent => {
     const seq =
-      1 +
-      Number(prepared("SELECT coalesce(max(seq), 0) AS last FROM events WHERE operation = ?").get(id)!.last);
+      1 + Number(sql("SELECT coalesce(max(seq), 0) AS last FROM events WHERE operation = ?").get(id)!.last);
     const numbered = { ...event, seq } as JournalledEvent;
-    prepared("INSERT INTO events (operation, seq, json) VALUES (?, ?, ?)").run(
-      id,
-      seq,
-      JSON.stringify(numbered),
-    );
+    sql("INSERT INTO events (operation, seq, json) VALUES (?, ?, ?)").run(id, seq, JSON.stringify(numbered));
     return numbered;
   };
   const move = (id: string, state: OperationState, at: number) => {
-    prepared("UPDATE operations SET state = ?, updated_at = ? WHERE id = ?").run(state, at, id);
+    sql("UPDATE operations SET state = ?, updated_at = ? WHERE id = ?").run(state, at, id);
   };
   return {
-    async exclusively(work) {
-      begin();
-      try {
-        const result = await work();
-        end("COMMIT");
-        return result;
-      } catch (error) {
-        if (inTransaction) end("ROLLBACK");
-        throw error;
-      }
-    },
+    ...trustTables(store, sha256Hex),
+    atomically,
+    exclusively: store.exclusively,
     operation(id) {
-      const row = prepared("SELECT digest, effect, state, runs, server FROM operations WHERE id = ?").get(id);
-      return row as unknown as KnownOperation | undefined;
+      const row = sql(
+        "SELECT digest, effect, state, runs, server, signatures, no_return FROM operations WHERE id = ?",
+      ).get(id);
+      if (row === undefined) return undefined;
+      const { no_return, signatures, ...rest } = row;
+      return {
+        ...(rest as unknown as Omit<KnownOperation, "signatures" | "noReturn">),
+        signatures: JSON.parse(String(signatures)) as string[],
+        noReturn: no_return === 1,
+      };
     },
     events(id, afterSeq) {
-      const rows = prepared("SELECT json FROM events WHERE operation = ? AND seq > ? ORDER BY seq").all(
+      const rows = sql("SELECT json FROM events WHERE operation = ? AND seq > ? ORDER BY seq").all(
         id,
         afterSeq,
       );
       return rows.map((row) => JSON.parse(String(row.json)) as JournalledEvent);
     },
-    add: ({ id, digest, document, kind, effect, epoch, generation, at }, event) =>
+    add: ({ id, digest, document, kind, effect, epoch, generation, signatures, at }, event) =>
       atomically(() => {
-        prepared(
-          `INSERT INTO operations (id, digest, document, kind, effect, state, runs, server, epoch, generation, created_at, updated_at)
-           VALUES (?, ?, ?, ?, ?, ?, 0, 'run', ?, ?, ?, ?)`,
-        ).run(id, digest, document, kind, effect, event.type, epoch, generation, at, at);
+        sql(
+          `INSERT INTO operations (id, digest, document, kind, effect, state, runs, server, epoch, generation, signatures, created_at, updated_at)
+           VALUES (?, ?, ?, ?, ?, ?, 0, 'run', ?, ?, ?, ?, ?)`,
+        ).run(
+          ...[id, digest, document, kind, effect, event.type, epoch, generation, JSON.stringify(signatures)],
+          ...[at, at],
+        );
         return append(id, event);
       }),
     startRun: (id, at) =>
       atomically(() => {
-        prepared("UPDATE operations SET runs = runs + 1 WHERE id = ?").run(id);
+        sql("UPDATE operations SET runs = runs + 1 WHERE id = ?").run(id);
         move(id, "running", at);
-        const run = Number(prepared("SELECT runs FROM operations WHERE id = ?").get(id)!.runs);
+        const run = Number(sql("SELECT runs FROM operations WHERE id = ?").get(id)!.runs);
         return append(id, { type: "running", at, run });
       }),
     finish: (id, event) =>
       atomically(() => {
         move(id, event.result.outcome, event.at);
         // The good groups of a disk are of no use any more.
-        prepared("DELETE FROM notes WHERE operation = ?").run(id);
+        sql("DELETE FROM notes WHERE operation = ?").run(id);
         return append(id, event);
       }),
     setServer(id, server) {
-      prepared("UPDATE operations SET server = ? WHERE id = ?").run(server, id);
+      sql("UPDATE operations SET server = ? WHERE id = ?").run(server, id);
     },
-    epochSeen() {
-      const row = prepared(
-        "SELECT coalesce(max(epoch), 0) AS epoch FROM operations WHERE effect <> 'read' AND state <> 'refused'",
-      ).get();
-      return Number(row!.epoch);
+    setNoReturn(id) {
+      sql("UPDATE operations SET no_return = 1 WHERE id = ?").run(id);
     },
     otherRunning(id) {
-      const row = prepared(
-        `SELECT id FROM operations WHERE effect <> 'read' AND state IN ${statesThatRun} AND id <> ? ORDER BY updated_at DESC LIMIT 1`,
+      const row = sql(
+        `SELECT id FROM operations WHERE effect <> 'read' AND state IN ${statesThatRun} AND id <> ? ORDER BY state DESC, updated_at DESC LIMIT 1`,
       ).get(id);
       return row === undefined ? undefined : String(row.id);
     },
+    waiting() {
+      const rows = sql(
+        "SELECT id FROM operations WHERE effect <> 'read' AND state = 'accepted' AND runs = 0 ORDER BY rowid",
+      ).all();
+      return rows.map(({ id }) => String(id));
+    },
+    acceptedSince(kinds, since) {
+      const row = sql(
+        `SELECT count(*) AS count FROM operations WHERE effect <> 'read' AND state <> 'refused' AND created_at > ?
+         AND kind IN (SELECT value FROM json_each(?))`,
+      ).get(since, JSON.stringify(kinds));
+      return Number(row!.count);
+    },
     notes: (id) => ({
       get(name) {
-        const row = prepared("SELECT value FROM notes WHERE operation = ? AND name = ?").get(id, name);
+        const row = sql("SELECT value FROM notes WHERE operation = ? AND name = ?").get(id, name);
         return row?.value as Uint8Array | undefined;
       },
       set: (entries) =>
         atomically(() => {
           for (const [name, value] of Object.entries(entries)) {
-            prepared("INSERT OR REPLACE INTO notes (operation, name, value) VALUES (?, ?, ?)").run(
+            sql("INSERT OR REPLACE INTO notes (operation, name, value) VALUES (?, ?, ?)").run(
               id,
               name,
               value,
@@ -221,12 +180,12 @@ function journalOf(database: DatabaseSync): Journal {
         }),
     }),
     prune(before) {
-      const old = prepared("SELECT id, state FROM operations WHERE updated_at < ?").all(before);
+      const old = sql("SELECT id, state FROM operations WHERE updated_at < ?").all(before);
       for (const { id, state } of old) {
-        if (isTerminal(state as OperationState)) prepared("DELETE FROM operations WHERE id = ?").run(id!);
+        if (isTerminal(state as OperationState)) sql("DELETE FROM operations WHERE id = ?").run(id!);
       }
     },
-    [Symbol.dispose]: () => database.close(),
+    [Symbol.dispose]: () => store[Symbol.dispose](),
   };
 }
 

@@ -1,65 +1,30 @@
 // The host's policy: what its administrator allows, which no controller can change. Read anew for each operation.
-import { parse } from "smol-toml";
-import Type from "typebox";
-import { configReader } from "../../protocol/config.ts";
+import { createHash } from "node:crypto";
 import type { Disk } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { Name } from "../../protocol/schema.ts";
 import { normalWwn } from "../devices/disk-identity.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
+import type { PolicyFacts } from "./admit.ts";
+import { boundedReport } from "./operation.ts";
+import { type FileDisk, readPolicyText } from "./policy-file.ts";
+import { noRules, type PolicyRules } from "./rules.ts";
 
-const closed = { additionalProperties: false } as const;
-const Kinds = Type.Array(Type.String({ maxLength: 64 }), { maxItems: 256 });
-/** A disk the policy allows must at least hold the marker. */
-const fileDiskBytesMin = 1 << 20;
-
-const PolicyFile = Type.Object(
-  {
-    /** Disks that commands may change: `serial:…`, `wwn:…`, `loop:/path/of/the/file`, `file:NAME`. */
-    allowDisks: Type.Optional(
-      Type.Array(Type.String({ pattern: "^(serial:.+|wwn:.+|loop:/.+|file:.+)$", maxLength: 4200 }), {
-        maxItems: 4096,
-      }),
-    ),
-    /** Files that stand for disks. */
-    fileDisks: Type.Optional(
-      Type.Array(
-        Type.Object(
-          {
-            name: Name,
-            path: Type.String({ pattern: "^/", maxLength: 4096 }),
-            sizeBytes: Type.Integer({ minimum: fileDiskBytesMin, multipleOf: 512 }),
-          },
-          closed,
-        ),
-        { maxItems: 256 },
-      ),
-    ),
-    /** Kinds of command that are refused. */
-    denyKinds: Type.Optional(Kinds),
-    /** Reserved for the kinds that are taken without an operator's signature; without effect yet. */
-    unsigned: Type.Optional(Kinds),
-  },
-  closed,
-);
-
-export interface FileDisk {
-  readonly name: string;
-  readonly path: string;
-  readonly sizeBytes: number;
-}
+export type { FileDisk };
 
 export interface Policy {
   readonly path: string;
   /** A missing file allows reading, and no disk. */
   readonly state: "present" | "missing";
+  /** SHA-256 of the file, lower-case hexadecimal; null without one. */
+  readonly digest: string | null;
   readonly fileDisks: readonly FileDisk[];
-  readonly denyKinds: readonly string[];
+  readonly rules: PolicyRules;
   allows(disk: Disk): boolean;
+  /** Whether no command may change it, whatever allows it. */
+  protects(disk: Disk): boolean;
 }
 
 const policyBytesMax = 1 << 20;
-const readPolicyFile = configReader(PolicyFile, parse);
 
 /**
  * @param owner the effective user: file and directory must be its own, or root's
@@ -71,58 +36,82 @@ export function loadPolicy(files: Files, path: string, owner: number): Policy {
     // The directory first: whoever may change it may put another file there.
     requireSafe(files, parentOf(path), "directory", owner);
     requireSafe(files, path, "file", owner);
-    bytes = files.readBytes(path, policyBytesMax);
+    bytes = files.readBytes(path, policyBytesMax + 1);
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    if (errnoOf(cause) === "ENOENT")
-      return { path, state: "missing", fileDisks: [], denyKinds: [], allows: () => false };
+    if (errnoOf(cause) === "ENOENT") return missingPolicy(path);
     throw new BedplateError("config.unreadable", `${path} cannot be read: ${errnoOf(cause)}.`, {
       details: { path },
       cause,
     });
   }
-  return parsePolicy(new TextDecoder().decode(bytes), path);
+  // Half a policy could lack what protects.
+  if (bytes.length > policyBytesMax)
+    throw new BedplateError("config.invalid", `${path} is longer than ${policyBytesMax} bytes.`, {
+      details: { file: path },
+    });
+  return { ...parsePolicy(textOfPolicy(bytes, path), path), digest: sha256(bytes) };
+}
+
+function textOfPolicy(bytes: Uint8Array, path: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new BedplateError("config.invalid", `${path} is not UTF-8 text.`, {
+      details: { file: path },
+      cause,
+    });
+  }
+}
+
+function sha256(content: Uint8Array | string): string {
+  return createHash("sha256").update(content).digest("hex");
+}
+
+/** What holds without a policy file. */
+export function missingPolicy(path: string): Policy {
+  return {
+    path,
+    state: "missing",
+    digest: null,
+    fileDisks: [],
+    rules: noRules,
+    allows: () => false,
+    protects: () => false,
+  };
 }
 
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
-  const { allowDisks = [], fileDisks = [], denyKinds = [] } = readPolicyFile(text, path);
-  for (const key of ["name", "path"] as const) {
-    const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
-    if (twice !== undefined) {
-      throw new BedplateError("config.invalid", `${path}: two fileDisks have the ${key} "${twice[key]}".`, {
-        details: { file: path, key: "fileDisks" },
-      });
-    }
-  }
-  const unknown = allowDisks.find(
-    (entry) => entry.startsWith("file:") && !fileDisks.some((disk) => `file:${disk.name}` === entry),
-  );
-  if (unknown !== undefined) {
-    throw new BedplateError(
-      "config.invalid",
-      `${path}: "allowDisks" names ${unknown}, which no [[fileDisks]] declares.`,
-      {
-        details: { file: path, key: "allowDisks" },
-      },
-    );
-  }
-  const allowed = new Set(allowDisks.map(normalEntry));
+  const { allowDisks, protectDisks, fileDisks, rules } = readPolicyText(text, path);
+  const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
+  const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
   return {
     path,
     state: "present",
+    digest: sha256(text),
     fileDisks,
-    denyKinds,
-    allows: (disk) => {
-      // What stands for a disk is allowed by its file alone.
-      if (disk.type === "file") return allowed.has(`file:${disk.fileDisk}`);
-      if (disk.type === "loop") return allowed.has(`loop:${disk.backing}`);
-      return (
-        (disk.serial !== null && allowed.has(`serial:${disk.serial}`)) ||
-        (disk.wwn !== null && allowed.has(`wwn:${disk.wwn}`))
-      );
-    },
+    rules,
+    allows: (disk) => !protects(disk) && namesOf(disk).some((name) => allowed.has(name)),
+    protects,
   };
+}
+
+/** How the policy can name a disk. What stands for a disk is named by its file alone. */
+function namesOf(disk: Disk): readonly string[] {
+  if (disk.type === "file") return [`file:${disk.fileDisk}`];
+  if (disk.type === "loop") return [`loop:${disk.backing}`];
+  return [
+    ...(disk.serial === null ? [] : [`serial:${disk.serial}`]),
+    ...(disk.wwn === null ? [] : [`wwn:${disk.wwn}`]),
+  ];
+}
+
+/** With the names that others who stand for the same file would have: a protection holds whichever way one comes. */
+function aliasesOf(disk: Disk, fileDisks: readonly FileDisk[]): readonly string[] {
+  if (disk.backing === null) return namesOf(disk);
+  const files = fileDisks.filter(({ path }) => path === disk.backing).map(({ name }) => `file:${name}`);
+  return [...namesOf(disk), `loop:${disk.backing}`, ...files];
 }
 
 function normalEntry(entry: string): string {
@@ -150,4 +139,20 @@ function requireSafe(files: Files, path: string, kind: "directory" | "file", own
       details: { path },
     },
   );
+}
+
+export interface LoadedPolicy {
+  /** What holds: nothing is allowed by a policy that cannot be used. */
+  readonly policy: Policy;
+  readonly facts: PolicyFacts;
+}
+
+/** The policy of this moment, or why there is none that can be used. */
+export function loadedPolicy(files: Files, path: string, owner: number): LoadedPolicy {
+  try {
+    const policy = loadPolicy(files, path, owner);
+    return { policy, facts: { state: policy.state, rules: policy.rules } };
+  } catch (error) {
+    return { policy: missingPolicy(path), facts: { state: "unusable", error: boundedReport(error) } };
+  }
 }

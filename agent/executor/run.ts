@@ -1,20 +1,29 @@
 // What an executor does with its one request: admit, journal, serve the operation's socket, run, wait for the followers.
-import { equalBytes } from "../../protocol/bytes.ts";
-import { isTerminal } from "../../protocol/commands.ts";
-import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
+import { isTerminal, type OperationState } from "../../protocol/commands.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
-import { listDisks } from "../devices/disks.ts";
-import type { Facts } from "../devices/facts.ts";
-import type { Files } from "../host/files.ts";
-import { type Admission, admit } from "./admit.ts";
+import { readMachineNames } from "../devices/system.ts";
+import {
+  decide,
+  type Offer,
+  onlyReplayed,
+  type RunRequest,
+  recordAdmission,
+  subjectOf,
+} from "./admission.ts";
+import { openAttestationKey } from "./attestation.ts";
+import { auditedJournal, createAuditLog } from "./audit-log.ts";
 import { type ExecutorPaths, type ExecutorRequest, operationSocketPath } from "./contract.ts";
 import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
-import { type Document, readDocument } from "./document.ts";
-import { bindFollowers, type FollowerHooks, type Followers, isListening } from "./followers.ts";
+import { readDocument } from "./document.ts";
+import { bindFollowers, type Followers, isListening } from "./followers.ts";
+import { identityOf, publishIdentity } from "./identify.ts";
 import { type Journal, keptMs, openJournal } from "./journal.ts";
-import { takeLane } from "./lane.ts";
-import { boundedReport, createOperation } from "./operation.ts";
-import { loadPolicy, type Policy } from "./policy.ts";
+import { openLaneTurn } from "./lane-turn.ts";
+import { loadedPolicy } from "./policy.ts";
+import { checkSignatures, noSignatures } from "./signatures.ts";
+import { openSpoolOf, pruneSpools } from "./spool-files.ts";
+import { type StartedOffer, startOperation } from "./start.ts";
 
 export interface ExecutorOptions {
   readonly paths: ExecutorPaths;
@@ -31,27 +40,40 @@ export interface ExecutorOptions {
  */
 export type ExecutorEnd = "ended" | "noted" | "conflict" | "interrupted";
 
-type RunRequest = Extract<ExecutorRequest, { request: "run" }>;
+export interface Executor extends ExecutorOptions {
+  readonly journal: Journal;
+  /** Of the run directory: who may connect. */
+  readonly gid: number;
+}
 
-const lanePollMs = 250;
 const takeoverPollMs = 100;
 const takeoverTriesMax = 50;
 
 /** @throws `state.unsafe`, `executor.failed`: what no journal could take */
 export async function execute(request: ExecutorRequest, options: ExecutorOptions): Promise<ExecutorEnd> {
-  const { paths, user, host } = options;
+  const { paths, user, host, log } = options;
   requirePrivateDirectory(host.files, paths.stateDirectory, user);
   const gid = requireRunDirectory(host.files, paths.runDirectory, user);
   using journal = openJournal(paths.stateDirectory);
   journal.prune(host.clock.now() - keptMs);
+  pruneSpools(host.files, paths.stateDirectory, (id) => standingOf(journal.operation(id)?.state));
+  const executor = { ...options, journal, gid };
   // Awaited here: the journal closes when this function returns.
-  if (request.request === "follow") return await follow(request.command, { ...options, journal, gid });
-  return await run(request, { ...options, journal, gid });
+  switch (request.request) {
+    case "follow":
+      return await follow(request.command, executor);
+    case "identify":
+      identify(request.host, executor);
+      return "ended";
+    case "run":
+      if (user !== 0) log("runs as the agent's own user: the privilege split is absent");
+      return await run(request, executor);
+  }
 }
 
-interface Executor extends ExecutorOptions {
-  readonly journal: Journal;
-  readonly gid: number;
+function standingOf(state: OperationState | undefined): "open" | "ended" | "unknown" {
+  if (state === undefined) return "unknown";
+  return isTerminal(state) ? "ended" : "open";
 }
 
 async function follow(id: string, executor: Executor): Promise<ExecutorEnd> {
@@ -71,57 +93,78 @@ async function follow(id: string, executor: Executor): Promise<ExecutorEnd> {
 async function replay(
   id: string,
   bound: Followers,
-  { journal, host, stopping }: Executor,
+  { journal, paths, host, stopping }: Executor,
 ): Promise<ExecutorEnd> {
+  using output = openSpoolOf(host.files, paths.stateDirectory, id);
   await using followers = bound;
-  followers.serve(replayHooks(journal, id));
+  followers.serve(
+    {
+      replay: (afterSeq) => journal.events(id, afterSeq),
+      cancel: () => ({ answer: "too-late", reason: "the operation does not run" }),
+      output,
+    },
+    host.clock,
+  );
   await followers.drained(host.clock, stopping, () => journal.operation(id)?.server !== "follow");
   return "ended";
 }
 
-function replayHooks(journal: Journal, id: string): FollowerHooks {
-  return {
-    replay: (afterSeq) => journal.events(id, afterSeq),
-    cancel: () => ({ answer: "too-late", reason: "the operation does not run" }),
-  };
+/** Publishes who this executor is. @returns what it signs with, the policy, and the machine's names, all as of now */
+function identify(hostId: string, { paths, user, host }: Executor) {
+  const key = openAttestationKey(host.files, paths.stateDirectory, user);
+  const loaded = loadedPolicy(host.files, paths.policy, user);
+  const names = readMachineNames(host.facts());
+  const identity = identityOf({
+    host: hostId,
+    key,
+    policyState: loaded.facts.state,
+    policyDigest: loaded.policy.digest,
+    user,
+    ...names,
+  });
+  publishIdentity(host.files, paths.runDirectory, identity);
+  return { key, loaded, names };
 }
 
 async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd> {
-  const { journal, paths, host, user, stopping, log, gid } = executor;
+  const { paths, host, stopping, log, gid } = executor;
   const document = readDocument(request.document);
   const { id } = document;
   const path = operationSocketPath(paths.runDirectory, id);
-  const policy = readPolicy(host.files, paths.policy, user);
-  const needsLane = "decoded" in document.command && document.command.effect !== "read";
-  using lane = new DisposableStack();
-  let laneNow = needsLane ? takeLane(paths.stateDirectory) : undefined;
-  if (typeof laneNow === "object") lane.use(laneNow);
+  const { key, loaded, names } = identify(request.host, executor);
+  const audit = createAuditLog(executor.journal, {
+    host: request.host,
+    key,
+    at: () => host.clock.now(),
+  });
+  const journal = auditedJournal(executor.journal, audit, subjectOf(document));
+  const reads = !("decoded" in document.command) || document.command.effect === "read";
+  const { facts: policy } = loaded;
+  const offer: Offer = {
+    request,
+    document,
+    names,
+    policy,
+    policyDigest: loaded.policy.digest,
+    signatures:
+      reads || policy.state === "unusable"
+        ? noSignatures
+        : await checkSignatures(request.signatures, document.bytes, policy.rules),
+  };
+  using turn = openLaneTurn({ id, reads, journal, paths, host });
 
   for (let tries = 0; ; tries++) {
     const begun = await journal.exclusively(async () => {
-      const known = journal.operation(id);
-      const admission = admit({
-        nowMs: host.clock.now(),
-        host: request.host,
-        epoch: request.epoch,
-        epochSeen: journal.epochSeen(),
-        command: document.command,
-        known: known && { ...known, sameDocument: equalBytes(known.digest, document.digest) },
-        policy,
-        lane: !needsLane
-          ? "not-needed"
-          : laneNow === "busy"
-            ? { busyWith: journal.otherRunning(id) }
-            : "taken",
-      });
-      if (admission.do === "conflict") return admission;
-      if (await isListening(path)) {
-        if (known?.server !== "follow" || isTerminal(known.state)) return "noted";
+      const nowMs = host.clock.now();
+      const admission = decide(journal, offer, await turn.facts(), nowMs);
+      if (admission.do !== "conflict" && (await isListening(path))) {
+        if (!onlyReplayed(journal, id)) return "noted";
         // Only a replay of what came before: it makes room when it sees this.
         journal.setServer(id, "run");
         return "taking-over";
       }
-      record(journal, document, request, admission, host.clock.now());
+      recordAdmission(journal, audit, offer, admission, nowMs);
+      if (admission.do === "conflict") return admission;
       return { admission, followers: await bindFollowers(host.files, path, gid) };
     });
     if (begun === "noted") return "noted";
@@ -138,130 +181,15 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
       log(`${begun.error.code}: ${begun.error.message}`);
       return "conflict";
     }
-    const { admission } = begun;
-    log(`${id}: ${admission.do}`);
+    const { admission, followers } = begun;
+    log(`${id}: ${admission.do}${"error" in admission ? ` ${admission.error.code}` : ""}`);
     if (admission.do !== "start" && admission.do !== "resume") {
-      lane.dispose();
-      return await replay(id, begun.followers, executor);
+      turn.release();
+      return await replay(id, followers, executor);
     }
+    if (admission.lane === "wait") turn.release();
     assert("decoded" in document.command, "only a command that was read is started");
-    const command = document.command.decoded;
-    await using followers = begun.followers;
-    const operation = createOperation({
-      command,
-      journal,
-      followers,
-      clock: host.clock,
-      stopping,
-      async ready(signal) {
-        // Also for what was accepted before: the policy may have changed since.
-        if (policy.state === "unusable") throw errorOf(policy.error);
-        if (policy.denyKinds.includes(command.kind)) throw denied(command.kind);
-        while (laneNow === "busy") {
-          await host.clock.sleep(lanePollMs, signal);
-          laneNow = takeLane(paths.stateDirectory);
-          if (typeof laneNow === "object") lane.use(laneNow);
-        }
-      },
-      context: {
-        host,
-        policy: policy.state === "unusable" ? { ...policy, state: "missing" } : policy,
-        sources: request.sources,
-        ca: request.ca,
-        notes: journal.notes(id),
-        disks: (facts) => disksNow(facts, host.files, policy, paths),
-        log,
-      },
-    });
-    followers.serve({
-      replay: (afterSeq) => journal.events(id, afterSeq),
-      cancel: (reason) => operation.cancel(reason),
-    });
-    const end = await operation.run();
-    lane.dispose();
-    log(`${id}: ${end}`);
-    if (end === "ended") await followers.drained(host.clock, stopping);
-    return end;
+    const started: StartedOffer = { offer, command: document.command, loaded, key, audit, turn };
+    return await startOperation(started, followers, { ...executor, journal });
   }
-}
-
-function record(
-  journal: Journal,
-  { id, bytes, digest, command }: Document,
-  request: RunRequest,
-  admission: Admission,
-  at: number,
-): void {
-  const add = (event: Parameters<Journal["add"]>[1]) =>
-    journal.add(
-      {
-        id,
-        digest,
-        document: bytes,
-        kind: "decoded" in command ? command.decoded.kind : "unknown",
-        effect: "decoded" in command ? command.effect : "read",
-        epoch: request.epoch,
-        generation: request.generation,
-        at,
-      },
-      event,
-    );
-  switch (admission.do) {
-    case "start":
-      add({ type: "accepted", at });
-      break;
-    case "refuse":
-      add({
-        type: "refused",
-        at,
-        error: boundedReport(
-          new BedplateError(admission.error.code, admission.error.message, admission.error),
-        ),
-      });
-      break;
-    case "conclude": {
-      const startedAt = journal.events(id, 0)[0]?.at ?? at;
-      journal.finish(id, {
-        type: "result",
-        at,
-        result: { outcome: admission.outcome, startedAt, endedAt: at, error: admission.error },
-      });
-      break;
-    }
-    case "resume":
-    case "replay":
-    case "conflict":
-  }
-  journal.setServer(id, admission.do === "start" || admission.do === "resume" ? "run" : "follow");
-}
-
-type UnusablePolicy = Omit<Policy, "state"> & { readonly state: "unusable"; readonly error: ErrorReport };
-
-function readPolicy(files: Files, path: string, user: number): Policy | UnusablePolicy {
-  try {
-    return loadPolicy(files, path, user);
-  } catch (error) {
-    return {
-      path,
-      state: "unusable",
-      error: boundedReport(error),
-      fileDisks: [],
-      denyKinds: [],
-      allows: () => false,
-    };
-  }
-}
-
-function denied(kind: string): BedplateError {
-  return new BedplateError("policy.denied", `This host's policy denies ${kind}.`, { details: { kind } });
-}
-
-function disksNow(facts: Facts, files: Files, policy: Policy | UnusablePolicy, paths: ExecutorPaths) {
-  return listDisks({
-    facts,
-    files,
-    fileDisks: policy.fileDisks,
-    allows: (disk) => policy.allows(disk),
-    protectedPaths: ["/", paths.stateDirectory],
-  });
 }

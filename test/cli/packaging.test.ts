@@ -50,7 +50,7 @@ test("policy.toml allows nothing until someone says so", () => {
   expect(plain.fileDisks).toEqual([]);
   const on = parsePolicy(readFileSync(allOn("policy.toml"), "utf8"), "policy.toml");
   expect(on.allows(disk)).toBe(true);
-  expect(on.denyKinds).toEqual(["image.deploy"]);
+  expect(on.rules.denyKinds).toEqual(["image.deploy"]);
   expect(on.fileDisks).toEqual([{ name: "scratch", path: "/srv/disks/scratch.img", sizeBytes: 1 << 30 }]);
 });
 

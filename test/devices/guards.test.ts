@@ -34,6 +34,7 @@ const good: GuardFacts = {
   carries: [],
   policy: "present",
   policyPath: "/etc/p",
+  protectedByPolicy: false,
   image: { sizeBytes: 1000, sectorBytes: 512 },
 };
 const withDisk = (changes: Partial<Disk>): GuardFacts => ({ ...good, disk: { ...disk, ...changes } });
@@ -46,6 +47,7 @@ test("nothing fails on a disk that may be written", () => {
 
 describe("each guard has its own code, and the others still pass", () => {
   test.each<[string, string, GuardFacts]>([
+    ["protected", "disk.protected", { ...good, protectedByPolicy: true }],
     ["allowed", "disk.not-allowed", withDisk({ allowed: false })],
     ["allowed", "policy.missing", { ...good, policy: "missing" }],
     ["own-root", "disk.own-root", { ...good, carries: ["/"] }],
@@ -62,6 +64,7 @@ describe("each guard has its own code, and the others still pass", () => {
         carries: [],
         policy: "present",
         policyPath: "",
+        protectedByPolicy: false,
         image: { sizeBytes: 4097, sectorBytes: null },
       },
     ],
@@ -74,7 +77,7 @@ describe("each guard has its own code, and the others still pass", () => {
 
 test("all are evaluated; the refusal has the first one's code and tells all", () => {
   const findings = evaluateGuards(withDisk({ allowed: false, mounts: ["/srv"], swap: true }));
-  expect(findings).toHaveLength(8);
+  expect(findings).toHaveLength(9);
   let error: BedplateError | undefined;
   try {
     requireGuards(findings, disk);

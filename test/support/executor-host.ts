@@ -143,16 +143,21 @@ export interface RunOptions {
   readonly sources?: readonly { readonly url: string; readonly bearer?: string }[];
   readonly ca?: string;
   readonly epoch?: number;
+  /** Default: above that of every request before, and so of its host. */
+  readonly generation?: number;
+  readonly signatures?: readonly string[];
   readonly host?: string;
 }
+
+let generations = 0;
 
 export function runRequest(command: Command | Uint8Array, options: RunOptions = {}): ExecutorRequest {
   const bytes = command instanceof Uint8Array ? command : encodeCommand(command);
   return {
     request: "run",
     document: Buffer.from(bytes).toString("base64"),
-    signatures: [],
-    generation: 1,
+    signatures: [...(options.signatures ?? [])],
+    generation: options.generation ?? ++generations,
     epoch: options.epoch ?? 1,
     sources: [...(options.sources ?? [])],
     ca: options.ca ?? "",

@@ -1,0 +1,149 @@
+// Bringing the facts of an offer together for the decision, and writing down what was decided: one transaction.
+import { equalBytes } from "../../protocol/bytes.ts";
+import { isTerminal } from "../../protocol/commands.ts";
+import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
+import type { MachineNames } from "../devices/system.ts";
+import { type Admission, type AdmissionFacts, admit, type LaneBusy, type PolicyFacts } from "./admit.ts";
+import type { AuditLog, AuditSubject } from "./audit-log.ts";
+import type { ExecutorRequest } from "./contract.ts";
+import type { Document } from "./document.ts";
+import { type Journal, sha256Hex } from "./journal.ts";
+import { boundedReport } from "./operation.ts";
+import { destructiveKinds } from "./rules.ts";
+import type { CheckedSignatures } from "./signatures.ts";
+
+export type RunRequest = Extract<ExecutorRequest, { request: "run" }>;
+
+export interface Offer {
+  readonly request: RunRequest;
+  readonly document: Document;
+  readonly names: MachineNames;
+  readonly policy: PolicyFacts;
+  readonly policyDigest: string | null;
+  readonly signatures: CheckedSignatures;
+}
+
+const dayMs = 86_400_000;
+
+export function subjectOf({ id, command }: Document): AuditSubject {
+  return { command: id, kind: "decoded" in command ? command.decoded.kind : null };
+}
+
+export function destructiveToday(journal: Journal, nowMs: number): number {
+  return journal.acceptedSince(destructiveKinds, nowMs - dayMs);
+}
+
+/** Within the transaction that {@link recordAdmission} writes in: nothing that it looked at may change in between. */
+export function decide(
+  journal: Journal,
+  { request, document, names, policy, signatures }: Offer,
+  lane: "taken" | "not-needed" | LaneBusy,
+  nowMs: number,
+): Admission {
+  const known = journal.operation(document.id);
+  const quoted = "decoded" in document.command ? document.command.decoded.plan?.id : undefined;
+  const facts: AdmissionFacts = {
+    nowMs,
+    host: request.host,
+    ...names,
+    epoch: request.epoch,
+    generation: request.generation,
+    fence: journal.fence(),
+    digest: sha256Hex(document.bytes),
+    command: document.command,
+    known: known && { ...known, sameDocument: equalBytes(known.digest, document.digest) },
+    policy,
+    signatures,
+    plan: quoted === undefined ? undefined : journal.plan(quoted),
+    destructiveToday: destructiveToday(journal, nowMs),
+    lane,
+  };
+  return admit(facts);
+}
+
+export function recordAdmission(
+  journal: Journal,
+  audit: AuditLog,
+  offer: Offer,
+  admission: Admission,
+  at: number,
+): void {
+  const { request, document, policyDigest, signatures } = offer;
+  const { id, bytes, digest, command } = document;
+  const subject = subjectOf(document);
+  const known = journal.operation(id);
+  audit.note("offered", subject, {
+    digest: sha256Hex(bytes),
+    epoch: request.epoch,
+    generation: request.generation,
+    signatures: request.signatures.length,
+    ...("decoded" in command ? { mode: command.decoded.mode } : {}),
+    ...(known === undefined ? {} : { known: known.state }),
+  });
+  const add = (
+    event: Parameters<Journal["add"]>[1],
+    keep: readonly CheckedSignatures["verified"][number][],
+  ) =>
+    journal.add(
+      {
+        id,
+        digest,
+        document: bytes,
+        kind: "decoded" in command ? command.decoded.kind : "unknown",
+        effect: "decoded" in command ? command.effect : "read",
+        epoch: request.epoch,
+        generation: request.generation,
+        signatures: keep.map(({ armored }) => armored),
+        at,
+      },
+      event,
+    );
+  switch (admission.do) {
+    case "start": {
+      const { fence, usesPlan, signedBy, lane } = admission;
+      if (usesPlan !== null) journal.usePlan(usesPlan, id);
+      if (fence !== null) journal.setFence(fence);
+      const sealed = audit.seal("accepted", subject, {
+        policy: policyDigest,
+        signedBy,
+        plan: usesPlan,
+        ...(lane === "wait" ? { waits: true } : {}),
+      });
+      add({ type: "accepted", at, audit: sealed }, signatures.verified);
+      break;
+    }
+    case "refuse": {
+      const sealed = audit.seal("refused", subject, refusalOf(admission.error));
+      const { code, message } = admission.error;
+      const error = boundedReport(new BedplateError(code, message, admission.error));
+      add({ type: "refused", at, error, audit: sealed }, []);
+      break;
+    }
+    case "conflict":
+      // The record of the other command of this id stays as it is.
+      audit.note("refused", subject, refusalOf(admission.error));
+      return;
+    case "conclude": {
+      const startedAt = journal.events(id, 0)[0]?.at ?? at;
+      journal.finish(id, {
+        type: "result",
+        at,
+        result: { outcome: admission.outcome, startedAt, endedAt: at, error: admission.error },
+      });
+      break;
+    }
+    case "resume":
+    case "replay":
+  }
+  journal.setServer(id, admission.do === "start" || admission.do === "resume" ? "run" : "follow");
+}
+
+function refusalOf({ code, message }: ErrorReport) {
+  return { code, message: message.slice(0, 512) };
+}
+
+/** Whether whoever serves the operation now only replays it, and makes room for one that runs it. */
+export function onlyReplayed(journal: Journal, id: string): boolean {
+  const known = journal.operation(id);
+  return known?.server === "follow" && !isTerminal(known.state);
+}

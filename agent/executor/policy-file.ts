@@ -1,0 +1,241 @@
+// The text of the policy file: its schema, and every fault told with file, line and key.
+import { parse } from "smol-toml";
+import Type, { type Static } from "typebox";
+import { commandKinds, isCommandKind } from "../../protocol/commands.ts";
+import { configReader, lineOfKey } from "../../protocol/config.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { Name } from "../../protocol/schema.ts";
+import { checkRequirement, parseSignerSets, type SignerSet } from "../../protocol/signer-sets.ts";
+import type { KindRules, PolicyRules } from "./rules.ts";
+import { days, minuteOf, minutesOfDay, type Window } from "./windows.ts";
+
+const closed = { additionalProperties: false } as const;
+const Kinds = Type.Array(Type.String({ maxLength: 64 }), { maxItems: 256 });
+/** A disk the policy allows must at least hold the marker. */
+const fileDiskBytesMin = 1 << 20;
+const DiskNames = Type.Array(
+  Type.String({ pattern: "^(serial:.+|wwn:.+|loop:/.+|file:.+)$", maxLength: 4200 }),
+  { maxItems: 4096 },
+);
+const TimeOfDay = Type.String({ pattern: "^([01]\\d|2[0-4]):[0-5]\\d$" });
+const Argument = Type.String({ maxLength: 16_384 });
+
+const PolicyFile = Type.Object(
+  {
+    /** Disks that commands may change: `serial:…`, `wwn:…`, `loop:/path/of/the/file`, `file:NAME`. */
+    allowDisks: Type.Optional(DiskNames),
+    /** Disks that no command changes, whatever allows them. */
+    protectDisks: Type.Optional(DiskNames),
+    /** Files that stand for disks. */
+    fileDisks: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            name: Name,
+            path: Type.String({ pattern: "^/", maxLength: 4096 }),
+            sizeBytes: Type.Integer({ minimum: fileDiskBytesMin, multipleOf: 512 }),
+          },
+          closed,
+        ),
+        { maxItems: 256 },
+      ),
+    ),
+    /** Kinds of command that are refused. */
+    denyKinds: Type.Optional(Kinds),
+    /** Kinds that change the host and are taken without an operator's signature: for laboratories. */
+    unsigned: Type.Optional(Kinds),
+    /** Commands that overwrite disks, in any 24 hours. */
+    destructivePerDay: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 })),
+    /** Sets of operators: lines of public keys as ssh-keygen writes them, each with its operator's name. */
+    signers: Type.Optional(Type.Record(Name, Type.Array(Type.String({ maxLength: 4096 })))),
+    /** Maintenance windows, UTC. */
+    windows: Type.Optional(
+      Type.Record(
+        Name,
+        Type.Object(
+          {
+            days: Type.Optional(Type.Array(Type.Enum([...days]), { minItems: 1, uniqueItems: true })),
+            from: TimeOfDay,
+            to: TimeOfDay,
+          },
+          closed,
+        ),
+      ),
+    ),
+    kinds: Type.Optional(
+      Type.Record(
+        Type.String({ maxLength: 64 }),
+        Type.Object(
+          {
+            signatures: Type.Optional(
+              Type.Object(
+                {
+                  k: Type.Integer({ minimum: 1, maximum: 256 }),
+                  from: Type.Array(Name, { minItems: 1, maxItems: 64, uniqueItems: true }),
+                },
+                closed,
+              ),
+            ),
+            window: Type.Optional(Name),
+            /** Of host.exec alone. */
+            argv: Type.Optional(
+              Type.Array(Type.Array(Argument, { minItems: 1, maxItems: 256 }), { maxItems: 1024 }),
+            ),
+            shell: Type.Optional(Type.Boolean()),
+            environment: Type.Optional(
+              Type.Array(Type.String({ pattern: "^[A-Za-z_][A-Za-z0-9_]{0,127}$" }), { maxItems: 64 }),
+            ),
+          },
+          closed,
+        ),
+      ),
+    ),
+  },
+  closed,
+);
+type PolicyFile = Static<typeof PolicyFile>;
+type KindFile = NonNullable<PolicyFile["kinds"]>[string];
+
+export interface FileDisk {
+  readonly name: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
+
+export interface PolicyContent {
+  readonly allowDisks: readonly string[];
+  readonly protectDisks: readonly string[];
+  readonly fileDisks: readonly FileDisk[];
+  readonly rules: PolicyRules;
+}
+
+const readPolicyFile = configReader(PolicyFile, parse);
+
+/** @throws `config.invalid` with file, line and key */
+export function readPolicyText(text: string, path: string): PolicyContent {
+  const file = readPolicyFile(text, path);
+  const fail = failing(text, path);
+  const { allowDisks = [], protectDisks = [], fileDisks = [] } = file;
+  for (const key of ["name", "path"] as const) {
+    const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
+    if (twice !== undefined) throw fail("fileDisks", `two fileDisks have the ${key} "${twice[key]}"`);
+  }
+  for (const [key, entries] of Object.entries({ allowDisks, protectDisks })) {
+    const unknown = entries.find(
+      (entry) => entry.startsWith("file:") && !fileDisks.some((disk) => `file:${disk.name}` === entry),
+    );
+    if (unknown !== undefined) throw fail(key, `"${key}" names ${unknown}, which no [[fileDisks]] declares`);
+  }
+  return { allowDisks, protectDisks, fileDisks, rules: rulesOf(file, fail) };
+}
+
+type Fail = (key: string, problem: string, cause?: Error) => BedplateError;
+
+function failing(text: string, path: string): Fail {
+  return (key, problem, cause) => {
+    const line = lineOfKey(text, key.split("."));
+    return new BedplateError(
+      "config.invalid",
+      `${path}${line === undefined ? "" : `, line ${line}`}: ${problem.replace(/\.$/, "")}.`,
+      {
+        details: { file: path, key, ...(line === undefined ? {} : { line }) },
+        ...(cause === undefined ? {} : { cause }),
+      },
+    );
+  };
+}
+
+function rulesOf(file: PolicyFile, fail: Fail): PolicyRules {
+  const { denyKinds = [], unsigned = [], kinds = {} } = file;
+  // A misspelt kind would deny nothing, and nobody would know.
+  for (const [key, names] of Object.entries({ denyKinds, unsigned, kinds: Object.keys(kinds) })) {
+    const unknown = names.find((kind) => !isCommandKind(kind));
+    if (unknown === undefined) continue;
+    const known = Object.keys(commandKinds).join(", ");
+    throw fail(
+      key === "kinds" ? `kinds.${unknown}` : key,
+      `"${key}" names the kind "${unknown}"; known are ${known}`,
+    );
+  }
+  const signers = signersOf(file, fail);
+  const windows = windowsOf(file, fail);
+  return {
+    denyKinds,
+    unsigned,
+    destructivePerDay: file.destructivePerDay ?? null,
+    signers,
+    kinds: Object.fromEntries(
+      Object.entries(kinds).map(([kind, given]) => [
+        kind,
+        kindRules(kind, given, { signers, windows, fail }),
+      ]),
+    ),
+  };
+}
+
+/** Set by set, so that the fault names the set it is in; then together, since no key may have two owners. */
+function signersOf({ signers = {} }: PolicyFile, fail: Fail): SignerSet[] {
+  const attempt = <T>(key: string, work: () => T): T => {
+    try {
+      return work();
+    } catch (cause) {
+      if (cause instanceof BedplateError) throw fail(key, cause.message, cause);
+      throw cause;
+    }
+  };
+  for (const [name, lines] of Object.entries(signers))
+    attempt(`signers.${name}`, () => parseSignerSets({ [name]: lines }));
+  return attempt("signers", () => parseSignerSets(signers));
+}
+
+function windowsOf({ windows = {} }: PolicyFile, fail: Fail): Map<string, Window> {
+  return new Map(
+    Object.entries(windows).map(([name, { days: on, from, to }]) => {
+      const [fromMinute, toMinute] = [minuteOf(from), minuteOf(to)];
+      if (fromMinute === undefined || toMinute === undefined || fromMinute === minutesOfDay)
+        throw fail(`windows.${name}`, `the window "${name}" goes from 00:00–23:59 to 00:00–24:00`);
+      if (fromMinute === toMinute) {
+        throw fail(
+          `windows.${name}`,
+          `the window "${name}" begins and ends at ${from}; all day is "00:00" to "24:00"`,
+        );
+      }
+      return [name, { name, days: on ?? days, fromMinute, toMinute }];
+    }),
+  );
+}
+
+function kindRules(
+  kind: string,
+  { signatures = undefined, window, argv, shell, environment }: KindFile,
+  { signers, windows, fail }: { signers: SignerSet[]; windows: Map<string, Window>; fail: Fail },
+): KindRules {
+  const key = `kinds.${kind}`;
+  if (signatures !== undefined) {
+    try {
+      checkRequirement(signatures, signers);
+    } catch (cause) {
+      if (cause instanceof BedplateError) throw fail(`${key}.signatures`, cause.message, cause);
+      throw cause;
+    }
+  }
+  if (window !== undefined && !windows.has(window))
+    throw fail(`${key}.window`, `there is no window "${window}"`);
+  const ofExec = { argv, shell, environment };
+  const misplaced = Object.entries(ofExec).find(([, value]) => value !== undefined)?.[0];
+  if (kind !== "host.exec" && misplaced !== undefined)
+    throw fail(`${key}.${misplaced}`, `"${misplaced}" is for host.exec, not for ${kind}`);
+  const wild = argv?.find(([program = ""]) => !program.startsWith("/") || program.includes("*"));
+  if (wild !== undefined)
+    throw fail(`${key}.argv`, `"${wild[0]}" is no program: argument vectors begin with an absolute path`);
+  const inner = argv?.find((vector) => vector.slice(0, -1).includes("**"));
+  if (inner !== undefined) throw fail(`${key}.argv`, '"**" stands for all that is left, so it comes last');
+  return {
+    signatures: signatures ?? null,
+    window: window === undefined ? null : windows.get(window)!,
+    exec:
+      kind === "host.exec"
+        ? { argv: argv ?? [], shell: shell ?? false, environment: environment ?? [] }
+        : null,
+  };
+}

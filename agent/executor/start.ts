@@ -1,0 +1,150 @@
+// Running an operation that was admitted: the policy asked once more, its steps audited, its plan issued, its lane given back.
+import type { Command, Effect } from "../../protocol/commands.ts";
+import { assert, errorOf } from "../../protocol/errors.ts";
+import type { CommandEnd } from "../commands/command.ts";
+import { listDisks } from "../devices/disks.ts";
+import type { Facts } from "../devices/facts.ts";
+import { destructiveToday, type Offer, subjectOf } from "./admission.ts";
+import { goingOnFault } from "./admit.ts";
+import type { AttestationKey } from "./attestation.ts";
+import type { AuditLog } from "./audit-log.ts";
+import type { Followers } from "./followers.ts";
+import type { LaneTurn } from "./lane-turn.ts";
+import { createOperation, type ExecutorCommand } from "./operation.ts";
+import { issuePlan } from "./plan-artefact.ts";
+import { type LoadedPolicy, loadedPolicy } from "./policy.ts";
+import type { Executor, ExecutorEnd } from "./run.ts";
+import { checkSignatures } from "./signatures.ts";
+import { openSpoolOf } from "./spool-files.ts";
+
+export interface StartedOffer {
+  readonly offer: Offer;
+  readonly command: { readonly decoded: ExecutorCommand; readonly effect: Effect };
+  readonly loaded: LoadedPolicy;
+  readonly key: AttestationKey;
+  readonly audit: AuditLog;
+  readonly turn: LaneTurn;
+}
+
+/** Steps of one run that are audited: no handler has nearly so many. */
+const stepsMax = 64;
+
+/** @param executor with the journal that audits this operation */
+export async function startOperation(
+  started: StartedOffer,
+  bound: Followers,
+  executor: Executor,
+): Promise<ExecutorEnd> {
+  const { offer, audit, turn, key } = started;
+  const { decoded: command, effect } = started.command;
+  const { journal, paths, host, user, stopping, log } = executor;
+  const { request, document, names } = offer;
+  const { id } = command;
+  const subject = subjectOf(document);
+  let { loaded } = started;
+  let steps = 0;
+  using output = openSpoolOf(host.files, paths.stateDirectory, id);
+  await using followers = bound;
+
+  /** The policy of this moment: it may have changed while the operation waited, or since an earlier run. */
+  const mayGoOn = async () => {
+    loaded = loadedPolicy(host.files, paths.policy, user);
+    const { facts: policy } = loaded;
+    const known = journal.operation(id);
+    assert(known !== undefined, "an operation that runs is in the journal");
+    const rules = policy.state === "unusable" ? undefined : policy.rules;
+    const fault = goingOnFault({
+      nowMs: host.clock.now(),
+      policy,
+      command,
+      effect,
+      signatures:
+        rules === undefined
+          ? { verified: [], refused: [] }
+          : await checkSignatures(known.signatures, document.bytes, rules),
+      runs: known.runs,
+      noReturn: known.noReturn,
+    });
+    if (fault !== undefined) throw errorOf(fault);
+  };
+
+  const operation = createOperation({
+    command,
+    journal,
+    followers,
+    clock: host.clock,
+    stopping,
+    async ready(signal) {
+      await turn.ready(command.limits.startWithinSeconds, signal);
+      await mayGoOn();
+    },
+    onStep({ name, noReturn }) {
+      if (steps++ >= stepsMax && noReturn === undefined) return;
+      journal.atomically(() => {
+        if (noReturn !== undefined) journal.setNoReturn(id);
+        audit.note("step", subject, { step: name, ...(noReturn === undefined ? {} : { noReturn }) });
+      });
+    },
+    finish: async (end) => (command.mode === "plan" ? planned(command, end) : end),
+    context: {
+      host,
+      get policy() {
+        return loaded.policy;
+      },
+      sources: request.sources,
+      ca: request.ca,
+      notes: journal.notes(id),
+      disks: (facts) => disksNow(facts, loaded),
+      output,
+      log,
+    },
+  });
+
+  function planned(of: Command, end: CommandEnd): CommandEnd {
+    if (end.error !== undefined || loaded.facts.state === "unusable") return end;
+    const nowMs = host.clock.now();
+    const { artefact, kept, allowed } = issuePlan({
+      command: of,
+      end,
+      nowMs,
+      random: host.random,
+      names,
+      key,
+      policyDigest: loaded.policy.digest,
+      rules: loaded.facts.rules,
+      destructiveToday: destructiveToday(journal, nowMs),
+    });
+    journal.atomically(() => {
+      journal.keepPlan(kept);
+      audit.note("planned", subject, { plan: kept.digest, expiresAt: kept.expiresAt, allowed });
+    });
+    return { ...end, output: { ...(end.output as object), artefact } };
+  }
+
+  function disksNow(facts: Facts, { policy }: LoadedPolicy) {
+    return listDisks({
+      facts,
+      files: host.files,
+      fileDisks: policy.fileDisks,
+      allows: (disk) => policy.allows(disk),
+      protectedPaths: ["/", paths.stateDirectory],
+    });
+  }
+
+  const answered = new Set<string>();
+  const cancel = (reason: string) => {
+    const answer = operation.cancel(reason);
+    // Each answer once: whoever repeats itself fills no audit.
+    if (!answered.has(answer.answer)) {
+      answered.add(answer.answer);
+      audit.note("cancel", subject, { ...answer, asked: reason.slice(0, 256) });
+    }
+    return answer;
+  };
+  followers.serve({ replay: (afterSeq) => journal.events(id, afterSeq), cancel, output }, host.clock);
+  const end = await operation.run();
+  turn.release();
+  log(`${id}: ${end}`);
+  if (end === "ended") await followers.drained(host.clock, stopping);
+  return end;
+}
