@@ -4,10 +4,12 @@ import { join } from "node:path";
 import { BedplateError } from "../protocol/errors.ts";
 import type { App } from "./api/app.ts";
 import { createApi } from "./api/server.ts";
+import { openAuditKey } from "./audit-key.ts";
 import { openAuthority } from "./authority.ts";
 import { Backups } from "./backup.ts";
 import { refreshClientFile } from "./client-file.ts";
 import { Dispatcher } from "./commands/dispatch.ts";
+import { OutputNews } from "./commands/output-news.ts";
 import { ProgressBoard } from "./commands/progress.ts";
 import { CommandService } from "./commands/service.ts";
 import type { ControllerConfig } from "./config.ts";
@@ -62,13 +64,15 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const images = stack.use(await openImages(join(directory, "images")));
   const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
+  const auditKey = await openAuditKey(store, random);
   const [sessions, live, progress, meters] = [
     new Sessions(),
     new LiveTelemetry(),
     new ProgressBoard(),
     new LinkMeters(),
   ];
-  const dispatcher = new Dispatcher({ store, sessions, bearers, clock, log });
+  const outputs = stack.use(new OutputNews({ store, clock, log }));
+  const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, clock, log }));
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
   const backups = new Backups({ store, directory, clock, log });
@@ -79,12 +83,14 @@ export async function startController(config: ControllerConfig, parts: Controlle
     commands,
     hosts,
     backups,
+    outputs,
     progress,
     live,
     sessions,
     bearers,
     meters,
     authority,
+    auditKey,
     clock,
     random,
     log,

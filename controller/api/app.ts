@@ -8,8 +8,10 @@ import type {
   RawRequestDefaultExpression,
 } from "fastify";
 import type { Static, TSchema } from "typebox";
+import type { AuditKey } from "../audit-key.ts";
 import type { Authority } from "../authority.ts";
 import type { Backups } from "../backup.ts";
+import type { OutputNews } from "../commands/output-news.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
 import type { CommandService } from "../commands/service.ts";
 import type { HostService } from "../hosts/service.ts";
@@ -28,12 +30,14 @@ export interface ApiParts {
   readonly commands: CommandService;
   readonly hosts: HostService;
   readonly backups: Backups;
+  readonly outputs: OutputNews;
   readonly progress: ProgressBoard;
   readonly live: LiveTelemetry;
   readonly sessions: Sessions;
   readonly bearers: ImageBearers;
   readonly meters: LinkMeters;
   readonly authority: Authority;
+  readonly auditKey: AuditKey;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

@@ -1,19 +1,17 @@
-// /v1/commands: submit, list, show, cancel.
+// /v1/commands: submit, list, show, sign, cancel.
 import Type from "typebox";
 import {
   CommandList,
   CommandRequest,
   CommandView as CommandSchema,
   type CommandView,
+  SignatureRequest,
   State,
 } from "../../protocol/api.ts";
-import { textOf } from "../../protocol/bytes.ts";
-import { isTerminal } from "../../protocol/commands.ts";
-import { assert, BedplateError } from "../../protocol/errors.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import { CommandId, Name } from "../../protocol/schema.ts";
-import { explainCommand, sinceOf } from "../commands/explain.ts";
-import type { StoredCommand } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
+import { commandView } from "./command-view.ts";
 import { findHost } from "./hosts.ts";
 import { problemAnswers } from "./schemas.ts";
 
@@ -26,7 +24,18 @@ const Query = Type.Object(
   },
   { additionalProperties: false },
 );
+const Headers = Type.Object({
+  "idempotency-key": Type.Optional(
+    Type.String({
+      maxLength: 64,
+      description:
+        "The document's id, bare or in double quotes: the id is what makes a repeated request the same command. Another value is refused.",
+    }),
+  ),
+});
 const listedByDefault = 100;
+/** A list ends early rather than grow beyond this: documents and results can be large. */
+const listBytesMax = 32 << 20;
 
 export function commandRoutes(app: App, parts: ApiParts): void {
   const { store, commands } = parts;
@@ -37,11 +46,16 @@ export function commandRoutes(app: App, parts: ApiParts): void {
       bodyLimit: 1 << 20,
       schema: {
         body: CommandRequest,
+        headers: Headers,
         response: { 200: CommandSchema, 201: CommandSchema, ...problemAnswers },
       },
     },
     async (request, reply) => {
-      const { status, command } = await commands.submit(request.body.document, request.body.signatures);
+      const { document, signatures, signaturesWanted = 0 } = request.body;
+      const { status, command } = await commands.submit(
+        { document, signatures, signaturesWanted },
+        keyOf(request.headers["idempotency-key"]),
+      );
       request.auditObject = command.id;
       return reply.code(status === "created" ? 201 : 200).send(await commandView(parts, command));
     },
@@ -59,8 +73,11 @@ export function commandRoutes(app: App, parts: ApiParts): void {
         host: host === undefined ? undefined : (await findHost(store, host)).id,
         state,
         limit,
+        bytesMax: listBytesMax,
       });
-      return { commands: await Promise.all(found.map((command) => commandView(parts, command))) };
+      const views: CommandView[] = [];
+      for (const command of found) views.push(await commandView(parts, command));
+      return { commands: views };
     },
   );
 
@@ -79,6 +96,24 @@ export function commandRoutes(app: App, parts: ApiParts): void {
   );
 
   app.post(
+    "/v1/commands/:id/signatures",
+    {
+      config: { access: "operate" },
+      schema: {
+        params: Parameters,
+        body: SignatureRequest,
+        response: { 200: CommandSchema, ...problemAnswers },
+      },
+    },
+    async (request) => {
+      const { command, fingerprint } = await commands.sign(request.params.id, request.body.signature);
+      // Who brought it is the token's; whose it is, the key's.
+      request.auditObject = `${command.id} ${fingerprint}`;
+      return commandView(parts, command);
+    },
+  );
+
+  app.post(
     "/v1/commands/:id/cancel",
     {
       config: { access: "operate" },
@@ -89,27 +124,7 @@ export function commandRoutes(app: App, parts: ApiParts): void {
   );
 }
 
-async function commandView(parts: ApiParts, command: StoredCommand): Promise<CommandView> {
-  const { arguments: args } = JSON.parse(textOf(command.document)) as { arguments: Record<string, unknown> };
-  const host = await parts.store.hosts.get(command.host);
-  assert(host !== undefined, "a command's host is known");
-  const online = parts.sessions.get(command.host) !== undefined;
-  return {
-    id: command.id,
-    host: command.host,
-    hostName: host.name,
-    kind: command.kind,
-    mode: command.mode,
-    state: command.state,
-    since: sinceOf(command),
-    ...explainCommand(command, host, online, parts.clock.now()),
-    createdAt: command.createdAt,
-    updatedAt: command.updatedAt,
-    cancelRequestedAt: command.cancelRequestedAt,
-    runs: command.runs,
-    arguments: args,
-    progress: isTerminal(command.state) ? null : parts.progress.get(command.id),
-    result: command.result,
-    history: [...command.history],
-  };
+// The header's value is a string of RFC 9651, in quotes; many clients send it bare.
+function keyOf(header: string | string[] | undefined): string | undefined {
+  return typeof header === "string" ? header.trim().replace(/^"(.*)"$/, "$1") : undefined;
 }

@@ -72,6 +72,9 @@ function statusOf(code: Code): number {
     case "enrol.token-used":
     case "host.name-taken":
     case "host.not-pending":
+    case "host.not-quarantined":
+    case "host.quarantined":
+    case "command.already-offered":
     case "command.id-conflict":
     case "command.not-cancellable":
     case "host.ambiguous":

@@ -44,7 +44,9 @@ export function checkBySchemas(app: App): void {
         ? "request's body"
         : httpPart === "querystring"
           ? "request's query"
-          : "request's path";
+          : httpPart === "headers"
+            ? "request's headers"
+            : "request's path";
     const check = checker(schema as TSchema, "api.bad-request", what);
     return (value: unknown) => {
       try {

@@ -12,6 +12,7 @@ import { hostChangeRoutes, hostRoutes } from "./hosts.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
+import { outputRoutes } from "./outputs.ts";
 import { answerProblems } from "./problems.ts";
 import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
@@ -65,6 +66,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   hostRoutes(app, parts);
   hostChangeRoutes(app, parts);
   commandRoutes(app, parts);
+  outputRoutes(app, parts);
   imageRoutes(app, parts);
   joinTokenRoutes(app, parts);
   tokenRoutes(app, parts);

@@ -6,7 +6,7 @@ import { version } from "../../protocol/version.ts";
 import type { ApiParts, App } from "./app.ts";
 import { answerOf, problemAnswers } from "./schemas.ts";
 
-export function statusRoutes(app: App, { store, authority, sessions, clock }: ApiParts): void {
+export function statusRoutes(app: App, { store, authority, auditKey, sessions, clock }: ApiParts): void {
   app.get(
     "/v1/status",
     { config: { access: "read" }, schema: { response: { 200: StatusView, ...problemAnswers } } },
@@ -15,6 +15,7 @@ export function statusRoutes(app: App, { store, authority, sessions, clock }: Ap
       epoch: await store.epoch(),
       at: clock.now(),
       hosts: { known: (await store.hosts.list()).length, online: sessions.count },
+      auditKey: auditKey.line,
     }),
   );
 

@@ -1,30 +1,53 @@
-// Brings commands to their hosts: what is open is offered once in each session, in order of creation, and so are cancels.
+// Brings commands to their hosts: sends each session what the rules say is due, in the order in which the store marked it.
 import { decodeCommand } from "../../protocol/commands.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { ImageBearers } from "../image-bearers.ts";
 import type { Session } from "../link/session.ts";
 import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../log.ts";
-import type { Store, StoredCommand } from "../store/store.ts";
+import type {
+  CommandStore,
+  DueOffers,
+  NewCommand,
+  SessionNow,
+  Store,
+  StoredCommand,
+} from "../store/store.ts";
 import type { Clock } from "../system.ts";
 
 export interface DispatchParts {
-  readonly store: Pick<Store, "commands" | "epoch">;
+  readonly store: Pick<Store, "commands" | "events">;
   readonly sessions: Sessions;
   readonly bearers: ImageBearers;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-export class Dispatcher {
+/** A session that waits for room is looked at again so long after something happened, and at the latest each `retryMs`. */
+const nudgeMs = 20;
+const retryMs = 1000;
+
+export class Dispatcher implements Disposable {
   readonly #parts: DispatchParts;
-  /** Sessions being served; true when something new came meanwhile. */
+  /** Sessions being served, one round at a time, so that what is marked first is sent first; true: something new came. */
   readonly #serving = new Map<Session, boolean>();
-  /** Sessions whose socket was full when there was more to send. */
-  readonly #blocked = new WeakSet<Session>();
+  /** Sessions that were not sent everything: their socket is full, or their agent has not confirmed what it was offered. */
+  readonly #waiting = new Set<Session>();
+  readonly #following: Disposable;
+  readonly #retrying: Disposable;
+  #nudge: Disposable | undefined;
 
   constructor(parts: DispatchParts) {
     this.#parts = parts;
+    this.#following = parts.store.events.follow(() => this.#nudgeSoon());
+    this.#retrying = parts.clock.every(retryMs, () => this.#serveWaiting());
+  }
+
+  [Symbol.dispose](): void {
+    this.#following[Symbol.dispose]();
+    this.#retrying[Symbol.dispose]();
+    this.#nudge?.[Symbol.dispose]();
+    this.#waiting.clear();
   }
 
   /** Sends the host what is new for it, if it is connected. */
@@ -33,62 +56,95 @@ export class Dispatcher {
     if (session !== undefined) this.serve(session);
   }
 
-  /** Sends the session all it was not sent yet: after its welcome, after each change, and when its socket has room again. */
+  /** Sends the session all it was not sent yet: after its welcome, after each change, and when there is room again. */
   serve(session: Session): void {
     if (this.#serving.has(session)) {
       this.#serving.set(session, true);
       return;
     }
-    this.#serving.set(session, false);
     void this.#serve(session);
+  }
+
+  /**
+   * Takes a command. Where its host is connected and nothing is on its way to it, it is offered in the same transaction,
+   * which saves the command a wait for the disk.
+   */
+  async create(command: NewCommand): ReturnType<CommandStore["create"]> {
+    const { store, sessions } = this.#parts;
+    const session = sessions.get(command.host);
+    if (session === undefined || this.#serving.has(session) || !session.writable) {
+      const answer = await store.commands.create(command);
+      if (answer.status === "created") this.wake(command.host);
+      return answer;
+    }
+    this.#serving.set(session, false);
+    let more = false;
+    try {
+      const answer = await store.commands.create(command, this.#now(session));
+      if (answer.status === "created") more = this.#send(session, answer.due) === "more";
+      return answer;
+    } finally {
+      more ||= this.#serving.get(session) === true;
+      this.#serving.delete(session);
+      if (more) this.serve(session);
+    }
   }
 
   // Never rejects. The agent and its executor know a command by its id: what they have already they answer with its state.
   async #serve(session: Session): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    this.#waiting.delete(session);
     try {
-      do {
-        this.#serving.set(session, false);
-        for (const open of await this.#parts.store.commands.open(session.host)) {
-          if (!session.writable) {
-            this.#blocked.add(session);
-            break;
-          }
-          if (!session.offered.has(open.id)) await this.#offer(session, open.id);
-          if (
-            open.cancelRequestedAt !== null &&
-            session.offered.has(open.id) &&
-            !session.cancelled.has(open.id)
-          ) {
-            session.cancelled.add(open.id);
-            session.send({ t: "cancel", command: open.id });
-          }
+      for (let more = true; more && !session.closing; ) {
+        if (!session.writable) {
+          this.#waiting.add(session);
+          return;
         }
-      } while (this.#serving.get(session) === true);
+        this.#serving.set(session, false);
+        const due = await store.commands.offerDue(session.host, this.#now(session), clock.now());
+        more = this.#send(session, due) === "more" || this.#serving.get(session) === true;
+      }
     } catch (error) {
-      this.#parts.log.error({ err: error, host: session.host }, "commands could not be offered");
+      log.error({ err: error, host: session.host }, "commands could not be offered");
       session.close("overloaded", "internal Commands could not be offered.", 5000);
     } finally {
       this.#serving.delete(session);
     }
   }
 
-  async #offer(session: Session, id: string): Promise<void> {
-    const { store, clock } = this.#parts;
-    const epoch = await store.epoch();
-    const command = await store.commands.offer(id, clock.now());
-    if (command === undefined) return;
-    session.offered.set(id, clock.monotonicMs());
+  /** What is due is marked as sent already. Never throws: a session that cannot be sent it is closed, and comes again. */
+  #send(session: Session, due: DueOffers): "all" | "more" {
+    const { clock, log } = this.#parts;
+    try {
+      for (const step of due.steps) {
+        if (step.step === "cancel") {
+          session.cancelled.add(step.id);
+          session.send({ t: "cancel", command: step.id });
+        } else {
+          session.offered.set(step.command.id, clock.monotonicMs());
+          this.#offer(session, step.command, due.epoch);
+        }
+      }
+    } catch (error) {
+      log.error({ err: error, host: session.host }, "commands could not be offered");
+      session.close("overloaded", "internal Commands could not be offered.", 5000);
+    }
+    if (due.rest === "in-flight" && !session.closing) this.#waiting.add(session);
+    return due.rest === "next-round" && !session.closing ? "more" : "all";
+  }
+
+  #offer(session: Session, command: StoredCommand, epoch: number): void {
     session.send(
       {
         t: "offer",
         document: command.document,
-        signatures: [...command.signatures],
+        signatures: command.signatures.map(({ text }) => text),
         generation: command.generation ?? 0,
         epoch,
         sources: this.#sources(session, command),
       },
       () => {
-        if (this.#blocked.delete(session)) this.serve(session);
+        if (this.#waiting.has(session)) this.#nudgeSoon();
       },
     );
   }
@@ -103,5 +159,25 @@ export class Dispatcher {
         bearer: this.#parts.bearers.issue(session.host, root),
       },
     ];
+  }
+
+  #now(session: Session): SessionNow {
+    const { offered, cancelled } = session;
+    return { offered, cancelled, nowMs: this.#parts.clock.monotonicMs() };
+  }
+
+  #nudgeSoon(): void {
+    if (this.#waiting.size === 0) return;
+    this.#nudge ??= this.#parts.clock.after(nudgeMs, () => {
+      this.#nudge = undefined;
+      this.#serveWaiting();
+    });
+  }
+
+  #serveWaiting(): void {
+    for (const session of [...this.#waiting]) {
+      if (session.closing) this.#waiting.delete(session);
+      else this.serve(session);
+    }
   }
 }

@@ -3,9 +3,12 @@ import { textOf } from "../../protocol/bytes.ts";
 import { type CommandLimits, isTerminal } from "../../protocol/commands.ts";
 import { type ExplainedHost, type Explanation, explainHost, nothingToExplain } from "../hosts/explain.ts";
 import type { StoredCommand } from "../store/store.ts";
+import { changesState, holdOf } from "./offering.ts";
 
 /** How long an agent and its executor may take before somebody should look. */
 const usualMs = 10_000;
+/** Of host.reboot, where the command does not say. */
+const rebootSecondsDefault = 900;
 
 /** `at`: now, by the controller's clock. */
 export function explainCommand(
@@ -14,53 +17,50 @@ export function explainCommand(
   online: boolean,
   at: number,
 ): Explanation {
-  const { state, cancelRequestedAt, notAfter, id } = command;
+  const { state, notAfter } = command;
   if (isTerminal(state)) return nothingToExplain;
-  const away = online ? "" : " The host is not connected now; its answer follows when it is back.";
-  const cancel =
-    cancelRequestedAt === null ? "" : " Its cancellation was asked for; the host has not answered yet.";
+  if (state === "waiting") return explainWaiting(command, host, online);
+  const { limits, arguments: args } = readDocument(command);
+  const away = online
+    ? ""
+    : "agent.offline The host is not connected now; its answer follows when it is back. ";
+  const cancel = explainCancel(command);
+  const follow = `bedplate command show ${command.id} --follow`;
   const slow = at - sinceOf(command) > usualMs;
   const look = online ? (slow ? "bedplate doctor  # on the host" : null) : explainHost(host, false).suggest;
   switch (state) {
-    case "waiting": {
-      const held = explainHost(host, online);
+    case "offered": {
+      const held = explainHeld(command, host, online);
       return {
-        reason: held.reason ?? "It is about to be offered to the host.",
+        reason: `${away}It was sent to the host, whose agent has not confirmed it yet.${held === null ? "" : ` ${held.reason}`}${cancel}`,
         deadline: notAfter,
-        next: `${host.standing === "pending" ? "It is sent when the host is approved" : "It is sent when the host is connected"}${notAfter === null ? "." : ", and ends as expired if that is not before its limit."}`,
-        suggest: held.suggest ?? `bedplate command show ${id} --follow`,
+        next: held?.next ?? "It is sent again at the host's next connection; the host knows it by its id.",
+        suggest: held?.suggest ?? look ?? follow,
       };
     }
-    case "offered":
-      return {
-        reason: `It was sent to the host, whose agent has not confirmed it yet.${away}${cancel}`,
-        deadline: notAfter,
-        next: "It is sent again at the host's next connection; the host knows it by its id.",
-        suggest: look ?? `bedplate command show ${id} --follow`,
-      };
     case "received":
       return {
-        reason: `The host's agent has it; the executor has not admitted it yet.${away}${cancel}`,
+        reason: `${away}The host's agent has it; the executor has not admitted it yet.${cancel}`,
         deadline: notAfter,
         next: "The agent starts an executor for it, which admits or refuses it.",
-        suggest: look ?? `bedplate command show ${id} --follow`,
+        suggest: look ?? follow,
       };
     case "accepted":
       return {
-        reason: `The host's executor has admitted it and not begun yet.${away}${cancel}`,
-        deadline: notAfter,
-        next: "The executor begins, or says why not.",
-        suggest: look ?? `bedplate command show ${id} --follow`,
+        reason: `${away}The host's executor has admitted it and not begun yet.${cancel}`,
+        deadline: startDeadline(command, limits) ?? notAfter,
+        next:
+          limits.startWithinSeconds === undefined
+            ? "The executor begins, or says why not."
+            : "It begins when what runs there has ended, and ends as timed out if that takes longer than its limit.",
+        suggest: look ?? follow,
       };
     case "running":
       return {
-        reason: `It runs.${away}${cancel}`,
-        deadline: runDeadline(command),
-        next: "Its result comes when it ends; a run that is cut off is resumed or ended by the host.",
-        suggest:
-          cancelRequestedAt === null && online
-            ? `bedplate command show ${id} --follow`
-            : (look ?? `bedplate command show ${id} --follow`),
+        reason: `${away}${command.kind === "host.reboot" && !online ? "The host restarts." : "It runs."}${cancel}`,
+        deadline: runDeadline(command, limits, args),
+        next: nextOfRunning(command, limits, online),
+        suggest: command.cancelRequestedAt === null && online ? follow : (look ?? follow),
       };
     case "refused":
     case "succeeded":
@@ -83,9 +83,94 @@ export function sinceOf({ state, history, updatedAt }: StoredCommand): number {
   return since;
 }
 
-function runDeadline(command: StoredCommand): number | null {
-  // Checked when it was taken; a version that does not know its kind reads this much of it all the same.
-  const { limits } = JSON.parse(textOf(command.document)) as { limits: CommandLimits };
-  const seconds = limits.runForSeconds;
-  return seconds === undefined ? null : sinceOf(command) + seconds * 1000;
+function explainWaiting(command: StoredCommand, host: ExplainedHost, online: boolean): Explanation {
+  const { id, notAfter } = command;
+  const limit = notAfter === null ? "." : ", and ends as expired if that is not before its limit.";
+  const missing = command.signaturesWanted - command.signatures.length;
+  if (missing > 0) {
+    const held = explainHost(host, online).reason;
+    return {
+      reason: `It needs ${missing} more ${missing === 1 ? "signature" : "signatures"}: it has ${command.signatures.length} of ${command.signaturesWanted}.${held === null ? "" : ` And it waits for its host: ${held}`}`,
+      deadline: notAfter,
+      next: `It is sent to the host when it has them${limit}`,
+      suggest: `bedplate command sign ${id}`,
+    };
+  }
+  const held = explainHeld(command, host, online);
+  if (held !== null) return held;
+  const waits = explainHost(host, online);
+  return online
+    ? {
+        reason: "It goes to the host as soon as its agent has confirmed what was sent before it.",
+        deadline: notAfter,
+        next: `It is sent to the host${limit}`,
+        suggest: `bedplate command show ${id} --follow`,
+      }
+    : {
+        reason: waits.reason,
+        deadline: notAfter,
+        next: `It is sent when the host is connected${limit}`,
+        suggest: waits.suggest,
+      };
+}
+
+/** Null unless the host's standing holds it back. */
+function explainHeld(command: StoredCommand, host: ExplainedHost, online: boolean): Explanation | null {
+  const { kind, mode, signaturesWanted, notAfter } = command;
+  const hold = holdOf(
+    { changesState: changesState(kind, mode), signatures: command.signatures.length, signaturesWanted },
+    host.standing,
+  );
+  if (hold === null || hold === "signatures") return null;
+  const { reason, suggest } = explainHost(host, online);
+  const limit = notAfter === null ? "." : ", and ends as expired if that is not before its limit.";
+  const when = {
+    pending: "It is sent when the host is approved",
+    quarantined: "It is sent when a person has said which of the machines is the true one",
+    revoked: "It is ended",
+  } as const;
+  return { reason, deadline: notAfter, next: `${when[hold]}${limit}`, suggest };
+}
+
+function explainCancel({ cancelRequestedAt, cancelAnswer }: StoredCommand): string {
+  if (cancelRequestedAt === null) return "";
+  if (cancelAnswer === null) return " Its cancellation was asked for; the host has not answered yet.";
+  return cancelAnswer.answer === "cancelling"
+    ? ` It is being cancelled: ${cancelAnswer.reason}`
+    : ` It is too late to cancel it: ${cancelAnswer.reason}`;
+}
+
+function nextOfRunning({ kind }: StoredCommand, limits: CommandLimits, online: boolean): string {
+  if (kind === "host.reboot") return "It ends when the host is up anew, or fails at its deadline.";
+  if (!online && limits.onLinkLost === "pause")
+    return "It pauses where it safely can until the host is connected again, as it asked for.";
+  if (!online && limits.onLinkLost === "abort")
+    return "The host stops it before its point of no return, as it asked for; its result comes when the host is back.";
+  return "Its result comes when it ends; a run that is cut off is resumed or ended by the host.";
+}
+
+function startDeadline(command: StoredCommand, { startWithinSeconds }: CommandLimits): number | null {
+  return startWithinSeconds === undefined ? null : sinceOf(command) + startWithinSeconds * 1000;
+}
+
+function runDeadline(
+  command: StoredCommand,
+  { runForSeconds }: CommandLimits,
+  args: Readonly<Record<string, unknown>>,
+): number | null {
+  const deadlines: number[] = [];
+  if (runForSeconds !== undefined) deadlines.push(runForSeconds);
+  if (command.kind === "host.reboot") {
+    const { deadlineSeconds } = args;
+    deadlines.push(typeof deadlineSeconds === "number" ? deadlineSeconds : rebootSecondsDefault);
+  }
+  return deadlines.length === 0 ? null : sinceOf(command) + Math.min(...deadlines) * 1000;
+}
+
+// Checked when it was taken; a version that does not know its kind reads this much of it all the same.
+function readDocument({ document }: StoredCommand): {
+  readonly limits: CommandLimits;
+  readonly arguments: Readonly<Record<string, unknown>>;
+} {
+  return JSON.parse(textOf(document)) as ReturnType<typeof readDocument>;
 }

@@ -1,6 +1,6 @@
 // Which commands go to a host's session now, pure: what is held and why, what is due, in which order, and how much at once.
 // The store and a simulator drive these very functions.
-import type { OperationState } from "../../protocol/commands.ts";
+import { effectOf, isCommandKind, type OperationState } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Standing } from "../../protocol/schema.ts";
@@ -33,6 +33,11 @@ export interface OpenCommand {
 export interface SentInSession {
   readonly offered: ReadonlyMap<string, number>;
   readonly cancelled: ReadonlySet<string>;
+}
+
+/** What this version does not know may change anything. */
+export function changesState(kind: string, mode: string): boolean {
+  return !isCommandKind(kind) || effectOf({ kind, mode: mode === "plan" ? "plan" : "apply" }) !== "read";
 }
 
 /** Why a command is not offered, though its host may be connected. */

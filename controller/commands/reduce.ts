@@ -3,11 +3,20 @@ import { isTerminal, type OperationState, operationStates, type Result } from ".
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 
+/** What the host said to the controller's cancel; the result says what came of it. */
+export interface CancelAnswer {
+  readonly answer: "cancelling" | "too-late";
+  readonly reason: string;
+  readonly at: number;
+}
+
 /** What changes of a command; its document never does. */
 export interface CommandState {
   readonly state: OperationState;
   readonly updatedAt: number;
   readonly cancelRequestedAt: number | null;
+  /** The last one; it may come after the end. */
+  readonly cancelAnswer: CancelAnswer | null;
   /** The highest run that the executor told of. */
   readonly runs: number;
   /** Set in every terminal state and in no other. */
@@ -17,11 +26,11 @@ export interface CommandState {
 
 /** What a host says about a command, and what happens to it on this side. */
 export type CommandEvent =
-  | Extract<RecordBody, { command: string }>
+  | Exclude<Extract<RecordBody, { command: string }>, { type: "output" }>
   | { readonly type: "offered" }
-  | { readonly type: "cancel" }
-  /** The time to start has passed. */
-  | { readonly type: "expire" }
+  | { readonly type: "ask-cancel" }
+  /** The time to start has passed. `missing`: the signatures that it still waited for. */
+  | { readonly type: "expire"; readonly missing: number }
   /** The host's key is revoked: nothing more will be heard of it. */
   | { readonly type: "revoke" };
 
@@ -33,6 +42,7 @@ export function newCommandState(at: number): CommandState {
     state: "waiting",
     updatedAt: at,
     cancelRequestedAt: null,
+    cancelAnswer: null,
     runs: 0,
     result: null,
     history: [{ state: "waiting", at }],
@@ -44,6 +54,7 @@ export function newCommandState(at: number): CommandState {
  * forward: a record that comes late, twice or out of order does no harm, and a terminal state never changes.
  */
 export function reduceCommand(before: CommandState, event: CommandEvent, at: number): CommandState {
+  if (event.type === "cancel") return answered(before, event, at);
   if (isTerminal(before.state)) return before;
   switch (event.type) {
     case "offered":
@@ -64,7 +75,7 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       );
     case "result":
       return end(before, event.result.outcome, event.result, at);
-    case "cancel":
+    case "ask-cancel":
       // Never offered: no host can have begun it. Otherwise the host decides, and its result says what came of it.
       if (before.state === "waiting")
         return end(
@@ -105,7 +116,9 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
         ended(
           "failed",
           "command.expired",
-          "The host was not connected before the command's time limit to start.",
+          event.missing > 0
+            ? `The command's time limit to start passed while ${event.missing === 1 ? "a signature was" : `${event.missing} signatures were`} missing.`
+            : "The host was not connected before the command's time limit to start.",
           at,
         ),
         at,
@@ -115,7 +128,20 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
 
 /** The name of the API event for the step from `before` to `after`; undefined when there was none. */
 export function eventOf(before: CommandState, after: CommandState): string | undefined {
-  return before.state === after.state && before.runs === after.runs ? undefined : after.state;
+  if (before.state !== after.state || before.runs !== after.runs) return after.state;
+  if (before.cancelAnswer !== after.cancelAnswer) return "cancel-answered";
+  return before.cancelRequestedAt === after.cancelRequestedAt ? undefined : "cancel-asked";
+}
+
+// Kept after the end too: "too late" may be said of what has ended meanwhile. It changes no state.
+function answered(
+  before: CommandState,
+  { answer, reason }: Extract<CommandEvent, { type: "cancel" }>,
+  at: number,
+): CommandState {
+  const known = before.cancelAnswer;
+  if (known?.answer === answer && known.reason === reason) return before;
+  return { ...before, cancelAnswer: { answer, reason, at } };
 }
 
 function forward(before: CommandState, state: OperationState, at: number): CommandState {

@@ -1,57 +1,84 @@
-// What the API asks of commands: submit, cancel, and the end of those whose time to start has passed.
+// What the API asks of commands: submit, sign, cancel; the end of those whose time to start has passed; forgetting old ones.
 import { utf8 } from "../../protocol/bytes.ts";
-import { type Command, decodeCommand, isTerminal } from "../../protocol/commands.ts";
+import { decodeCommand, isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { revoked } from "../hosts/standing.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { Log } from "../log.ts";
 import { type Store, type StoredCommand, storeLimits } from "../store/store.ts";
 import type { Clock } from "../system.ts";
+import { checkNewCommand, readHoldingSignature, readSignature } from "./checks.ts";
 import type { Dispatcher } from "./dispatch.ts";
+import { forgottenBefore } from "./retention.ts";
+import { signaturesMax } from "./signatures.ts";
 
 export interface CommandServiceParts {
   readonly store: Pick<Store, "commands" | "hosts">;
   readonly images: Pick<ImageStore, "find">;
-  readonly dispatcher: Dispatcher;
+  readonly dispatcher: Pick<Dispatcher, "create" | "wake">;
   readonly clock: Clock;
   readonly log: Log;
 }
 
+export interface Submission {
+  /** A command document as text, taken byte for byte. */
+  readonly document: string;
+  readonly signatures: readonly string[];
+  /** It is held until it has so many, of different keys. */
+  readonly signaturesWanted: number;
+}
+
 const expiryIntervalMs = 1000;
+const forgetIntervalMs = 60_000;
+/** Forgotten in one transaction: others wait for it. */
+const forgetAtOnce = 200;
 
 export class CommandService implements Disposable {
   readonly #parts: CommandServiceParts;
-  readonly #timer: Disposable;
+  readonly #timers: readonly Disposable[];
 
   constructor(parts: CommandServiceParts) {
     this.#parts = parts;
-    this.#timer = parts.clock.every(expiryIntervalMs, () => void this.expire());
+    this.#timers = [
+      parts.clock.every(expiryIntervalMs, () => void this.expire()),
+      parts.clock.every(forgetIntervalMs, () => void this.forget()),
+    ];
   }
 
   [Symbol.dispose](): void {
-    this.#timer[Symbol.dispose]();
+    for (const timer of this.#timers) timer[Symbol.dispose]();
   }
 
   /**
-   * Takes a command document as text, byte for byte. The same one again is answered with its state.
-   * @throws what decodeCommand throws; `host.unknown`, `enrol.host-revoked`, `image.unknown`, `command.id-conflict`,
-   * `api.rate-limited`
+   * Takes a command. The same document again is answered with its state, whatever signatures come with it.
+   * @param key what the caller says its id is
+   * @throws what decodeCommand and checkNewCommand throw; `signature.malformed`, `enrol.host-revoked`,
+   * `command.id-conflict`, `api.bad-request`, `api.rate-limited`
    */
   async submit(
-    document: string,
-    signatures: readonly string[],
+    submission: Submission,
+    key?: string,
   ): Promise<{ readonly status: "created" | "known"; readonly command: StoredCommand }> {
-    const bytes = utf8(document);
-    const command = decodeCommand(bytes);
-    const known = await this.#parts.store.commands.get(command.id);
+    const { store, dispatcher, clock, log } = this.#parts;
+    const document = utf8(submission.document);
+    const command = decodeCommand(document);
+    if (key !== undefined && key !== command.id) {
+      throw new BedplateError(
+        "api.bad-request",
+        `The header Idempotency-Key says ${key.slice(0, 64)}, the document's id is ${command.id}.`,
+        { hint: "The id makes a repeated request the same command: send it as the key, or no key." },
+      );
+    }
+    const at = clock.now();
+    const signatures = await Promise.all(submission.signatures.map((text) => readSignature(text, at)));
+    const known = await store.commands.get(command.id);
     // What was taken once is answered, even when its image is gone by now.
-    if (known === undefined) await this.#check(command);
+    if (known === undefined) await checkNewCommand(command, this.#parts, at);
     const { id, host, kind, mode } = command;
-    const answer = await this.#parts.store.commands.create({
-      ...{ id, host, kind, mode, signatures },
-      document: bytes,
+    const answer = await dispatcher.create({
+      ...{ id, host, kind, mode, document, signatures, at },
+      signaturesWanted: submission.signaturesWanted,
       notAfter: command.limits.notAfter ?? null,
-      at: this.#parts.clock.now(),
     });
     switch (answer.status) {
       case "full":
@@ -61,17 +88,52 @@ export class CommandService implements Disposable {
           { hint: "Let some end, or cancel them." },
         );
       case "revoked":
-        throw revoked((await this.#parts.store.hosts.get(host))!);
+        throw revoked((await store.hosts.get(host))!);
       case "conflict":
         throw new BedplateError("command.id-conflict", `A command ${id} with other content exists.`, {
           hint: "Make a new id (UUID version 7) for a new command.",
         });
       case "created":
-        this.#parts.log.info({ command: id, host, kind, mode }, "a command was taken");
-        this.#parts.dispatcher.wake(host);
+        log.info({ command: id, host, kind, mode }, "a command was taken");
         return { status: "created", command: answer.command };
       case "known":
         return { status: "known", command: answer.command };
+    }
+  }
+
+  /**
+   * Adds a signature to a command that waits; the same again is no change. With the last one that it wants it is offered.
+   * @throws `api.not-found`, `command.already-offered`, `api.too-large`, what readHoldingSignature throws
+   */
+  async sign(
+    id: string,
+    text: string,
+  ): Promise<{ readonly command: StoredCommand; readonly fingerprint: string }> {
+    const { store, clock, dispatcher, log } = this.#parts;
+    const before = await store.commands.get(id);
+    if (before === undefined) throw unknownCommand(id);
+    const signature = await readHoldingSignature(text, before.document, clock.now());
+    const { fingerprint } = signature;
+    const answer = await store.commands.sign(id, signature);
+    if (answer === undefined) throw unknownCommand(id);
+    const { status, command } = answer;
+    switch (status) {
+      case "too-late":
+        throw new BedplateError(
+          "command.already-offered",
+          isTerminal(command.state)
+            ? `The command has ended already: ${command.state}.`
+            : `The command has gone to its host already: it is ${command.state}.`,
+          { details: { state: command.state } },
+        );
+      case "full":
+        throw new BedplateError("api.too-large", `A command takes at most ${signaturesMax} signatures.`);
+      case "added":
+        log.info({ command: id, fingerprint }, "a signature was added to a command");
+        dispatcher.wake(command.host);
+        return { command, fingerprint };
+      case "known":
+        return { command, fingerprint };
     }
   }
 
@@ -82,43 +144,41 @@ export class CommandService implements Disposable {
   async cancel(id: string): Promise<StoredCommand> {
     const { store, clock, dispatcher } = this.#parts;
     const before = await store.commands.get(id);
-    if (before === undefined) throw new BedplateError("api.not-found", `There is no command ${id}.`);
+    if (before === undefined) throw unknownCommand(id);
     if (isTerminal(before.state)) {
       throw new BedplateError("command.not-cancellable", `The command has ended already: ${before.state}.`, {
         details: { state: before.state },
       });
     }
-    const after = (await store.commands.apply(id, { type: "cancel" }, clock.now()))!;
+    const after = (await store.commands.apply(id, { type: "ask-cancel" }, clock.now()))!;
     dispatcher.wake(after.host);
     return after;
   }
 
-  /** Ends the commands that waited for their host too long. Never rejects. */
+  /** Ends the commands that waited too long. Never rejects. */
   async expire(): Promise<void> {
     const { store, clock, log } = this.#parts;
     try {
       const at = clock.now();
-      for (const id of await store.commands.expired(at))
-        await store.commands.apply(id, { type: "expire" }, at);
+      for (const { id, missing } of await store.commands.expired(at))
+        await store.commands.apply(id, { type: "expire", missing }, at);
     } catch (error) {
       log.error({ err: error }, "expired commands could not be ended");
     }
   }
 
-  async #check(command: Command): Promise<void> {
-    if ((await this.#parts.store.hosts.get(command.host)) === undefined) {
-      throw new BedplateError("host.unknown", `There is no host ${command.host}.`, {
-        hint: "A command names its host by its whole id: see GET /v1/hosts.",
-      });
-    }
-    if (!("image" in command.arguments)) return;
-    const { root, sizeBytes } = command.arguments.image;
-    const image = this.#parts.images.find(root);
-    if (image.sizeBytes !== sizeBytes) {
-      throw new BedplateError(
-        "command.bad-arguments",
-        `The image ${root} has ${image.sizeBytes} bytes, the command says ${sizeBytes}.`,
-      );
+  /** Forgets the commands that ended long ago, with their output. Never rejects. */
+  async forget(): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    try {
+      const before = forgottenBefore(clock.now());
+      while ((await store.commands.forget(before, forgetAtOnce)) === forgetAtOnce);
+    } catch (error) {
+      log.error({ err: error }, "old commands could not be forgotten");
     }
   }
+}
+
+function unknownCommand(id: string): BedplateError {
+  return new BedplateError("api.not-found", `There is no command ${id}.`);
 }

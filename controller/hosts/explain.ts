@@ -25,6 +25,14 @@ export function explainHost(host: ExplainedHost, online: boolean): Explanation {
           : "It connects again by itself, and waits.",
         suggest: `bedplate host approve ${host.name} --fingerprint ${fingerprintOf(host.id)}`,
       };
+    case "quarantined":
+      return {
+        reason:
+          "host.quarantined Two machines answer with this host's key; nothing is changed on it until a person has decided.",
+        deadline: null,
+        next: "It is read from as before; what would change it waits.",
+        suggest: `bedplate host release ${host.name} --instance INSTANCE  # the true one, see: bedplate host show ${host.name}`,
+      };
     case "revoked":
       return host.replacedBy === null
         ? {

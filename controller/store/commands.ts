@@ -1,62 +1,35 @@
 // Commands, in SQLite: the document as bytes, the state as the reducer left it.
 import { createHash } from "node:crypto";
 import { equalBytes } from "../../protocol/bytes.ts";
-import {
-  effectOf,
-  isCommandKind,
-  isTerminal,
-  type OperationState,
-  type Result,
-} from "../../protocol/commands.ts";
-import { assert } from "../../protocol/errors.ts";
-import {
-  type CommandEvent,
-  type CommandState,
-  eventOf,
-  newCommandState,
-  reduceCommand,
-} from "../commands/reduce.ts";
-import type { Database, Row, Value } from "./database.ts";
+import type { OperationState } from "../../protocol/commands.ts";
+import { newCommandState } from "../commands/reduce.ts";
+import { addSignature, oneOfEachKey } from "../commands/signatures.ts";
+import { applyToCommand, commandOfRow, getCommand, standingOf } from "./command-rows.ts";
+import type { Database, Value } from "./database.ts";
+import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
-import { type CommandStore, type StoredCommand, storeLimits } from "./store.ts";
+import { offerDue } from "./offers.ts";
+import { readOutput } from "./outputs.ts";
+import { type CommandStore, type NewCommand, type StoredCommand, storeLimits } from "./store.ts";
 
 export function sqliteCommands(database: Database, put: PutEvent): CommandStore {
   return {
-    async create(command) {
+    async create(command, session) {
       const digest = createHash("sha256").update(command.document).digest();
       return database.transaction(() => {
         const known = database.one("select * from commands where id = ?", command.id);
         if (known !== undefined) {
-          return {
-            status: equalBytes(known.digest as Uint8Array, digest) ? "known" : "conflict",
-            command: commandOfRow(known),
-          };
+          const status = equalBytes(known.digest as Uint8Array, digest) ? "known" : "conflict";
+          return { status, command: commandOfRow(known) };
         }
-        if (database.one("select standing from hosts where id = ?", command.host)?.standing === "revoked")
-          return { status: "revoked" };
-        const open = Number(
-          database.one("select count(*) as open from commands where host = ? and open = 1", command.host)!
-            .open,
-        );
-        if (open >= storeLimits.openCommandsMax) return { status: "full" };
-        const state = newCommandState(command.at);
-        database.run(
-          "insert into commands (id, host, kind, mode, document, digest, signatures, created_at, not_after, state, open, updated_at, runs, history) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?)",
-          command.id,
-          command.host,
-          command.kind,
-          command.mode,
-          command.document,
-          digest,
-          JSON.stringify(command.signatures),
-          command.at,
-          command.notAfter,
-          state.state,
-          state.updatedAt,
-          JSON.stringify(state.history),
-        );
-        put({ topic: "command", id: command.id, event: state.state }, command.at);
-        return { status: "created", command: getCommand(database, command.id)! };
+        if (standingOf(database, command.host) === "revoked") return { status: "revoked" };
+        if (openCount(database, command.host) >= storeLimits.openCommandsMax) return { status: "full" };
+        insert(database, put, command, digest);
+        const due =
+          session === undefined
+            ? ({ steps: [], rest: "none", epoch: readEpoch(database) } as const)
+            : offerDue(database, put, command.host, session, command.at);
+        return { status: "created", command: getCommand(database, command.id)!, due };
       });
     },
     async get(id) {
@@ -74,53 +47,66 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
         values.push(value);
       }
       const where = conditions.length === 0 ? "" : `where ${conditions.join(" and ")}`;
-      return database
-        .all(`select * from commands ${where} order by number desc limit ?`, ...values, filter.limit)
-        .map(commandOfRow);
+      const found: StoredCommand[] = [];
+      let bytes = 0;
+      for (const row of database.each(
+        `select * from commands ${where} order by number desc limit ?`,
+        ...values,
+        filter.limit,
+      )) {
+        const command = commandOfRow(row);
+        bytes += command.document.length + String(row.result ?? "").length;
+        if (found.length > 0 && bytes > (filter.bytesMax ?? Number.POSITIVE_INFINITY)) break;
+        found.push(command);
+      }
+      return found;
     },
-    async open(host) {
-      return database
-        .all(
-          "select id, cancel_requested_at from commands where host = ?1 and open = 1 and exists (select 1 from hosts where id = ?1 and standing = 'approved') order by number",
-          host,
-        )
-        .map((row) => ({
-          id: String(row.id),
-          cancelRequestedAt: row.cancel_requested_at as number | null,
-        }));
+    async offerDue(host, session, at) {
+      return database.transaction(() => offerDue(database, put, host, session, at));
+    },
+    async sign(id, signature) {
+      return database.transaction(() => {
+        const command = getCommand(database, id);
+        if (command === undefined) return undefined;
+        const added = addSignature(command, signature);
+        if (added.status !== "added") return { status: added.status, command };
+        database.run(
+          "update commands set signatures = ?, updated_at = ? where id = ?",
+          JSON.stringify(added.signatures),
+          signature.addedAt,
+          id,
+        );
+        put({ topic: "command", id, event: "signed" }, signature.addedAt);
+        return { status: "added", command: getCommand(database, id)! };
+      });
     },
     async expired(at) {
       return database
         .all(
-          "select id from commands where state = 'waiting' and not_after is not null and not_after < ? limit 1000",
+          "select id, max(0, signatures_wanted - json_array_length(signatures)) as missing from commands where state = 'waiting' and not_after is not null and not_after < ? limit 1000",
           at,
         )
-        .map((row) => String(row.id));
+        .map((row) => ({ id: String(row.id), missing: Number(row.missing) }));
+    },
+    async forget(before, limit) {
+      return database.transaction(() => {
+        const old = database.all(
+          "select id from commands where open = 0 and updated_at < ? order by updated_at limit ?",
+          before,
+          limit,
+        );
+        for (const { id } of old) {
+          database.run("delete from outputs where command = ?", id as string);
+          database.run("delete from commands where id = ?", id as string);
+        }
+        return old.length;
+      });
     },
     async apply(id, event, at) {
       return database.transaction(() => applyToCommand(database, put, id, event, at));
     },
-    async offer(id, at) {
-      return database.transaction(() => {
-        const command = getCommand(database, id);
-        if (command === undefined || isTerminal(command.state)) return undefined;
-        if (!isApproved(database, command.host)) return undefined;
-        if (command.generation === null) {
-          const before = Number(
-            database.one("select generation from hosts where id = ?", command.host)!.generation,
-          );
-          const generation = changesState(command) ? before + 1 : before;
-          const set = database.run(
-            "update hosts set generation = ? where id = ? and generation = ?",
-            generation,
-            command.host,
-            before,
-          );
-          assert(set === 1, "a generation is compared and set within one transaction");
-          database.run("update commands set generation = ? where id = ?", generation, id);
-        }
-        return applyToCommand(database, put, id, { type: "offered" }, at);
-      });
+    async output(id, after, bytesMax) {
+      return readOutput(database, id, after, bytesMax);
     },
     async counts() {
       return new Map(
@@ -132,74 +118,35 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
   };
 }
 
-/** Reduces one event into a command and appends what the API tells of it, within the transaction that runs now. */
-export function applyToCommand(
-  database: Database,
-  put: PutEvent,
-  id: string,
-  event: CommandEvent,
-  at: number,
-): StoredCommand | undefined {
-  const before = getCommand(database, id);
-  if (before === undefined) return undefined;
-  const after: CommandState = reduceCommand(before, event, at);
-  if (after === before) return before;
-  database.run(
-    "update commands set state = ?, open = ?, updated_at = ?, cancel_requested_at = ?, runs = ?, result = ?, history = ? where id = ?",
-    after.state,
-    isTerminal(after.state) ? 0 : 1,
-    after.updatedAt,
-    after.cancelRequestedAt,
-    after.runs,
-    after.result === null ? null : JSON.stringify(after.result),
-    JSON.stringify(after.history),
-    id,
-  );
-  const name = eventOf(before, after);
-  if (name !== undefined) put({ topic: "command", id, event: name }, at);
-  return { ...before, ...after };
-}
-
-function changesState({ kind, mode }: StoredCommand): boolean {
-  return isCommandKind(kind) && effectOf({ kind, mode: mode === "plan" ? "plan" : "apply" }) !== "read";
-}
-
 /** Ends every open command of a host that nothing more will be heard of, within the transaction that runs now. */
 export function endCommandsOf(database: Database, put: PutEvent, host: string, at: number): void {
   for (const row of database.all("select id from commands where host = ? and open = 1 order by number", host))
     applyToCommand(database, put, String(row.id), { type: "revoke" }, at);
 }
 
-export function isApproved(database: Database, host: string): boolean {
-  return database.one("select standing from hosts where id = ?", host)?.standing === "approved";
+function openCount(database: Database, host: string): number {
+  return Number(
+    database.one("select count(*) as open from commands where host = ? and open = 1", host)!.open,
+  );
 }
 
-/** The host that a command is for; undefined when there is no such command. */
-export function hostOfCommand(database: Database, id: string): string | undefined {
-  return database.one("select host from commands where id = ?", id)?.host as string | undefined;
-}
-
-function getCommand(database: Database, id: string): StoredCommand | undefined {
-  const row = database.one("select * from commands where id = ?", id);
-  return row === undefined ? undefined : commandOfRow(row);
-}
-
-function commandOfRow(row: Row): StoredCommand {
-  return {
-    id: String(row.id),
-    host: String(row.host),
-    kind: String(row.kind),
-    mode: String(row.mode),
-    document: Uint8Array.from(row.document as Uint8Array),
-    signatures: JSON.parse(String(row.signatures)) as string[],
-    createdAt: Number(row.created_at),
-    notAfter: row.not_after as number | null,
-    generation: row.generation as number | null,
-    state: row.state as OperationState,
-    updatedAt: Number(row.updated_at),
-    cancelRequestedAt: row.cancel_requested_at as number | null,
-    runs: Number(row.runs),
-    result: row.result === null ? null : (JSON.parse(String(row.result)) as Result),
-    history: JSON.parse(String(row.history)) as StoredCommand["history"],
-  };
+function insert(database: Database, put: PutEvent, command: NewCommand, digest: Uint8Array): void {
+  const state = newCommandState(command.at);
+  database.run(
+    "insert into commands (id, host, kind, mode, document, digest, signatures, signatures_wanted, created_at, not_after, state, open, updated_at, runs, history) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?)",
+    command.id,
+    command.host,
+    command.kind,
+    command.mode,
+    command.document,
+    digest,
+    JSON.stringify(oneOfEachKey(command.signatures)),
+    command.signaturesWanted,
+    command.at,
+    command.notAfter,
+    state.state,
+    state.updatedAt,
+    JSON.stringify(state.history),
+  );
+  put({ topic: "command", id: command.id, event: state.state }, command.at);
 }

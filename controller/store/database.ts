@@ -56,6 +56,11 @@ export class Database {
     return this.#prepared(sql).all(...values) as Row[];
   }
 
+  /** Row by row; nothing else may use the same statement before the end. */
+  each(sql: string, ...values: Value[]): Iterable<Row> {
+    return this.#prepared(sql).iterate(...values) as Iterable<Row>;
+  }
+
   /** @returns the number of rows changed */
   run(sql: string, ...values: Value[]): number {
     return Number(this.#prepared(sql).run(...values).changes);

@@ -140,4 +140,53 @@ export const migrations: readonly string[] = [
   ) strict;
   create index audit_by_time on audit (at);
   `,
+  `
+  alter table commands add column signatures_wanted integer not null default 0;
+  alter table commands add column cancel_answer text;
+  alter table commands add column output_bytes integer not null default 0;
+  update commands set signatures = (
+    select json_group_array(json_object('text', value, 'fingerprint', 'unknown-' || key, 'addedAt', created_at))
+    from json_each(signatures)
+  ) where signatures <> '[]';
+  create index commands_ended on commands (updated_at) where open = 0;
+
+  create table outputs (
+    command text not null references commands (id),
+    offset integer not null,
+    stream text not null,
+    data blob not null,
+    primary key (command, offset)
+  ) strict;
+  `,
+  `
+  alter table hosts add column standing_before text;
+  alter table hosts add column authority text not null default '';
+  alter table hosts add column identity text;
+  alter table hosts add column identity_digest text;
+  alter table hosts add column identity_since integer;
+  alter table hosts add column attestation text;
+  alter table hosts add column audit_fault text;
+  alter table hosts add column audit_fault_at integer;
+
+  create table audit_heads (
+    host text not null references hosts (id),
+    attestation text not null,
+    seq integer not null,
+    hash text not null,
+    signature text not null,
+    countersignature text not null,
+    at integer not null,
+    primary key (host, attestation, seq)
+  ) strict, without rowid;
+
+  create table instances (
+    host text not null references hosts (id),
+    instance text not null,
+    boot_id text not null,
+    address text not null,
+    verdict text not null,
+    seen_at integer not null,
+    primary key (host, instance, boot_id)
+  ) strict, without rowid;
+  `,
 ];

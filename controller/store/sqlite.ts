@@ -1,10 +1,10 @@
 // The store on one SQLite file, for a controller of its own.
 import { chmodSync, closeSync, openSync } from "node:fs";
-import { textOf } from "../../protocol/bytes.ts";
 import { sqliteAudit } from "./audit.ts";
 import { writeBackup } from "./backup.ts";
 import { sqliteCommands } from "./commands.ts";
 import { Database } from "./database.ts";
+import { readEpoch } from "./epoch.ts";
 import { sqliteEvents } from "./events.ts";
 import { sqliteHosts } from "./hosts.ts";
 import { sqliteRecords } from "./records.ts";
@@ -21,8 +21,7 @@ export async function openSqliteStore(path: string): Promise<Store> {
   const events = sqliteEvents(database);
   return {
     async epoch() {
-      const kept = database.one("select value from meta where key = 'epoch'");
-      return kept === undefined ? 1 : Number(textOf(kept.value as Uint8Array));
+      return readEpoch(database);
     },
     async secret(name, make) {
       return database.transaction(() => {

@@ -3,7 +3,9 @@ import type { ApiEvent, AuditEntry, Scope } from "../../protocol/api.ts";
 import type { OperationState } from "../../protocol/commands.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import type { Standing } from "../../protocol/schema.ts";
+import type { DueSteps, SentInSession } from "../commands/offering.ts";
 import type { CommandEvent, CommandState } from "../commands/reduce.ts";
+import type { AddedSignature, KeptSignature } from "../commands/signatures.ts";
 import type { StandingEvent } from "../hosts/standing.ts";
 
 export { type Scope, scopes } from "../../protocol/api.ts";
@@ -175,7 +177,12 @@ export interface StoredCommand extends CommandState {
   readonly mode: string;
   /** The caller's very bytes. */
   readonly document: Uint8Array;
-  readonly signatures: readonly string[];
+  /** One a key. */
+  readonly signatures: readonly KeptSignature[];
+  /** It is not offered before it has so many. */
+  readonly signaturesWanted: number;
+  /** Of output that the host has told of. */
+  readonly outputBytes: number;
   readonly createdAt: number;
   /** After which it is not started; null for no limit. */
   readonly notAfter: number | null;
@@ -189,44 +196,86 @@ export interface NewCommand {
   readonly kind: string;
   readonly mode: string;
   readonly document: Uint8Array;
-  readonly signatures: readonly string[];
+  readonly signatures: readonly KeptSignature[];
+  readonly signaturesWanted: number;
   readonly notAfter: number | null;
   readonly at: number;
+}
+
+/** What a session was sent, and what time it is: what `dueSteps` asks for. */
+export interface SessionNow extends SentInSession {
+  /** Monotonic. */
+  readonly nowMs: number;
+}
+
+/** Steps of `dueSteps`, done in the store: what is sent when they are durable, in this order. */
+export interface DueOffers {
+  readonly steps: readonly (
+    | { readonly step: "offer"; readonly command: StoredCommand }
+    | { readonly step: "cancel"; readonly id: string }
+  )[];
+  readonly rest: DueSteps["rest"];
+  readonly epoch: number;
 }
 
 export interface CommandFilter {
   readonly host?: string | undefined;
   readonly state?: OperationState | undefined;
   readonly limit: number;
+  /** Of documents and results in all; the first is always there. Absent: no bound. */
+  readonly bytesMax?: number;
 }
 
 export interface CommandStore {
   /**
    * `known`: the same id with the same document; `conflict`: with another one; `full`: the host has too many open ones;
-   * `revoked`: its key is, so nothing can be sent to it.
+   * `revoked`: its key is, so nothing can be sent to it. With a session, what is due to it is offered in the same
+   * transaction; `due` says what.
    */
   create(
     command: NewCommand,
+    session?: SessionNow,
   ): Promise<
-    | { readonly status: "created" | "known" | "conflict"; readonly command: StoredCommand }
+    | { readonly status: "created"; readonly command: StoredCommand; readonly due: DueOffers }
+    | { readonly status: "known" | "conflict"; readonly command: StoredCommand }
     | { readonly status: "full" | "revoked" }
   >;
   get(id: string): Promise<StoredCommand | undefined>;
   /** Newest first. */
   list(filter: CommandFilter): Promise<readonly StoredCommand[]>;
-  /** Those of a host that have not ended and may be offered, in order of creation: none while it is not approved. */
-  open(host: string): Promise<readonly { readonly id: string; readonly cancelRequestedAt: number | null }[]>;
-  /** Those that wait and whose time limit to start is before `at`. */
-  expired(at: number): Promise<readonly string[]>;
+  /**
+   * Decides by `dueSteps` what of a host's open commands the session is sent, and marks it so: a command's first offer
+   * gives it its generation by `assignGeneration`.
+   */
+  offerDue(host: string, session: SessionNow, at: number): Promise<DueOffers>;
+  /** Adds by `addSignature`. Undefined when there is no such command. */
+  sign(
+    id: string,
+    signature: KeptSignature,
+  ): Promise<{ readonly status: AddedSignature["status"]; readonly command: StoredCommand } | undefined>;
+  /** Those that wait and whose time limit to start is before `at`, with the number of signatures that each still lacks. */
+  expired(at: number): Promise<readonly { readonly id: string; readonly missing: number }[]>;
+  /** Deletes commands that ended before `before`, oldest first, with their output. Answers how many, at most `limit`. */
+  forget(before: number, limit: number): Promise<number>;
   /** Applies an event by `reduceCommand`, and appends the API event of what changed. */
   apply(id: string, event: CommandEvent, at: number): Promise<StoredCommand | undefined>;
-  /**
-   * Marks a command as offered before it is sent. The first time it gets its generation: the host's next one if it
-   * changes state, by compare-and-set. Undefined when it has ended, or its host is not approved.
-   */
-  offer(id: string, at: number): Promise<StoredCommand | undefined>;
+  /** What the command's program printed after an offset: at most `bytesMax` of it, or one piece that is longer. */
+  output(id: string, after: number, bytesMax: number): Promise<OutputPage | undefined>;
   /** How many there are in each state. */
   counts(): Promise<ReadonlyMap<OperationState, number>>;
+}
+
+export type OutputRecord = Extract<RecordBody, { type: "output" }>;
+
+export interface OutputPage {
+  /** How far the output came so far. */
+  readonly end: number;
+  /** In order of their offsets, none twice; a jump is output that was lost or is no longer kept. */
+  readonly pieces: readonly {
+    readonly stream: OutputRecord["stream"];
+    readonly offset: number;
+    readonly data: Uint8Array;
+  }[];
 }
 
 export interface IncomingRecord {
@@ -255,6 +304,8 @@ export interface RecordStore {
    * host are applied in the order in which they are made, also when one is made before another's promise has resolved.
    */
   apply(record: IncomingRecord): Promise<RecordAnswer>;
+  /** Calls with the command's id when output of it is durable. */
+  followOutput(listener: (command: string) => void): Disposable;
 }
 
 export interface StoredBatch {

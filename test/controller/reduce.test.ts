@@ -60,20 +60,23 @@ test("revocation ends what waits as failed, and what the host had as indetermina
 });
 
 test("cancel and expiry end only what was never offered", () => {
-  expect(run({ type: "cancel" })).toMatchObject({
+  expect(run({ type: "ask-cancel" })).toMatchObject({
     state: "cancelled",
     result: { error: { code: "command.cancelled" } },
   });
-  expect(run({ type: "expire" })).toMatchObject({
+  expect(run({ type: "expire", missing: 0 })).toMatchObject({
     state: "failed",
     result: { error: { code: "command.expired" } },
   });
-  expect(run({ type: "offered" }, { type: "expire" })).toMatchObject({ state: "offered", result: null });
+  expect(run({ type: "offered" }, { type: "expire", missing: 0 })).toMatchObject({
+    state: "offered",
+    result: null,
+  });
   const asked = run(
     { type: "offered" },
-    { type: "cancel" },
+    { type: "ask-cancel" },
     { type: "running", command, run: 1 },
-    { type: "cancel" },
+    { type: "ask-cancel" },
   );
   expect(asked).toMatchObject({ state: "running", cancelRequestedAt: 11, result: null });
 });
@@ -101,8 +104,8 @@ const anyEvent: fc.Arbitrary<CommandEvent> = fc.oneof(
     { type: "offered" },
     { type: "received", command },
     { type: "accepted", command },
-    { type: "cancel" },
-    { type: "expire" },
+    { type: "ask-cancel" },
+    { type: "expire", missing: 0 },
     { type: "refused", command, error },
   ),
   fc.nat(200).map((number): CommandEvent => ({ type: "running", command, run: number })),

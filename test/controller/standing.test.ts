@@ -1,18 +1,12 @@
 // Standing, networks and explanations, pure: what may follow what, who is inside, and that nothing waits without a reason.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { explainCommand, sinceOf } from "../../controller/commands/explain.ts";
-import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/commands/reduce.ts";
 import { isCidr, isWithin } from "../../controller/hosts/cidr.ts";
 import { explainHost } from "../../controller/hosts/explain.ts";
 import { reduceStanding, type StandingEvent } from "../../controller/hosts/standing.ts";
-import type { StoredCommand } from "../../controller/store/store.ts";
-import { utf8 } from "../../protocol/bytes.ts";
-import { isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Standing } from "../../protocol/schema.ts";
-import { documentOf } from "../support/commands.ts";
 
 const id = `6d2a91f033c40b7e${"0".repeat(48)}`;
 const host = (standing: Standing) => ({ id, name: "web-1", standing, replacedBy: null });
@@ -96,62 +90,13 @@ test("addresses inside and outside of networks of both families", () => {
     expect(isCidr(text), text).toBe(false);
 });
 
-const commandIn = (events: readonly CommandEvent[], limits: object = {}): StoredCommand => {
-  const document = documentOf(id, { limits });
-  return {
-    ...events.reduce((state, event, i) => reduceCommand(state, event, 1000 + i), newCommandState(500)),
-    ...{ id: JSON.parse(document).id, host: id, kind: "agent.ping", mode: "apply", signatures: [] },
-    ...{ document: utf8(document), createdAt: 500, notAfter: 9000, generation: null },
-  };
-};
-const command = "c";
-const life: CommandEvent[] = [
-  { type: "offered" },
-  { type: "received", command },
-  { type: "accepted", command },
-  { type: "running", command, run: 1 },
-  { type: "running", command, run: 2 },
-];
-
-test("nothing waits without a reason, a next step and a command that helps; nothing that ended has any", () => {
-  for (let length = 0; length <= life.length; length++) {
-    for (const cancel of [false, true]) {
-      const events = [...life.slice(0, length), ...(cancel ? [{ type: "cancel" } as const] : [])];
-      const open = commandIn(events);
-      for (const standing of ["pending", "approved", "revoked"] as const) {
-        for (const online of [true, false]) {
-          const found = explainCommand(open, host(standing), online, 2000);
-          if (isTerminal(open.state))
-            expect(found).toEqual({ reason: null, deadline: null, next: null, suggest: null });
-          else {
-            expect(found.reason, open.state).toMatch(/\w/);
-            expect(found.next, open.state).toMatch(/\w/);
-            expect(found.suggest, open.state).toMatch(/^(bedplate|systemctl) /);
-            if (!online && open.state !== "waiting") expect(found.reason).toContain("not connected");
-            if (cancel) expect(found.reason).toContain("cancellation");
-          }
-        }
-      }
-    }
-  }
+test("a host that is not as it should be says why, what happens and what helps", () => {
   for (const standing of ["pending", "revoked"] as const)
     expect(Object.values(explainHost(host(standing), true)).filter((text) => text === null)).toEqual([null]);
   expect(explainHost(host("approved"), true).reason).toBeNull();
   expect(explainHost(host("approved"), false)).toMatchObject({
     ...{ reason: expect.stringMatching(/^agent\.offline /), suggest: expect.stringContaining("systemctl") },
   });
-});
-
-test("the deadline is what really ends it: the time to start, then the time to run", () => {
-  const at = (length: number, limits?: object) =>
-    explainCommand(commandIn(life.slice(0, length), limits), host("approved"), true, 2000).deadline;
-  expect([at(0), at(1), at(4), at(5, { runForSeconds: 60 })]).toEqual([9000, 9000, null, 1003 + 60_000]);
-});
-
-test("since is when it came into its state; a resumed run is the same state", () => {
-  expect([0, 1, 4, 5].map((length) => sinceOf(commandIn(life.slice(0, length))))).toEqual([
-    500, 1000, 1003, 1003,
-  ]);
 });
 
 test("the suggested approval quotes the fingerprint that the host shows", () => {

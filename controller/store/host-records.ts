@@ -1,0 +1,141 @@
+// What a host says of itself in a record, applied within the transaction that runs now: identity and audit heads.
+import type { AuditHead } from "../../protocol/audit.ts";
+import { headFinding, judgeHead } from "../../protocol/audit-heads.ts";
+import { assert } from "../../protocol/errors.ts";
+import type { HostIdentity } from "../../protocol/identity.ts";
+import type { RecordBody } from "../../protocol/messages.ts";
+import { parsePublicKey } from "../../protocol/ssh-keys.ts";
+import { raiseAlarm } from "./alarms.ts";
+import type { Database } from "./database.ts";
+import type { PutEvent } from "./events.ts";
+import { type IncomingRecord, type KeptHead, storeLimits } from "./store.ts";
+
+export type HostRecordBody = Extract<RecordBody, { type: "identity" | "audit-head" }>;
+
+/** An audit that does not hold is told of once in so long, however many records say it. */
+const faultRepeatMs = 3_600_000;
+
+/** @returns why the record has no effect; undefined when it has one */
+export function applyHostRecord(
+  database: Database,
+  put: PutEvent,
+  record: IncomingRecord,
+  body: HostRecordBody,
+): string | undefined {
+  const { vouched } = record;
+  if (vouched === undefined || vouched.type !== body.type)
+    return vouched?.type === "refused" ? vouched.reason : "no key vouches for it";
+  switch (body.type) {
+    case "identity":
+      assert(vouched.type === "identity", "checked above");
+      return applyIdentity(database, put, record, body.identity, vouched.digest);
+    case "audit-head":
+      assert(vouched.type === "audit-head", "checked above");
+      return applyHead(database, put, record, body, vouched);
+  }
+}
+
+function applyIdentity(
+  database: Database,
+  put: PutEvent,
+  { host, at }: IncomingRecord,
+  identity: HostIdentity,
+  digest: string,
+): undefined {
+  const row = database.one("select identity, identity_digest from hosts where id = ?", host)!;
+  if (row.identity_digest === digest) return undefined;
+  const before = row.identity === null ? undefined : (JSON.parse(String(row.identity)) as HostIdentity);
+  const { type, encoded } = parsePublicKey(identity.attestationKey);
+  database.run(
+    "update hosts set identity = ?, identity_digest = ?, identity_since = ?, attestation = ? where id = ?",
+    JSON.stringify(identity),
+    digest,
+    at,
+    `${type} ${encoded}`,
+    host,
+  );
+  if (before === undefined || !sameKey(before, identity)) {
+    // Whatever was wrong with the audit of another key says nothing of this one's.
+    database.run("update hosts set audit_fault = null, audit_fault_at = null where id = ?", host);
+  }
+  if (before !== undefined && !sameKey(before, identity))
+    raiseAlarm(database, put, { host, event: "key-changed", code: "host.key-changed", at });
+  // A machine that got another name or chassis is told of; it is known by its keys alone.
+  if (
+    before !== undefined &&
+    (before.hostname !== identity.hostname || before.chassisSerial !== identity.chassisSerial)
+  )
+    put({ topic: "host", id: host, event: "drift" }, at);
+  put({ topic: "host", id: host, event: "identity" }, at);
+  return undefined;
+}
+
+function sameKey(a: HostIdentity, b: HostIdentity): boolean {
+  return parsePublicKey(a.attestationKey).encoded === parsePublicKey(b.attestationKey).encoded;
+}
+
+function applyHead(
+  database: Database,
+  put: PutEvent,
+  { host, at }: IncomingRecord,
+  head: AuditHead,
+  vouched: { readonly attestation: string; readonly countersignature: string },
+): string | undefined {
+  const { attestation, countersignature } = vouched;
+  const newest = database.one(
+    "select max(seq) as seq from audit_heads where host = ? and attestation = ?",
+    host,
+    attestation,
+  )!.seq as number | null;
+  const same = database.one(
+    "select hash from audit_heads where host = ? and attestation = ? and seq = ?",
+    host,
+    attestation,
+    head.seq,
+  )?.hash as string | undefined;
+  const verdict = judgeHead({ newest: newest ?? undefined, same }, head);
+  const finding = headFinding(verdict, head, newest ?? undefined);
+  if (finding !== undefined) {
+    const told = database.one("select audit_fault_at from hosts where id = ?", host)!.audit_fault_at;
+    database.run("update hosts set audit_fault = ?, audit_fault_at = ? where id = ?", finding, at, host);
+    if (told === null || at - Number(told) >= faultRepeatMs)
+      raiseAlarm(database, put, { host, event: "audit-broken", code: "audit.broken", at });
+    return `audit.broken ${finding}`;
+  }
+  if (verdict === "known") return undefined;
+  database.run(
+    "insert into audit_heads (host, attestation, seq, hash, signature, countersignature, at) values (?, ?, ?, ?, ?, ?, ?)",
+    host,
+    attestation,
+    head.seq,
+    head.hash,
+    head.signature,
+    countersignature,
+    at,
+  );
+  database.run(
+    "delete from audit_heads where host = ?1 and attestation = ?2 and seq <= (select seq from audit_heads where host = ?1 and attestation = ?2 order by seq desc limit 1 offset ?3)",
+    host,
+    attestation,
+    storeLimits.auditHeadsMax,
+  );
+  return undefined;
+}
+
+/** Newest first. Those of a key that was given up come last. */
+export function readHeads(database: Database, host: string, limit: number): KeptHead[] {
+  return database
+    .all(
+      "select h.* from audit_heads h join hosts on hosts.id = h.host where h.host = ? order by h.attestation = hosts.attestation desc, h.at desc, h.seq desc limit ?",
+      host,
+      limit,
+    )
+    .map((row) => ({
+      seq: Number(row.seq),
+      hash: String(row.hash),
+      signature: String(row.signature),
+      countersignature: String(row.countersignature),
+      at: Number(row.at),
+    }));
+}
+
