@@ -40,8 +40,9 @@ export function parseKnownHosts(text: string, path: string): KnownHost[] {
     const [id = "", name = "", ...key] = trimmed.split(/\s+/);
     let host: KnownHost;
     try {
+      const named = { id: checkId(id), name: checkName(name) };
       const { type, encoded } = parsePublicKey(key.join(" "));
-      host = { id: checkId(id), name: checkName(name), attestationKey: `${type} ${encoded}` };
+      host = { ...named, attestationKey: `${type} ${encoded}` };
     } catch (cause) {
       if (!(cause instanceof BedplateError)) throw cause;
       throw invalid(cause.message, cause);

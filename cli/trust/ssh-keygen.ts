@@ -21,6 +21,8 @@ export interface SignOptions {
   readonly key: string;
   readonly terminal: Terminal;
   readonly signal: AbortSignal;
+  /** Where ssh-agent is, and who asks for a passphrase: this process's own if absent. */
+  readonly environment?: NodeJS.ProcessEnv;
 }
 
 /**
@@ -30,22 +32,23 @@ export interface SignOptions {
  */
 export async function signCommand(
   document: Uint8Array,
-  { key, terminal, signal }: SignOptions,
+  options: SignOptions,
 ): Promise<{ readonly signature: string; readonly verified: VerifiedSignature }> {
   await using resources = new AsyncDisposableStack();
+  const { key } = options;
   let file = key;
   if (key === "agent" || key.startsWith("agent:")) {
-    const chosen = chooseAgentKey(await agentKeys(terminal, signal), key.slice("agent:".length));
+    const { line } = await chooseAgentKey(await agentKeys(options), key.slice("agent:".length));
     const directory = await mkdtemp(join(tmpdir(), "bedplate-sign-"));
     resources.defer(() => rm(directory, { recursive: true, force: true }));
     file = join(directory, "key.pub");
-    await writeFile(file, `${(await chosen).line}\n`, { mode: 0o600 });
+    await writeFile(file, `${line}\n`, { mode: 0o600 });
   }
   const signature = await run(
-    ["ssh-keygen", "-Y", "sign", "-n", namespace, "-f", file],
+    // Quiet of what it reads; that a security key waits for a touch it says all the same.
+    ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", file],
     document,
-    terminal,
-    signal,
+    options,
   );
   return { signature, verified: await verifyOwn(signature, document) };
 }
@@ -64,8 +67,8 @@ interface AgentKey {
   readonly key: PublicKey;
 }
 
-async function agentKeys(terminal: Terminal, signal: AbortSignal): Promise<AgentKey[]> {
-  const lines = (await run(["ssh-add", "-L"], new Uint8Array(), terminal, signal)).split("\n");
+async function agentKeys(options: SignOptions): Promise<AgentKey[]> {
+  const lines = (await run(["ssh-add", "-L"], new Uint8Array(), options)).split("\n");
   return lines.flatMap((line) => {
     try {
       return line.trim() === "" ? [] : [{ line, key: parsePublicKey(line) }];
@@ -105,10 +108,14 @@ async function chooseAgentKey(keys: readonly AgentKey[], wanted: string): Promis
 async function run(
   [program, ...args]: readonly [string, ...string[]],
   input: Uint8Array,
-  terminal: Terminal,
-  signal: AbortSignal,
+  { terminal, signal, environment = process.env }: SignOptions,
 ): Promise<string> {
-  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], signal, killSignal: "SIGTERM" });
+  const child = spawn(program, args, {
+    stdio: ["pipe", "pipe", "pipe"],
+    env: environment,
+    signal,
+    killSignal: "SIGTERM",
+  });
   const output: Buffer[] = [];
   let outputBytes = 0;
   let said = "";

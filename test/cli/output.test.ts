@@ -132,7 +132,7 @@ test("every way to end has its exit code", () => {
   expect(exitCodeOfError("controller.untrusted")).toBe(8);
   expect(exitCodeOfError("image.unknown")).toBe(1);
   expect(exitCodeOfError("a.code-of-tomorrow")).toBe(1);
-  expect(new Set(Object.values(exitCodes)).size).toBe(9);
+  expect(new Set(Object.values(exitCodes)).size).toBe(10);
 });
 
 const disk = {
