@@ -7,6 +7,7 @@ import {
   RenameRequest,
   TelemetryView,
 } from "../../protocol/api.ts";
+import { hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import { explainHost } from "../hosts/explain.ts";
@@ -155,5 +156,9 @@ function hostView({ sessions, live }: ApiParts, host: StoredHost): HostView {
       gaps: host.gaps,
       lastAt: host.lastBatchAt,
     },
+    linkKey: hex(host.linkKey),
+    identity: null,
+    auditHead: null,
+    instances: [],
   };
 }
