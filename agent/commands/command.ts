@@ -7,6 +7,7 @@ import type { Facts } from "../devices/facts.ts";
 import type { Policy } from "../executor/policy.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Files } from "../host/files.ts";
+import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
 
@@ -42,14 +43,6 @@ export interface ProgramOutput {
   tail(bytesMax: number): Uint8Array;
 }
 
-/** While the link is away and the command says so, an operation pauses at safe points. */
-export interface Pause {
-  /** Resolves at once, or when the operation may go on. @throws the signal's reason */
-  safePoint(): Promise<void>;
-  /** Calls now and at each change: for work in other threads. */
-  follow(listener: (paused: boolean) => void): Disposable;
-}
-
 export interface CommandContext {
   readonly host: Host;
   readonly policy: Policy;
@@ -63,6 +56,7 @@ export interface CommandContext {
   readonly disks: (facts: Facts) => DiskListing;
   /** Progress is read from `done` once a second until the next phase. */
   readonly phase: (phase: Phase) => void;
+  /** While the link is away, and the command says so. */
   readonly pause: Pause;
   readonly output: ProgramOutput;
   /**

@@ -112,6 +112,7 @@ async function apply(
     random: host.random,
     journal: deployJournal(context.notes),
     signal,
+    pause: context.pause,
     startedMs,
     phase: (name, total, done) => context.phase({ name, total, unit: "bytes", done }),
     pointOfNoReturn: context.pointOfNoReturn,

@@ -28,6 +28,7 @@ export const imageVerify: Command<"image.verify"> = {
       kernel: await compileKernel(),
       clock: host.clock,
       signal,
+      pause: context.pause,
       phase: (name, total, done) => context.phase({ name, total, unit: "bytes", done }),
     });
     if (output.matches) return { output };

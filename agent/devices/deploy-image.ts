@@ -8,6 +8,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { Clock } from "../host/clock.ts";
+import type { Pause } from "../host/pause.ts";
 import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
@@ -48,6 +49,7 @@ export interface DeployRequest {
   readonly random: Random;
   readonly journal: DeployJournal;
   readonly signal: AbortSignal;
+  readonly pause: Pause;
   /** When the operation's run began, by the monotonic clock. */
   readonly startedMs: number;
   readonly phase: (name: string, total: number, done: () => number) => void;
@@ -99,6 +101,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   };
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
+  await request.pause.safePoint();
   await requireTarget(steps);
   journal.begin();
   try {
@@ -166,7 +169,7 @@ async function requireTarget({
 
 /** From marker to sealed disk. @returns the root of what the disk gave back */
 async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
-  const { manifest, open, journal, clock, signal, job, kernel, work, target, facts } = steps;
+  const { manifest, open, journal, clock, signal, pause, job, kernel, work, target, facts } = steps;
   const { shared } = job;
   const others = manifest.sizeBytes - groupLength(manifest.sizeBytes, 0);
   const done = () => countOf(shared, "done");
@@ -182,6 +185,7 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
     await run.run("write", {
       first: 1,
       signal,
+      pause,
       onStart: () => steps.phase("write", others, done),
       onTick: saveGood,
     });
@@ -190,6 +194,7 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
     await run.run("readback", {
       first: 1,
       signal,
+      pause,
       onStart: () => steps.phase("verify", others, done),
       onTick: async () => {},
     });
@@ -200,6 +205,7 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   let sealed = 0;
   steps.phase("seal", sealLength, () => sealed);
   await loadFirstGroup(work);
+  await pause.safePoint();
   steps.pointOfNoReturn("the real first MiB is being written: the disk is about to hold the whole image");
   journal.seal();
   shared.found.set(await writeFirstGroup(work, target, facts));

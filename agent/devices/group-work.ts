@@ -7,7 +7,7 @@ import { groupBytes, groupCount } from "../../protocol/groups.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
 import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
-import { digestOf, extentOf, type ImageJob, isZeroGroup } from "./image-job.ts";
+import { digestOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
 
 /** A frame may ask for a window of 128 MiB by default, which it needs for no group: 8 MiB. */
 const decoding = { [constants.ZSTD_d_windowLogMax]: 23 };
@@ -20,6 +20,17 @@ export interface Work {
   readonly kernel: GroupKernel;
   readonly fetching: FrameOptions;
   readonly signal: AbortSignal;
+}
+
+/** Between two groups: waits while the operation is paused. @throws the signal's reason */
+export async function safePoint({ job, signal }: Work): Promise<void> {
+  const { control } = job.shared;
+  for (;;) {
+    signal.throwIfAborted();
+    const change = Atomics.waitAsync(control, slots.pause, 1);
+    if (!change.async) return;
+    await change.value;
+  }
 }
 
 export async function readGroup({ job, kernel }: Work, group: number, window: number): Promise<void> {

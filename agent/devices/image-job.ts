@@ -6,7 +6,7 @@ import type { OpenDisk } from "./direct-file.ts";
 import { paddedBytes } from "./guards.ts";
 
 /** Int32 cells of {@link SharedImage.control}. */
-export const slots = { next: 0, stop: 1, wrong: 2 } as const;
+export const slots = { next: 0, stop: 1, wrong: 2, pause: 3 } as const;
 /** BigInt64 cells of {@link SharedImage.counts}: bytes, but for the last three, which count groups. */
 export const counters = {
   done: 0,

@@ -5,6 +5,7 @@ import { type CompiledKernel, coresAllowed } from "../../assembly/index.ts";
 import { BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
 import { groupCount } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
+import type { Pause } from "../host/pause.ts";
 import { counters, type ImageJob, type ImagePhase, slots } from "./image-job.ts";
 
 export interface ImageRun extends AsyncDisposable {
@@ -18,6 +19,8 @@ export interface ImageRun extends AsyncDisposable {
 export interface PhaseOptions {
   readonly first: number;
   readonly signal: AbortSignal;
+  /** While paused the workers wait between two groups. */
+  readonly pause: Pause;
   /** The counter of what is done is 0 again. */
   readonly onStart: () => void;
   /** Once a second, and once at the end unless it failed itself. */
@@ -53,16 +56,24 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
   // What has a task rejects that; the rest is told by the next task.
   pool.on("error", () => {});
   return {
-    async run(phase, { first, signal, onStart, onTick }) {
+    async run(phase, { first, signal, pause, onStart, onTick }) {
+      await pause.safePoint();
       const { control, counts } = job.shared;
       Atomics.store(control, slots.next, first);
       Atomics.store(control, slots.stop, 0);
       Atomics.store(counts, counters.done, 0n);
       onStart();
-      const stop = () => {
-        Atomics.store(control, slots.stop, 1);
-        Atomics.notify(control, slots.stop);
+      const set = (slot: number, value: number) => {
+        Atomics.store(control, slot, value);
+        Atomics.notify(control, slot);
       };
+      const stop = () => {
+        set(slots.stop, 1);
+        set(slots.pause, 0);
+      };
+      using _following = pause.follow((paused) => {
+        if (Atomics.load(control, slots.stop) === 0) set(slots.pause, Number(paused));
+      });
       const ended = new AbortController();
       signal.addEventListener("abort", stop, { once: true });
       if (signal.aborted) stop();

@@ -9,6 +9,7 @@ import {
   digestOfWindow,
   frameAt,
   readGroup,
+  safePoint,
   type Work,
   writeGroup,
   writeZeroGroup,
@@ -31,7 +32,7 @@ export async function readGroups(work: Work): Promise<void> {
       turn = 1 - turn;
       next = readNext(work, turns[turn]!);
       next.catch(() => {});
-      work.signal.throwIfAborted();
+      await safePoint(work);
       await checkGroup(work, group, window);
     }
   } finally {
@@ -40,6 +41,7 @@ export async function readGroups(work: Work): Promise<void> {
 }
 
 async function readNext(work: Work, window: number): Promise<number | undefined> {
+  await safePoint(work);
   const group = Atomics.add(work.job.shared.control, slots.next, 1);
   if (group >= groupCount(work.job.sizeBytes)) return undefined;
   await readGroup(work, group, window);

@@ -4,6 +4,7 @@ import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { VerifyOutput } from "../../protocol/commands.ts";
 import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
+import type { Pause } from "../host/pause.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { countOf, slots, wrongGroupsMax } from "./image-job.ts";
 import { startImageRun } from "./image-run.ts";
@@ -16,6 +17,7 @@ export interface VerifyRequest {
   readonly kernel: CompiledKernel;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  readonly pause: Pause;
   readonly phase: (name: string, total: number, done: () => number) => void;
 }
 
@@ -26,6 +28,7 @@ export async function verifyImage({
   kernel,
   clock,
   signal,
+  pause,
   phase,
 }: VerifyRequest): Promise<VerifyOutput> {
   const started = clock.monotonic();
@@ -38,7 +41,7 @@ export async function verifyImage({
     clock,
   });
   const onStart = () => phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));
-  await run.run("verify", { first: 0, signal, onStart, onTick: async () => {} });
+  await run.run("verify", { first: 0, signal, pause, onStart, onTick: async () => {} });
   const root = mergeGroups(new Uint8Array(shared.found), count);
   const wrongGroupCount = Atomics.load(shared.control, slots.wrong);
   return {

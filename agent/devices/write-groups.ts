@@ -7,6 +7,7 @@ import {
   frameAt,
   isRight,
   readGroup,
+  safePoint,
   type Work,
   writeGroup,
   writeZeroGroup,
@@ -55,7 +56,7 @@ async function prepare(work: Work): Promise<Run | undefined> {
   const zeroes: number[] = [];
   const stretches: FrameAt[][] = [];
   for (let group = first; group < Math.min(first + groupsPerClaim, count); group++) {
-    work.signal.throwIfAborted();
+    await safePoint(work);
     if (isGood(shared, group)) {
       addTo(shared, "done", extentOf(job, group).length);
       continue;
@@ -83,7 +84,7 @@ function addFrame(stretches: FrameAt[][], frame: FrameAt): void {
 
 async function writeRun(work: Work, run: Run): Promise<void> {
   for (const group of run.zeroes) {
-    work.signal.throwIfAborted();
+    await safePoint(work);
     await writeZeroGroup(work, group, writeWindow);
     finish(work, group, "zeroed");
   }
@@ -104,7 +105,7 @@ async function writeStretch(
   let read = await (firstFrame ?? from.next());
   try {
     while (read.done !== true) {
-      work.signal.throwIfAborted();
+      await safePoint(work);
       const frame = read.value;
       const bad = decodeFrame(work, frame, writeWindow);
       if (bad === undefined) {

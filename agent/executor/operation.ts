@@ -5,9 +5,10 @@ import { limits } from "../../protocol/limits.ts";
 import type { CommandContext, CommandEnd, ExecutorKind } from "../commands/command.ts";
 import { commands } from "../commands/index.ts";
 import type { Clock } from "../host/clock.ts";
+import { createPause } from "../host/pause.ts";
 import type { CancelAnswer, Followers } from "./followers.ts";
 import type { Journal } from "./journal.ts";
-import { createPause, linkDuty } from "./pausing.ts";
+import { linkDuty } from "./link-duty.ts";
 import { createProgressMeter } from "./progress.ts";
 
 export type ExecutorCommand = Extract<Command, { kind: ExecutorKind }>;

@@ -13,10 +13,12 @@ import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { startImageRun } from "../../agent/devices/image-run.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
+import { createPause, type Pause } from "../../agent/host/pause.ts";
 import { systemRandom } from "../../agent/host/random.ts";
 import { compileKernel, createGroupKernel, groupKernelOf } from "../../assembly/index.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import { mintId } from "../support/executor-host.ts";
 import { type ImageServer, serveImage } from "../support/image-server.ts";
 import { makeImage, type TestImage } from "../support/test-image.ts";
@@ -98,8 +100,16 @@ function journalOf(memory: Memory, cutAt?: Step): DeployJournal {
 async function deploy(
   { disk, planned, operation, path }: Bench,
   memory: Memory,
-  options: { cutAt?: Step; run?: number; onPhase?: (name: string) => void; planned?: Fingerprint } = {},
+  options: {
+    cutAt?: Step;
+    run?: number;
+    onPhase?: (name: string, done: () => number) => void;
+    planned?: Fingerprint;
+    pause?: Pause;
+    signal?: AbortSignal;
+  } = {},
 ): Promise<DeployOutput> {
+  const signal = options.signal ?? new AbortController().signal;
   await using file = await openFile(path);
   return await deployImage({
     operation,
@@ -115,15 +125,20 @@ async function deploy(
     clock: systemClock,
     random: systemRandom,
     journal: journalOf(memory, options.cutAt),
-    signal: new AbortController().signal,
+    signal,
+    pause: options.pause ?? createPause(signal),
     startedMs: systemClock.monotonic(),
-    phase: (name) => options.onPhase?.(name),
+    phase: (name, _, done) => options.onPhase?.(name, done),
     pointOfNoReturn: () => {
       if (options.cutAt === "beforeSeal") throw new Cut("beforeSeal");
     },
   });
 }
 
+const undisturbed = () => {
+  const { signal } = new AbortController();
+  return { signal, pause: createPause(signal), onStart() {} };
+};
 const fresh = (): Memory => ({ began: false, sealing: false, good: undefined });
 const startsAsImage = async (path: string) =>
   Buffer.compare((await readFile(path)).subarray(0, 512), image.bytes.subarray(0, 512)) === 0;
@@ -259,12 +274,67 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
   await expect(
     run.run("write", {
       first: 1,
-      signal: new AbortController().signal,
-      onStart() {},
+      ...undisturbed(),
       onTick: async () => {},
     }),
   ).rejects.toMatchObject({ code: "worker.died" });
   expect(performance.now() - started).toBeLessThan(5000);
+});
+
+describe("paused", () => {
+  /** Deploys, and is paused as that phase begins. */
+  async function deployPaused(bench: Bench, phase: string) {
+    const abort = new AbortController();
+    const pause = createPause(abort.signal);
+    const reached = Promise.withResolvers<() => number>();
+    const ended = deploy(bench, fresh(), {
+      pause,
+      signal: abort.signal,
+      onPhase(name, done) {
+        if (name !== phase) return;
+        pause.set(true);
+        reached.resolve(done);
+      },
+    });
+    const done = await Promise.race([reached.promise, ended.then(() => Promise.reject(new Error("ended")))]);
+    return { abort, pause, ended, done };
+  }
+  const standsStill = async (path: string, done: () => number) => {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const before = [done(), await readFile(path)] as const;
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    expect(done()).toBe(before[0]);
+    expect(Buffer.compare(await readFile(path), before[1])).toBe(0);
+    return before[0];
+  };
+
+  test.each(["write", "verify", "seal"])(
+    "in the phase %s nothing is written within a second; then it goes on to the end",
+    async (phase) => {
+      const bench = await makeBench();
+      const { pause, ended, done } = await deployPaused(bench, phase);
+      const before = await standsStill(bench.path, done);
+      expect(before).toBeLessThan(image.bytes.length / 2);
+      expect(await startsAsImage(bench.path)).toBe(false);
+      pause.set(false);
+      await ended;
+      expect(await holdsImage(bench.path)).toBe(true);
+    },
+  );
+
+  test("a cancel ends it where it stands, and the disk boots nothing", async () => {
+    const bench = await makeBench();
+    const { abort, ended, done } = await deployPaused(bench, "write");
+    await standsStill(bench.path, done);
+    const began = performance.now();
+    abort.abort(new BedplateError("command.cancelled", "enough"));
+    await expect(ended).rejects.toMatchObject({
+      code: "command.cancelled",
+      details: { left: { marker: true } },
+    });
+    expect(performance.now() - began).toBeLessThan(3000);
+    expect(await startsAsImage(bench.path)).toBe(false);
+  });
 });
 
 test("a journal that fails stops the workers", async () => {
@@ -288,9 +358,7 @@ test("a journal that fails stops the workers", async () => {
   try {
     const full = new Error("the journal's disk is full");
     const onTick = () => Promise.reject(full);
-    await expect(
-      run.run("write", { first: 1, signal: new AbortController().signal, onStart() {}, onTick }),
-    ).rejects.toBe(full);
+    await expect(run.run("write", { first: 1, ...undisturbed(), onTick })).rejects.toBe(full);
   } finally {
     server.misbehave(undefined);
   }

@@ -1,6 +1,11 @@
-// Pausing an operation at its safe points, and what a lost link means for it.
-import type { CommandLimits } from "../../protocol/commands.ts";
-import type { Pause } from "../commands/command.ts";
+// Pausing work at its safe points: who works asks, who decides says.
+
+export interface Pause {
+  /** Resolves at once, or when the work may go on. @throws the signal's reason */
+  safePoint(): Promise<void>;
+  /** Calls now and at each change: for work in other threads. */
+  follow(listener: (paused: boolean) => void): Disposable;
+}
 
 export interface PauseControl extends Pause {
   readonly paused: boolean;
@@ -38,16 +43,4 @@ export function createPause(signal: AbortSignal): PauseControl {
       return { [Symbol.dispose]: () => void listeners.delete(listener) };
     },
   };
-}
-
-/** How long nobody may say that the link is up until it counts as lost. */
-export const linkLostMs = 30_000;
-
-/** What an operation before its point of no return does about its link. */
-export function linkDuty(
-  onLinkLost: CommandLimits["onLinkLost"],
-  { nowMs, upAtMs }: { readonly nowMs: number; readonly upAtMs: number },
-): "go-on" | "pause" | "abort" {
-  if (onLinkLost === undefined || onLinkLost === "continue") return "go-on";
-  return nowMs - upAtMs > linkLostMs ? onLinkLost : "go-on";
 }
