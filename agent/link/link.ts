@@ -2,15 +2,16 @@
 import { closeCodes } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
+import type { Clock } from "../host/clock.ts";
 import type { Random } from "../host/random.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
 import type { HostKeys } from "../keys.ts";
 import { knownAuthority, pinAuthority } from "./authority.ts";
 import { createBackoff } from "./backoff.ts";
 import { createEpochMemory } from "./epoch.ts";
-import { introduce } from "./handshake.ts";
+import { type Introduction, introduce } from "./handshake.ts";
 import { type LinkParts, runSession } from "./session.ts";
-import { openSocket } from "./socket.ts";
+import { type LinkSocket, openSocket } from "./socket.ts";
 
 export interface LinkOptions {
   readonly controller: URL;
@@ -43,15 +44,13 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
       const socket = await openSocket(options.controller, ca, signal);
       const enrolled = options.state.read(enrolledFile) !== undefined;
       const nonce = random.bytes(32);
-      const { welcome, epoch } = await introduce(socket, {
+      const self = {
         ...options,
         nonce,
         previousSession,
         joinToken: enrolled ? undefined : options.joinToken,
-      }).catch((error: unknown) => {
-        socket.terminate();
-        throw error;
-      });
+      };
+      const { welcome, epoch } = await introduceInTime(socket, self, parts.clock, signal);
       if (!enrolled) {
         options.state.write(
           enrolledFile,
@@ -108,6 +107,27 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
 
 /** After another agent with this host's key took over: rare and slow, so that two copies never fight. */
 const replacedMs = 60_000;
+
+const introductionMs = 15_000;
+
+/** Between hello and welcome nothing else would notice a controller that says nothing more. */
+async function introduceInTime(socket: LinkSocket, self: Introduction, clock: Clock, signal: AbortSignal) {
+  const silent = new BedplateError(
+    "controller.unreachable",
+    `The controller did not welcome this host within ${introductionMs / 1000} s.`,
+  );
+  using late = clock.deadline(introductionMs, signal, silent);
+  const cut = () => socket.terminate();
+  late.addEventListener("abort", cut, { once: true });
+  try {
+    return await introduce(socket, self);
+  } catch (error) {
+    socket.terminate();
+    throw late.aborted ? late.reason : error;
+  } finally {
+    late.removeEventListener("abort", cut);
+  }
+}
 
 async function firstAuthority(options: LinkOptions, signal: AbortSignal): Promise<string> {
   if (options.joinToken === undefined) {
