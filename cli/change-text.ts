@@ -48,7 +48,7 @@ export function changePairs(plan: Plan): Pairs {
     case "image.deploy":
       return deployPairs(deployPlanOf(plan));
     case "host.exec":
-      return execPairs(given as ExecArguments);
+      return [...execPairs(given as ExecArguments), ...programPairs(plan.facts)];
     case "host.reboot": {
       const { reason, deadlineSeconds = 900 } = given as RebootArguments;
       return [
@@ -88,6 +88,16 @@ function execPairs({ argv, directory = "/", environment = {}, outputBytesMax }: 
     ["directory", directory],
     ...Object.entries(environment).map(([name, value]) => ["environment", `${name}=${value}`] as const),
     ...(outputBytesMax === undefined ? [] : [["output", `at most ${formatBytes(outputBytesMax)}`] as const]),
+  ];
+}
+
+/** The file behind the program's path, where it is not what its name says. */
+function programPairs({ program }: Plan["facts"]): Pairs {
+  if (typeof program !== "object" || program === null) return [];
+  const { path, realPath, interpreter } = program as Record<string, unknown>;
+  return [
+    ...(typeof realPath === "string" && realPath !== path ? [["its file", realPath] as const] : []),
+    ...(typeof interpreter === "string" ? [["interpreter", interpreter] as const] : []),
   ];
 }
 

@@ -199,9 +199,25 @@ function refusalOf(plan: { readonly findings: readonly GuardFinding[] }): Bedpla
   return errorOfReport({
     code,
     message: `Refused: ${refusing.map((guard) => guard.finding).join("; ") || "the host does not allow it"}`,
-    ...(code === "disk.not-allowed" || code === "policy.missing"
-      ? { hint: "Only the host's own root can allow a disk, by its serial in /etc/bedplate/policy.toml." }
-      : {}),
+    ...hintOf(code),
     details: { guards: refusing },
   });
+}
+
+/** What only the host's own root can mend. */
+function hintOf(code: string): { readonly hint?: string } {
+  const policy = "/etc/bedplate/policy.toml";
+  switch (code) {
+    case "disk.not-allowed":
+    case "policy.missing":
+      return { hint: `Only the host's own root can allow a disk, by its serial in ${policy}.` };
+    case "policy.signature-required":
+      return {
+        hint: `Only the host's own root can say who must sign ([kinds."…"] signatures), or that nobody need (unsigned), in ${policy}.`,
+      };
+    case "policy.exec-not-allowed":
+      return { hint: `Only the host's own root can list a program, in [kinds."host.exec"] of ${policy}.` };
+    default:
+      return {};
+  }
 }

@@ -16,6 +16,7 @@ import {
   type Play,
   showHost,
 } from "./acts.ts";
+import { labUnsigned } from "./disks.ts";
 import { type DemoImage, givenImage, makeImage } from "./image.ts";
 import { type DemoHost, openHost, openStage } from "./stage.ts";
 import { createStory, type Story } from "./story.ts";
@@ -115,6 +116,9 @@ async function play(production: Production): Promise<number> {
   host.died.catch((error: unknown) => stop.abort(error));
   story.say(`The controller listens on ${stage.controllerUrl}.`);
   story.say(`${host.name} has joined; ${rightsText(host)}`);
+  story.say(
+    `LAB PROFILE: the host's policy says unsigned = ${JSON.stringify(labUnsigned)}, so whoever has the controller's API may overwrite its disks. On a host that matters operators sign: bedplate command sign.`,
+  );
 
   const play: Play = { stage, host, terminal, signal, story, summary, faults };
   await showHost(play);

@@ -99,13 +99,16 @@ async function attach(
   }
 }
 
+/** Kinds that the demo's host takes without an operator's signature: a lab's policy, never one of a host that matters. */
+export const labUnsigned = ["image.deploy"] as const;
+
 /** The host's policy: these disks and no others. */
 export function policyText({ kind, disks }: Pick<DemoDisks, "kind" | "disks">): string {
   const lines = [
     "# The demo's policy: its own disks and no others.",
     `allowDisks = ${JSON.stringify(disks.map((disk) => disk.entry))}`,
     "# A lab's: anyone with the controller's API may have these done. Elsewhere operators sign.",
-    'unsigned = ["image.deploy"]',
+    `unsigned = ${JSON.stringify(labUnsigned)}`,
   ];
   if (kind === "file") {
     for (const { name, backing, sizeBytes } of disks) {

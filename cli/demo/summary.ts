@@ -3,9 +3,12 @@ import type { Static } from "typebox";
 import type { HostView } from "../../protocol/api.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Inventory } from "../../protocol/inventory.ts";
+import { labUnsigned } from "./disks.ts";
 
 export interface DemoSummary {
   ok: boolean;
+  /** A lab's policy: these kinds of command need no operator's signature. */
+  readonly unsigned: readonly string[];
   host: {
     readonly name: string;
     readonly id: string;
@@ -45,7 +48,16 @@ export interface DemoSummary {
 }
 
 export function emptySummary(): DemoSummary {
-  return { ok: false, host: null, telemetry: null, image: null, deploy: null, corrupt: null, resume: null };
+  return {
+    ok: false,
+    unsigned: labUnsigned,
+    host: null,
+    telemetry: null,
+    image: null,
+    deploy: null,
+    corrupt: null,
+    resume: null,
+  };
 }
 
 /** What must hold, as sentences of what does not. */
