@@ -59,6 +59,8 @@ export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclus
   otherRunning(id: string): string | undefined;
   /** State-changing operations that were accepted and have not begun, in the order of their acceptance. */
   waiting(): readonly string[];
+  /** Operations that must not be repeated and are running, or were when their executors died. */
+  runningOnce(): readonly string[];
   /** Operations of these kinds that were accepted after `since`. */
   acceptedSince(kinds: readonly string[], since: number): number;
   notes(id: string): Notes;
@@ -154,6 +156,10 @@ function journalOf(store: Store): Journal {
       const rows = sql(
         "SELECT id FROM operations WHERE effect <> 'read' AND state = 'accepted' AND runs = 0 ORDER BY rowid",
       ).all();
+      return rows.map(({ id }) => String(id));
+    },
+    runningOnce() {
+      const rows = sql("SELECT id FROM operations WHERE effect = 'once' AND state = 'running'").all();
       return rows.map(({ id }) => String(id));
     },
     acceptedSince(kinds, since) {

@@ -20,6 +20,7 @@ import { bindFollowers, type Followers, isListening } from "./followers.ts";
 import { identityOf, publishIdentity } from "./identify.ts";
 import { type Journal, keptMs, openJournal } from "./journal.ts";
 import { openLaneTurn } from "./lane-turn.ts";
+import { endLeftoverOf, withLeftover } from "./leftovers.ts";
 import { loadedPolicy } from "./policy.ts";
 import { checkSignatures, noSignatures } from "./signatures.ts";
 import { openSpoolOf, pruneSpools } from "./spool-files.ts";
@@ -152,11 +153,12 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         : await checkSignatures(request.signatures, document.bytes, policy.rules),
   };
   using turn = openLaneTurn({ id, reads, journal, paths, host });
+  const leftover = await endLeftoverOf(id, executor);
 
   for (let tries = 0; ; tries++) {
     const begun = await journal.exclusively(async () => {
       const nowMs = host.clock.now();
-      const admission = decide(journal, offer, await turn.facts(), nowMs);
+      const admission = withLeftover(decide(journal, offer, await turn.facts(), nowMs), leftover);
       if (admission.do !== "conflict" && (await isListening(path))) {
         if (!onlyReplayed(journal, id)) return "noted";
         // Only a replay of what came before: it makes room when it sees this.

@@ -10,6 +10,7 @@ import type { AttestationKey } from "./attestation.ts";
 import type { AuditLog } from "./audit-log.ts";
 import type { Followers } from "./followers.ts";
 import type { LaneTurn } from "./lane-turn.ts";
+import { endOtherLeftovers } from "./leftovers.ts";
 import { createOperation, type ExecutorCommand } from "./operation.ts";
 import { issuePlan } from "./plan-artefact.ts";
 import { type LoadedPolicy, loadedPolicy } from "./policy.ts";
@@ -76,6 +77,7 @@ export async function startOperation(
     stopping,
     async ready(signal) {
       await turn.ready(command.limits.startWithinSeconds, signal);
+      if (effect !== "read") await endOtherLeftovers(id, executor);
       await mayGoOn();
     },
     onStep({ name, noReturn }) {
