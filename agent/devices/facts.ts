@@ -72,3 +72,13 @@ export function cleanText(bytes: Uint8Array): string {
   const text = new TextDecoder().decode(bytes);
   return text.replace(/[^\P{Cc}\t\n]|\ufffd/gu, "").trim();
 }
+
+/** One line that is safe to print: neither control nor invisible nor text-direction characters, blanks joined, at most `lengthMax`. */
+export function cleanLine(text: string, lengthMax: number): string {
+  return text
+    .slice(0, 4 * lengthMax)
+    .replace(/[\p{C}\p{Z}\ufffd]+/gu, " ")
+    .trim()
+    .slice(0, lengthMax)
+    .trimEnd();
+}
