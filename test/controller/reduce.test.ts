@@ -107,6 +107,9 @@ const anyEvent: fc.Arbitrary<CommandEvent> = fc.oneof(
     { type: "ask-cancel" },
     { type: "expire", missing: 0 },
     { type: "refused", command, error },
+    { type: "cancel", command, answer: "cancelling", reason: "Stopping." },
+    { type: "cancel", command, answer: "too-late", reason: "Sealed." },
+    { type: "revoke" },
   ),
   fc.nat(200).map((number): CommandEvent => ({ type: "running", command, run: number })),
   fc
@@ -120,7 +123,11 @@ test("whatever comes in whatever order: states go forward, the end is kept, hist
       let state = newCommandState(0);
       for (const [i, event] of events.entries()) {
         const next = reduceCommand(state, event, i);
-        if (isTerminal(state.state)) expect(next).toBe(state);
+        // After the end only the host's word about a cancel is still taken in.
+        if (isTerminal(state.state)) {
+          if (event.type !== "cancel") expect(next).toBe(state);
+          expect({ ...next, cancelAnswer: null }).toEqual({ ...state, cancelAnswer: null });
+        }
         expect(operationStates.indexOf(next.state)).toBeGreaterThanOrEqual(
           operationStates.indexOf(state.state),
         );
@@ -136,4 +143,74 @@ test("whatever comes in whatever order: states go forward, the end is kept, hist
     }),
     { numRuns: 500 },
   );
+});
+
+const anyEnd: fc.Arbitrary<CommandEvent> = fc.oneof(
+  fc.constant<CommandEvent>({ type: "refused", command, error }),
+  fc
+    .constantFrom("succeeded", "failed", "cancelled", "timed-out", "indeterminate")
+    .map((outcome) => result(outcome as "failed")),
+);
+
+test("the records of one operation, in any order and any number of times, end it the same way", () => {
+  const life: CommandEvent[] = [
+    { type: "offered" },
+    { type: "received", command },
+    { type: "accepted", command },
+    { type: "running", command, run: 1 },
+    { type: "running", command, run: 2 },
+    { type: "cancel", command, answer: "cancelling", reason: "Stopping." },
+  ];
+  const ends = ({ state, result, cancelAnswer }: CommandState) => ({
+    ...{ state, outcome: result?.outcome, error: result?.error, output: result?.output },
+    answer: cancelAnswer?.answer,
+  });
+  const arrivals = anyEnd.chain((end) =>
+    fc.record({
+      end: fc.constant(end),
+      // Every record at least once, some again, in any order.
+      events: fc
+        .array(fc.constantFrom(...life, end), { maxLength: 30 })
+        .chain((more) =>
+          fc.shuffledSubarray([...life, end, ...more], { minLength: life.length + 1 + more.length }),
+        ),
+    }),
+  );
+  fc.assert(
+    fc.property(arrivals, ({ end, events }) => {
+      expect(ends(run(...events))).toEqual(ends(run(...life, end)));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test("a host's answer to a cancel is kept, the last one, also after the end", () => {
+  const cancel = (answer: "cancelling" | "too-late", reason: string): CommandEvent => ({
+    ...{ type: "cancel", command, answer, reason },
+  });
+  const stopping = run({ type: "offered" }, { type: "ask-cancel" }, cancel("cancelling", "Soon."));
+  expect(stopping).toMatchObject({
+    ...{ state: "offered", cancelAnswer: { answer: "cancelling", reason: "Soon.", at: 12 } },
+  });
+  const late = reduceCommand(
+    reduceCommand(stopping, result("succeeded"), 20),
+    cancel("too-late", "Done."),
+    21,
+  );
+  expect(late).toMatchObject({
+    state: "succeeded",
+    updatedAt: 20,
+    cancelAnswer: { answer: "too-late", at: 21 },
+  });
+  expect(eventOf(run({ type: "offered" }), run({ type: "offered" }, { type: "ask-cancel" }))).toBe(
+    "cancel-asked",
+  );
+  expect(eventOf(run({ type: "offered" }, { type: "ask-cancel" }), stopping)).toBe("cancel-answered");
+});
+
+test("what expires says what it waited for", () => {
+  const message = (missing: number) => run({ type: "expire", missing }).result?.error?.message;
+  expect(message(0)).toContain("not connected");
+  expect(message(1)).toContain("a signature was missing");
+  expect(message(3)).toContain("3 signatures were missing");
 });

@@ -300,6 +300,137 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect((await offer(id)).map(([command]) => command)).toEqual([read.id, plan.id, second.id]);
   });
 
+  test("a command is taken and offered in one transaction, after what is due before it", async () => {
+    const id = await host("a");
+    const deploy = { kind: "image.deploy", mode: "apply" };
+    const [before, unsigned, wanted] = [
+      newCommand(id, deploy),
+      newCommand(id, { ...deploy, signaturesWanted: 1 }),
+      newCommand(id, deploy),
+    ];
+    await store.commands.create(before);
+    await store.commands.create(unsigned);
+    const session = { offered: new Map<string, number>(), cancelled: new Set<string>(), nowMs: 0 };
+    const answer = await store.commands.create(wanted, session);
+    if (answer.status !== "created") throw new Error(answer.status);
+    expect(answer.command).toMatchObject({ id: wanted.id, state: "offered", generation: 2 });
+    expect(answer.due).toMatchObject({
+      ...{ rest: "none", epoch: 1 },
+      steps: [
+        { step: "offer", command: { id: before.id, state: "offered", generation: 1 } },
+        { step: "offer", command: { id: wanted.id, document: wanted.document } },
+      ],
+    });
+    // Known or refused, nothing is offered for it.
+    expect(await store.commands.create(wanted, session)).toMatchObject({ status: "known" });
+    await reopen();
+    expect((await store.commands.get(wanted.id))!.state).toBe("offered");
+    expect((await store.commands.get(unsigned.id))!).toMatchObject({ state: "waiting", generation: null });
+    expect(await told()).toEqual([
+      ...["join-token created", "host joined", "command waiting", "command waiting", "command waiting"],
+      ...["command offered", "command offered"],
+    ]);
+  });
+
+  test("signatures: one a key, added while it waits; complete, it gets its generation then", async () => {
+    const id = await host("a");
+    const waits = newCommand(id, { kind: "image.deploy", signatures: [signature("a")], signaturesWanted: 2 });
+    const other = newCommand(id, { kind: "image.deploy" });
+    for (const command of [waits, other]) await store.commands.create(command);
+    expect(await offer(id)).toEqual([[other.id, 1]]);
+    const sign = async (key: string, more = {}) =>
+      (await store.commands.sign(waits.id, signature(key, more)))?.status;
+    expect(await sign("a")).toBe("known");
+    expect(await sign("a", { text: "anew" })).toBe("added");
+    expect(await offer(id, [other.id])).toEqual([]);
+    expect(await sign("b")).toBe("added");
+    await reopen();
+    expect((await store.commands.get(waits.id))!.signatures).toEqual([
+      { text: "anew", fingerprint: "a", addedAt: 5 },
+      { text: "by b", fingerprint: "b", addedAt: 5 },
+    ]);
+    expect(await offer(id)).toEqual([
+      [other.id, 1],
+      [waits.id, 2],
+    ]);
+    expect([await sign("b"), await sign("c")]).toEqual(["known", "too-late"]);
+    expect(await store.commands.sign(newCommandId(), signature("a"))).toBeUndefined();
+    expect(((await told()) as string[]).filter((event) => event === "command signed")).toHaveLength(2);
+    const full = newCommand(id, { signaturesWanted: 16 });
+    await store.commands.create(full);
+    for (let i = 0; i < 16; i++) await store.commands.sign(full.id, signature(`k${i}`));
+    expect((await store.commands.sign(full.id, signature("k16")))?.status).toBe("full");
+  });
+
+  test("output: pieces once, the newest kept, read from an offset; followers are told when it is durable", async () => {
+    const id = await host("a");
+    const wanted = newCommand(id);
+    await store.commands.create(wanted);
+    const heard: string[] = [];
+    using _following = store.records.followOutput((command) => heard.push(command));
+    let seq = 0;
+    const print = (stream: "stdout" | "stderr", offset: number, text: string) =>
+      store.records.apply({
+        ...{ host: id, instance: "i1", seq: ++seq, at: 30 },
+        body: {
+          ...{ type: "output", command: wanted.id, stream, offset },
+          data: Buffer.from(text).toString("base64"),
+        },
+      });
+    await print("stdout", 0, "ab");
+    await print("stdout", 2, "cd");
+    await print("stderr", 4, "ef");
+    await print("stderr", 3, "def");
+    expect(heard).toEqual([wanted.id, wanted.id, wanted.id]);
+    await print("stdout", 9, "gh");
+    await reopen();
+    const output = async (after: number, bytesMax = 1000) => {
+      const page = await store.commands.output(wanted.id, after, bytesMax);
+      return [
+        page!.end,
+        ...page!.pieces.map((each) => `${each.stream[3]}${each.offset}${Buffer.from(each.data)}`),
+      ];
+    };
+    expect(await output(0)).toEqual([11, "o0abcd", "e4ef", "o9gh"]);
+    expect(await output(1, 3)).toEqual([11, "o1bcd"]);
+    expect(await output(1, 1)).toEqual([11, "o1bcd"]);
+    expect(await output(5)).toEqual([11, "e5f", "o9gh"]);
+    expect(await output(99)).toEqual([11]);
+    expect(await store.commands.output(newCommandId(), 0, 1)).toBeUndefined();
+    expect((await store.commands.get(wanted.id))!.outputBytes).toBe(11);
+  });
+
+  test("commands that ended long ago are forgotten with their output, oldest first; open ones never", async () => {
+    const id = await host("a");
+    const commands = [newCommand(id), newCommand(id), newCommand(id), newCommand(id)];
+    for (const command of commands) await store.commands.create(command);
+    const [open, ...ended] = commands;
+    await store.records.apply({
+      ...{ host: id, instance: "i1", seq: 1, at: 30 },
+      body: { type: "output", command: ended[0]!.id, stream: "stdout", offset: 0, data: "eA==" },
+    });
+    for (const [i, { id: each }] of ended.entries())
+      await store.commands.apply(each, { type: "ask-cancel" }, 100 + i);
+    expect(await store.commands.forget(100, 10)).toBe(0);
+    expect(await store.commands.forget(102, 1)).toBe(1);
+    expect(await store.commands.get(ended[0]!.id)).toBeUndefined();
+    expect(await store.commands.output(ended[0]!.id, 0, 1)).toBeUndefined();
+    expect(await store.commands.forget(102, 10)).toBe(1);
+    await reopen();
+    const left = await store.commands.list({ limit: 10 });
+    expect(left.map((each) => each.id)).toEqual([ended[2]!.id, open!.id]);
+  });
+
+  test("a list ends early rather than grow beyond its bytes, and has one at least", async () => {
+    const id = await host("a");
+    for (let i = 0; i < 4; i++)
+      await store.commands.create(newCommand(id, { document: utf8("x".repeat(100)) }));
+    const list = async (bytesMax: number) => (await store.commands.list({ limit: 9, bytesMax })).length;
+    expect([await list(1), await list(250), await list(1000)]).toEqual([1, 2, 4]);
+    // A list that ended early leaves nothing open behind.
+    expect((await store.commands.create(newCommand(id))).status).toBe("created");
+  });
+
   test("commands that wait past their limit are told, others not", async () => {
     const id = await host("a");
     const [late, later, offered] = [
