@@ -155,6 +155,7 @@ test("plan changes nothing; apply brings the image onto the disk, the tail is cl
     bytesToFetchMax: image.frames.length,
   });
   expect(planned.guards.map(({ guard }) => guard)).toEqual([
+    "protected",
     "allowed",
     "own-root",
     "mounted",

@@ -1,12 +1,16 @@
 // The host's policy file: what it allows, and when it is not trusted.
+
+import { createHash, generateKeyPairSync } from "node:crypto";
 import { chmod, chown, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadPolicy, parsePolicy } from "../../agent/executor/policy.ts";
 import { systemFiles } from "../../agent/host/files.ts";
+import { sshString, utf8 } from "../../protocol/bytes.ts";
 import type { Disk } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
+import { makeSigner, mpint } from "../protocol/ssh-signers.ts";
 
 const disk = (changes: Partial<Disk>) =>
   ({ type: "ssd", serial: null, wwn: null, backing: null, fileDisk: null, ...changes }) as Disk;
@@ -40,6 +44,90 @@ describe("what it allows", () => {
   });
 });
 
+describe("what it protects", () => {
+  const policy = parsePolicy(
+    `allowDisks = ["serial:S3Z9", "wwn:0x5000c500a1b2c3d4", "loop:/srv/a.img", "file:scratch", "file:other"]
+protectDisks = ["wwn:naa.5000C500A1B2C3D4", "loop:/srv/a.img", "file:scratch"]
+[[fileDisks]]
+name = "scratch"
+path = "/srv/scratch.img"
+sizeBytes = 1048576
+[[fileDisks]]
+name = "other"
+path = "/srv/a.img"
+sizeBytes = 1048576
+`,
+    "/p",
+  );
+  test.each<[string, Partial<Disk>, boolean]>([
+    ["another disk", { serial: "S3Z9" }, false],
+    ["by its other name", { serial: "S3Z9", wwn: "0x5000c500a1b2c3d4" }, true],
+    ["a loop device, as the file disk on the same file", { type: "loop", backing: "/srv/scratch.img" }, true],
+    ["a file disk", { type: "file", fileDisk: "scratch", backing: "/srv/scratch.img" }, true],
+    [
+      "a file disk, as the loop device on the same file",
+      { type: "file", fileDisk: "other", backing: "/srv/a.img" },
+      true,
+    ],
+  ])("%s: %j: %s", (_, changes, kept) => {
+    expect(policy.protects(disk(changes))).toBe(kept);
+    // Deny wins.
+    expect(policy.allows(disk(changes))).toBe(!kept);
+  });
+});
+
+test("all of a policy: signers, windows, kinds, quota", () => {
+  const [alice, bob] = ["alice", "bob"].map((name) => makeSigner("ssh-ed25519").line(name));
+  const { rules, digest } = parsePolicy(
+    `unsigned = ["host.reboot"]
+destructivePerDay = 4
+[signers]
+ops = ["${alice}", "${bob}"]
+[windows.nightly]
+days = ["mon", "tue"]
+from = "22:00"
+to = "04:00"
+[windows.always]
+from = "00:00"
+to = "24:00"
+[kinds."image.deploy"]
+signatures = { k = 2, from = ["ops"] }
+window = "nightly"
+[kinds."host.exec"]
+argv = [["/usr/bin/systemctl", "restart", "*"], ["/usr/bin/uptime"]]
+`,
+    "/p",
+  );
+  expect(rules.unsigned).toEqual(["host.reboot"]);
+  expect(rules.destructivePerDay).toBe(4);
+  expect(rules.signers.map(({ name, signers }) => [name, signers.length])).toEqual([["ops", 2]]);
+  expect(rules.kinds).toEqual({
+    "image.deploy": {
+      signatures: { k: 2, from: ["ops"] },
+      window: { name: "nightly", days: ["mon", "tue"], fromMinute: 1320, toMinute: 240 },
+      exec: null,
+    },
+    "host.exec": {
+      signatures: null,
+      window: null,
+      exec: {
+        argv: [["/usr/bin/systemctl", "restart", "*"], ["/usr/bin/uptime"]],
+        shell: false,
+        environment: [],
+      },
+    },
+  });
+  expect(digest).toMatch(/^[0-9a-f]{64}$/);
+});
+
+/** The wire form of an RSA key of 1024 bits, base64. */
+function makeWeakRsa(): string {
+  const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 1024 });
+  const { n, e } = publicKey.export({ format: "jwk" });
+  const bytes = (text: string) => mpint(new Uint8Array(Buffer.from(text, "base64url")));
+  return Buffer.concat([sshString(utf8("ssh-rsa")), bytes(e!), bytes(n!)]).toString("base64");
+}
+
 describe("errors name file, line and key", () => {
   test.each<[string, string, number | undefined, string | undefined]>([
     ["a misspelt key", 'allowDisks = []\nallowDisk = ["serial:X"]\n', 2, "allowDisk"],
@@ -70,6 +158,92 @@ describe("errors name file, line and key", () => {
         ...(key === undefined ? {} : { key }),
       });
     }
+  });
+
+  const line = makeSigner("ssh-ed25519").line("alice");
+  const ops = `[signers]\nops = ["${line}"]\n`;
+  const weak = ["ssh-rsa", makeWeakRsa(), "mallory"].join(" ");
+  test.each<[string, string, number | undefined, string]>([
+    ["a kind that is not known, denied", 'denyKinds = ["image.depoly"]\n', 1, "denyKinds"],
+    ["a kind that is not known, unsigned", '\nunsigned = ["image.*"]\n', 2, "unsigned"],
+    ["a kind that is not known, with rules", '[kinds."disk.eat"]\n', 1, "kinds.disk.eat"],
+    [
+      "a key of a kind that is not known",
+      '[kinds."image.deploy"]\nsigned = true\n',
+      2,
+      "kinds.image.deploy.signed",
+    ],
+    ["a set of signers that is empty", "[signers]\nops = []\n", 2, "signers.ops"],
+    ["a key that is no key", '[signers]\nops = ["ssh-ed25519 AAAA alice"]\n', 2, "signers.ops"],
+    [
+      "a key without an operator's name",
+      `[signers]\nops = ["${line.replace(" alice", "")}"]\n`,
+      2,
+      "signers.ops",
+    ],
+    ["RSA of 1024 bits", `[signers]\nops = ["${weak}"]\n`, 2, "signers.ops"],
+    ["a certificate authority", `[signers]\nops = ["cert-authority ${line}"]\n`, 2, "signers.ops"],
+    [
+      "one key with two owners",
+      `[signers]\na = ["${line}"]\nb = ["${line.replace("alice", "bob")}"]\n`,
+      1,
+      "signers",
+    ],
+    [
+      "signatures of a set that is not there",
+      `${ops}[kinds."image.deploy"]\nsignatures = { k = 1, from = ["x"] }\n`,
+      4,
+      "kinds.image.deploy.signatures",
+    ],
+    [
+      "more signatures than there are operators",
+      `${ops}[kinds."image.deploy"]\nsignatures = { k = 2, from = ["ops"] }\n`,
+      4,
+      "kinds.image.deploy.signatures",
+    ],
+    [
+      "no signatures, as signatures",
+      `${ops}[kinds."image.deploy"]\nsignatures = { k = 0, from = ["ops"] }\n`,
+      4,
+      "kinds.image.deploy.signatures.k",
+    ],
+    [
+      "a window that is not there",
+      '[kinds."image.deploy"]\nwindow = "night"\n',
+      2,
+      "kinds.image.deploy.window",
+    ],
+    ["a window that has no length", '[windows.w]\nfrom = "07:00"\nto = "07:00"\n', 1, "windows.w"],
+    ["a window that begins at 24:00", '[windows.w]\nfrom = "24:00"\nto = "07:00"\n', 1, "windows.w"],
+    ["no time of day", '[windows.w]\nfrom = "7:00"\nto = "08:00"\n', 2, "windows.w.from"],
+    ["no day", '[windows.w]\ndays = ["monday"]\nfrom = "07:00"\nto = "08:00"\n', 2, "windows.w.days.0"],
+    [
+      "argument vectors of another kind",
+      '[kinds."host.reboot"]\nargv = [["/bin/a"]]\n',
+      2,
+      "kinds.host.reboot.argv",
+    ],
+    ["a program that is no path", '[kinds."host.exec"]\nargv = [["uptime"]]\n', 2, "kinds.host.exec.argv"],
+    ["any program", '[kinds."host.exec"]\nargv = [["*"]]\n', 2, "kinds.host.exec.argv"],
+    ["any program of a folder", '[kinds."host.exec"]\nargv = [["/bin/*"]]\n', 2, "kinds.host.exec.argv"],
+    [
+      "any number of arguments before others",
+      '[kinds."host.exec"]\nargv = [["/bin/a", "**", "b"]]\n',
+      2,
+      "kinds.host.exec.argv",
+    ],
+    ["a protected file disk that nothing declares", 'protectDisks = ["file:x"]\n', 1, "protectDisks"],
+    ["a number of operations that is none", "destructivePerDay = -1\n", 1, "destructivePerDay"],
+  ])("%s", (_, content, line, key) => {
+    let error: BedplateError | undefined;
+    try {
+      parsePolicy(content, "/etc/p.toml");
+    } catch (thrown) {
+      error = thrown as BedplateError;
+    }
+    expect(error?.code).toBe("config.invalid");
+    expect(error?.message).toContain("/etc/p.toml");
+    expect(error?.details).toEqual({ file: "/etc/p.toml", key, ...(line === undefined ? {} : { line }) });
   });
 
   test("a file disk that nothing declares, and two of one name", () => {
@@ -110,6 +284,17 @@ describe("whom it must belong to", () => {
     await symlink(path(), join(directory, "link.toml"));
     expect(codeOf(join(directory, "link.toml"))).toBe("policy.unsafe");
     expect(codeOf(path())).toBe("present");
+  });
+
+  test("its digest is that of its bytes; what is too long or no text is not read in part", async () => {
+    const file = join(directory, "other.toml");
+    const bytes = Buffer.from(`\u{feff}# Größe\n${text}`);
+    await writeFile(file, bytes, { mode: 0o600 });
+    expect(loadPolicy(systemFiles, file, user).digest).toBe(createHash("sha256").update(bytes).digest("hex"));
+    await writeFile(file, `${text}#${"x".repeat(1 << 20)}\n`);
+    expect(codeOf(file)).toBe("config.invalid");
+    await writeFile(file, Uint8Array.of(0x23, 0xff, 0x0a));
+    expect(codeOf(file)).toBe("config.invalid");
   });
 
   test("another user's is refused; root's is taken by anybody", () => {
