@@ -102,13 +102,15 @@ async function attach(
 /** Kinds that the demo's host takes without an operator's signature: a lab's policy, never one of a host that matters. */
 export const labUnsigned = ["image.deploy"] as const;
 
-/** The host's policy: these disks and no others. */
-export function policyText({ kind, disks }: Pick<DemoDisks, "kind" | "disks">): string {
+const labRules = `# A lab's: anyone with the controller's API may have these done. Elsewhere operators sign.
+unsigned = ${JSON.stringify(labUnsigned)}`;
+
+/** The host's policy: these disks and no others, and what `rules` say (top-level keys without tables). */
+export function policyText({ kind, disks }: Pick<DemoDisks, "kind" | "disks">, rules = labRules): string {
   const lines = [
     "# The demo's policy: its own disks and no others.",
     `allowDisks = ${JSON.stringify(disks.map((disk) => disk.entry))}`,
-    "# A lab's: anyone with the controller's API may have these done. Elsewhere operators sign.",
-    `unsigned = ${JSON.stringify(labUnsigned)}`,
+    rules,
   ];
   if (kind === "file") {
     for (const { name, backing, sizeBytes } of disks) {

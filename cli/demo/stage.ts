@@ -97,13 +97,15 @@ export interface HostOptions {
   /** Where the disks' files are made, a directory that does not exist yet; default beside the agent's state. */
   readonly diskDirectory?: string;
   readonly joinToken: string;
+  /** The host's policy file; default: the demo's, a lab's. */
+  readonly policy?: (disks: DemoDisks) => string;
   readonly signal: AbortSignal;
 }
 
 /** An agent with disks of `diskBytes` that its policy allows, joined to the stage's controller. */
 export async function openHost(
   stage: Stage & { readonly controller: Child },
-  { diskBytes, diskDirectory, joinToken, signal }: HostOptions,
+  { diskBytes, diskDirectory, joinToken, policy = policyText, signal }: HostOptions,
 ): Promise<DemoHost> {
   await using stack = new AsyncDisposableStack();
   const { directory, client, controller } = stage;
@@ -131,7 +133,7 @@ export async function openHost(
     await writeFile(path, text, { mode: 0o600 });
     if (owner !== undefined) await chown(path, owner, owner);
   };
-  await write(join(paths.policyDirectory, "policy.toml"), policyText(disks));
+  await write(join(paths.policyDirectory, "policy.toml"), policy(disks));
   const name = "demo-host";
   const configFile = join(home, "agent.toml");
   await write(configFile, agentConfig({ controller: stage.controllerUrl, name, joinToken, ...paths }));
