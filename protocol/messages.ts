@@ -25,6 +25,8 @@ export const subprotocol = "bedplate.v1";
 export const protocolVersion = 1;
 const Nonce = FixedBytes(32);
 const Version = Type.String({ maxLength: 64 });
+/** A number that numbers go on from: half of what a JavaScript number counts exactly, so that they always can. */
+const Mark = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 
 /** A series: an integer as the kernel gives it, times `scale`, is the value in the unit that the name ends with. */
 export const Series = Type.Object({
@@ -150,9 +152,9 @@ const controllerMessages = {
     /** After this connection is closed from the controller's side, come back at a random moment within it. */
     reconnectWindowMs: Count,
     /** The highest record the controller has stored: what follows is sent again. */
-    records: Count,
+    records: Mark,
     /** The highest batch the controller has stored, 0 if none: an agent's numbers go on from it, also after its restart. */
-    samples: Count,
+    samples: Mark,
     /** `pending`: no command comes before a person approved the host; `quarantined`: none that changes it. Absent: approved. */
     standing: Type.Optional(
       Type.Union([Type.Literal("pending"), Type.Literal("approved"), Type.Literal("quarantined")]),
