@@ -34,7 +34,10 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
   using _alone = holdAlone(state.file("agent.lock"));
   const keys = await openKeys(state);
   const bell = createBell();
-  using outbox = openOutbox(state.file("agent.db"), () => bell.ring());
+  using outbox = openOutbox(state.file("agent.db"), {
+    onDurable: () => bell.ring(),
+    onAcknowledged: () => operations.acknowledged(),
+  });
   outbox.prune(clock.now() - limits.resultDaysKept * dayMs);
 
   const samples = createSampleQueue(limits.outboxSampleBytesMax);
@@ -94,6 +97,7 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
       onState: ({ connected, ca }) => {
         link.connected = connected;
         if (ca !== undefined) link.authority = ca;
+        operations.link(connected ? "up" : "down");
         // What waits until the next session must start with a key frame.
         if (!connected) sampler.requestKeyFrame();
       },

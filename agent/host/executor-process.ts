@@ -2,7 +2,6 @@
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
-import { createInterface } from "node:readline";
 import { entryUrl } from "../../assembly/built.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import {
@@ -34,8 +33,11 @@ export interface Following {
 
 export interface ExecutorLauncher {
   start(request: ExecutorRequest): Promise<StartedExecutor>;
-  /** Undefined when no executor listens for this operation. */
-  attach(command: string, afterSeq: number): Promise<Following | undefined>;
+  /** Undefined when no executor listens for this operation. `afterOutput` undefined: no output is wanted. */
+  attach(
+    command: string,
+    after: { readonly afterSeq: number; readonly afterOutput: number | undefined },
+  ): Promise<Following | undefined>;
 }
 
 /** systemd hands each connection to a fresh `bedplate-executor@` instance, as root. */
@@ -68,12 +70,12 @@ export function createExecutorLauncher(options: {
       }
       return startChild(line, paths, logFile);
     },
-    async attach(command, afterSeq) {
+    async attach(command, { afterSeq, afterOutput }) {
       const socket = await connect(operationSocketPath(paths.runDirectory, command));
       if (socket === undefined) return undefined;
       socket.on("error", () => undefined);
       const send = (request: FollowerRequest) => void socket.write(`${JSON.stringify(request)}\n`);
-      send({ attach: { afterSeq } });
+      send({ attach: { afterSeq, ...(afterOutput === undefined ? {} : { afterOutput }) } });
       return { events: eventsOf(socket), send, close: () => socket.destroy() };
     },
   };
@@ -118,13 +120,29 @@ function connect(path: string): Promise<Socket | undefined> {
   });
 }
 
+// Pulled, never pushed: while the caller does not ask for the next event, the executor's writes wait in the kernel.
 async function* eventsOf(socket: Socket): AsyncGenerator<ExecutorEvent> {
+  let begun: Buffer[] = [];
   let bytes = 0;
-  socket.on("data", (part: Buffer) => {
-    bytes = part.includes(10) ? 0 : bytes + part.length;
-    if (bytes > lineBytesMax) socket.destroy();
-  });
-  for await (const line of createInterface({ input: socket, crlfDelay: Number.POSITIVE_INFINITY })) {
-    yield checkExecutorEvent(JSON.parse(line));
+  for await (const part of partsOf(socket)) {
+    let from = 0;
+    for (let end = part.indexOf(10); end >= 0; end = part.indexOf(10, from)) {
+      const line = Buffer.concat([...begun, part.subarray(from, end)]).toString("utf8");
+      begun = [];
+      bytes = 0;
+      from = end + 1;
+      yield checkExecutorEvent(JSON.parse(line));
+    }
+    begun.push(part.subarray(from));
+    bytes += part.length - from;
+    if (bytes > lineBytesMax) return;
+  }
+}
+
+async function* partsOf(socket: Socket): AsyncGenerator<Buffer> {
+  try {
+    yield* socket as AsyncIterable<Buffer>;
+  } catch {
+    // Broken off by either side: what was said until then counts.
   }
 }

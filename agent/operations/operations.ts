@@ -1,23 +1,25 @@
-// The operations of this host as the resident daemon sees them: keeps each offer, follows its executor, and turns what
-// happens into records. Decides nothing about the work itself; that is the executor's, behind its journal.
-import { equalBytes } from "../../protocol/bytes.ts";
+// The operations of this host as the resident daemon runs them: tells the reducer what happens, writes its changes to the
+// outbox in one transaction, and carries out its effects. Decides nothing itself.
 import {
   type Command,
   commandKinds,
   decodeCommand,
-  isTerminal,
+  effectOf,
   type OperationState,
   type Progress,
-  type Result,
 } from "../../protocol/commands.ts";
-import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
-import type { ExecutorEvent } from "../executor/contract.ts";
+import { assert, errorOf, reportOf } from "../../protocol/errors.ts";
+import type { ExecutorRequest } from "../executor/contract.ts";
 import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
 import type { ExecutorLauncher, Following, StartedExecutor } from "../host/executor-process.ts";
-import type { KeptOffer, Outbox } from "../link/outbox.ts";
+import type { Outbox } from "../link/outbox.ts";
+import type { KeptOffer } from "../link/outbox-rules.ts";
 import type { Offer, ProgressMessage } from "../link/session.ts";
 import type { Log } from "../log.ts";
+import { faultHere } from "./here.ts";
+import { reduceOperations } from "./reduce.ts";
+import { type Effect, noOperations, type OperationsEvent, type OperationsStep, wireReport } from "./state.ts";
 
 export interface OperationsOptions {
   readonly outbox: Outbox;
@@ -34,223 +36,260 @@ export interface OperationsOptions {
 }
 
 export interface Operations {
+  /** @throws when the offer is no valid command */
   offered(offer: Offer): void;
   cancel(command: string): void;
+  /** The controller has stored records. */
+  acknowledged(): void;
+  link(state: "up" | "down"): void;
   list(): { readonly id: string; readonly state: OperationState }[];
   takeProgress(): ProgressMessage[];
   /** Follows all open operations, those of an earlier process first, until aborted. Executors go on without it. */
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** Operations open at once; the executor's lanes bound what really runs. */
-const openMax = 256;
-/** Executors that died in a row, each younger than `stableMs`, before the agent gives up on an operation. */
-const deathsMax = 10;
-const stableMs = 60_000;
-const deathPauseMs = { first: 250, max: 30_000 } as const;
-const attachTries = 200;
-const attachPauseMs = 50;
+/** What the shell knows of an event; the rest is looked up when its turn comes. */
+type Happening = OperationsEvent extends infer E
+  ? E extends { known: unknown }
+    ? Omit<E, "known">
+    : E
+  : never;
+
+/** Happenings that wait while the disk takes nothing; what the controller says beyond is dropped, and said again. */
+const backlogMax = 1024;
+const retryPauseMs = 1000;
 
 export function createOperations(options: OperationsOptions): Operations {
   const { outbox, executors, clock, log } = options;
+  let state = noOperations;
+  let until: AbortSignal | undefined;
   const progress = new Map<string, Progress>();
-  const followed = new Map<
-    string,
-    { following: Following | undefined; cancel: boolean; task: Promise<void> }
-  >();
-  let running: AbortSignal | undefined;
+  const backlog: { readonly happening: Happening; readonly done: () => void }[] = [];
+  let applying = false;
+  const tasks = new Set<Promise<void>>();
+  const followed = new Map<string, { readonly following: Following; readonly gate: Gate; close(): void }>();
+  const executorsOf = new Map<string, { readonly started: StartedExecutor; ended: boolean }>();
 
-  const record = (
-    id: string,
-    state: OperationState,
-    body: Parameters<Outbox["record"]>[1],
-    eventSeq?: number,
-  ) => {
-    outbox.record({ id, state, ...(eventSeq === undefined ? {} : { eventSeq }) }, body, clock.now());
-    options.onChange();
+  const failed = Promise.withResolvers<never>();
+  // Told to `run` alone.
+  failed.promise.catch(() => undefined);
+
+  /** Resolves when the happening is in the outbox and its effects are under way. */
+  const happen = (happening: Happening): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    backlog.push({ happening, done: resolve });
+    if (!applying) applyAll();
+    return promise;
   };
 
-  const begin = (id: string, work: (signal: AbortSignal) => Promise<void>) => {
-    if (running === undefined || running.aborted || followed.has(id)) return;
-    const entry = { following: undefined as Following | undefined, cancel: false, task: Promise.resolve() };
-    followed.set(id, entry);
-    entry.task = work(running)
-      .catch((error: unknown) => log.error({ command: id, err: error }, "following the operation failed"))
-      .finally(() => {
+  const applyAll = () => {
+    applying = true;
+    while (backlog.length > 0 && until?.aborted === false) {
+      if (apply(backlog[0]!.happening) === "not-kept") {
+        // Nothing of it is done, so it is tried again, and whatever comes after it waits.
+        return task(async (signal) => {
+          await clock.sleep(retryPauseMs, signal).catch(() => undefined);
+          applyAll();
+        });
+      }
+      backlog.shift()!.done();
+    }
+    applying = false;
+    if (until?.aborted !== false) for (const { done } of backlog.splice(0)) done();
+  };
+
+  const apply = (happening: Happening): "applied" | "not-kept" => {
+    const event: OperationsEvent =
+      happening.event === "offer" || happening.event === "cancel" || happening.event === "done-here"
+        ? { ...happening, known: outbox.operation(happening.id) }
+        : happening;
+    const { recordBytes, outputBytes } = outbox;
+    const facts = { monotonicMs: clock.monotonic(), unixMs: clock.now(), recordBytes, outputBytes };
+    let step: OperationsStep;
+    try {
+      step = reduceOperations(state, event, facts);
+    } catch (error) {
+      failed.reject(error);
+      throw error;
+    }
+    try {
+      if (step.changes.length > 0) outbox.commit(step.changes, clock.now());
+    } catch (error) {
+      log.error({ err: error }, "what happened to an operation cannot be kept; trying again");
+      return "not-kept";
+    }
+    state = step.state;
+    for (const effect of step.effects) perform(effect);
+    if (step.changes.length > 0) options.onChange();
+    return "applied";
+  };
+
+  const task = (work: (signal: AbortSignal) => Promise<void>) => {
+    assert(until !== undefined, "operations run only while the agent does");
+    // What is not expected ends the agent: its state is in the outbox, and it starts anew from there.
+    const running = work(until)
+      .catch(failed.reject)
+      .finally(() => tasks.delete(running));
+    tasks.add(running);
+  };
+
+  const perform = (effect: Effect): void => {
+    const { id } = effect;
+    switch (effect.effect) {
+      case "attach":
+        task((signal) => follow(effect, signal));
+        break;
+      case "start":
+        task((signal) => start(effect, signal));
+        break;
+      case "send":
+        followed.get(id)?.following.send(effect.request);
+        break;
+      case "detach":
+        followed.get(id)?.close();
         followed.delete(id);
+        executorsOf.delete(id);
         progress.delete(id);
+        break;
+      case "hold":
+        followed.get(id)?.gate.close();
+        break;
+      case "read-on":
+        followed.get(id)?.gate.open();
+        break;
+      case "pause":
+        task(async (signal) => {
+          await clock.sleep(effect.ms, signal).catch(() => undefined);
+          await happen({ event: "paused", id });
+        });
+        break;
+      case "run-here":
+        task(async () => {
+          const result = await resultHere(effect.offer);
+          await happen({ event: "done-here", id, offer: effect.offer, result });
+        });
+        break;
+      case "log":
+        log[effect.level]({ command: id }, effect.message);
+        break;
+    }
+  };
+
+  const follow = async (
+    { id, afterSeq, afterOutput }: Extract<Effect, { effect: "attach" }>,
+    signal: AbortSignal,
+  ) => {
+    const following = await executors.attach(id, { afterSeq, afterOutput });
+    if (following === undefined)
+      return happen({
+        event: "absent",
+        id,
+        ended: executorsOf.get(id)?.ended ?? false,
+        trouble: troubleOf(id),
       });
-  };
-
-  // What needs no right is a read: it may run again after a crash, so that one transaction at its end is enough.
-  const runHere = async (command: Command, offer: KeptOffer) => {
-    const startedAt = clock.now();
-    let result: Result;
-    try {
-      if (command.host !== options.hostId)
-        throw new BedplateError("command.wrong-host", "The command names another host's key.");
-      if ((command.limits.notAfter ?? startedAt) < startedAt)
-        throw new BedplateError("command.expired", "The command's time limit to start had passed.");
-      const output = await options.runHere(command);
-      result = { outcome: "succeeded", startedAt, endedAt: clock.now(), output };
-    } catch (error) {
-      result = { outcome: "failed", startedAt, endedAt: clock.now(), error: mutable(reportOf(error)) };
-    }
-    const bodies = [
-      { type: "received", command: command.id },
-      { type: "accepted", command: command.id },
-      { type: "result", command: command.id, result },
-    ] as const;
-    outbox.complete(command.id, offer, result.outcome, bodies, clock.now());
-    options.onChange();
-  };
-
-  // Attach to the executor if one lives; else start one with the kept offer, whose journal knows what that means.
-  const followExecutor = async (id: string, signal: AbortSignal) => {
-    let deaths = 0;
-    while (!signal.aborted) {
-      const before = outbox.operation(id)!;
-      if (isTerminal(before.state)) return;
-      const startedAt = clock.monotonic();
-      let started: StartedExecutor | undefined;
-      let following = await executors.attach(id, before.eventSeq);
-      if (following === undefined) {
-        started = await executors.start(requestOf(before.offer, options));
-        following = await attachTo(id, before.eventSeq, started, signal);
-      }
-      if (following !== undefined) await follow(id, following, signal);
-      if (signal.aborted || isTerminal(outbox.operation(id)!.state)) return;
-      deaths = clock.monotonic() - startedAt >= stableMs ? 1 : deaths + 1;
-      log.warn({ command: id, deaths }, "the executor ended before its operation; starting it again");
-      if (deaths >= deathsMax) return giveUp(id, started);
-      await clock
-        .sleep(Math.min(deathPauseMs.max, deathPauseMs.first * 2 ** (deaths - 1)), signal)
-        .catch(() => undefined);
-    }
-  };
-
-  const attachTo = async (id: string, afterSeq: number, started: StartedExecutor, signal: AbortSignal) => {
-    let ended = false;
-    void started.ended.then(() => {
-      ended = true;
-    });
-    for (let i = 0; i < attachTries && !signal.aborted; i++) {
-      const following = await executors.attach(id, afterSeq);
-      if (following !== undefined || ended) return following;
-      await clock.sleep(attachPauseMs, signal).catch(() => undefined);
-    }
-    return undefined;
-  };
-
-  const follow = async (id: string, following: Following, signal: AbortSignal) => {
-    const entry = followed.get(id)!;
-    entry.following = following;
-    const close = () => following.close();
+    const gate = createGate();
+    const close = () => {
+      following.close();
+      gate.open();
+    };
+    const entry = { following, gate, close };
+    followed.set(id, entry);
     signal.addEventListener("abort", close, { once: true });
+    if (signal.aborted) close();
+    let trouble: string | undefined;
     try {
-      if (entry.cancel) following.send({ cancel: { reason: "asked by the controller" } });
+      await happen({ event: "attached", id });
       for await (const event of following.events) {
-        if (signal.aborted) return;
-        take(id, event);
-        if (event.type === "result" || event.type === "refused") return;
+        if (signal.aborted || followed.get(id) !== entry) break;
+        if (event.type === "progress") {
+          progress.set(id, event.progress);
+          options.onChange();
+        } else {
+          await happen({ event: "said", id, said: event });
+          await gate.opened();
+        }
       }
     } catch (error) {
-      if (!signal.aborted) log.warn({ command: id, err: error }, "the executor's words cannot be understood");
+      trouble = `what it says cannot be understood: ${reportOf(error).message}`;
     } finally {
       signal.removeEventListener("abort", close);
-      entry.following = undefined;
-      following.close();
+      close();
     }
+    // Otherwise it is not needed any more.
+    if (followed.get(id) !== entry) return;
+    followed.delete(id);
+    await happen({ event: "lost", id, trouble: trouble ?? troubleOf(id) });
   };
 
-  const take = (id: string, event: ExecutorEvent) => {
-    switch (event.type) {
-      case "accepted":
-        record(id, "accepted", { type: "accepted", command: id }, event.seq);
-        break;
-      case "running":
-        record(id, "running", { type: "running", command: id, run: event.run }, event.seq);
-        break;
-      case "refused":
-        record(id, "refused", { type: "refused", command: id, error: event.error }, event.seq);
-        break;
-      case "result":
-        record(id, event.result.outcome, { type: "result", command: id, result: event.result }, event.seq);
-        break;
-      case "progress":
-        progress.set(id, event.progress);
-        options.onChange();
-        break;
-      case "cancel":
-        log.info(
-          { command: id, answer: event.answer, reason: event.reason },
-          "the executor answered the cancel",
-        );
-        break;
+  const start = async ({ id, request }: Extract<Effect, { effect: "start" }>, signal: AbortSignal) => {
+    // What a power cut could take back is told to no executor either.
+    await outbox.synced();
+    if (signal.aborted) return;
+    try {
+      const started = await executors.start(requestOf(id, request));
+      const entry = { started, ended: false };
+      executorsOf.set(id, entry);
+      void started.ended.then(() => {
+        entry.ended = true;
+      });
+    } catch (error) {
+      return happen({ event: "not-started", id, trouble: reportOf(error).message });
     }
+    await happen({ event: "started", id });
   };
 
-  const giveUp = (id: string, started: StartedExecutor | undefined) => {
-    const error: ErrorReport = {
-      code: "executor.failed",
-      message: `The executor died ${deathsMax} times in a row: ${started?.logTail() ?? "no log"}`,
-      hint: "Run `bedplate doctor` on the host; the executor's log is in the agent's state directory.",
+  const troubleOf = (id: string) => executorsOf.get(id)?.started.logTail() ?? "no log";
+
+  const requestOf = (id: string, request: "run" | "follow"): ExecutorRequest => {
+    if (request === "follow") return { request, command: id };
+    const offer = outbox.operation(id)?.offer;
+    assert(offer !== null && offer !== undefined, "only what was offered is started");
+    return {
+      request,
+      document: Buffer.from(offer.document).toString("base64"),
+      signatures: [...offer.signatures],
+      generation: offer.generation,
+      epoch: offer.epoch,
+      sources: offer.sources.map(({ url, bearer }) => (bearer === undefined ? { url } : { url, bearer })),
+      ca: options.authority(),
+      host: options.hostId,
     };
-    const operation = outbox.operation(id)!;
-    if (operation.state === "received")
-      return record(id, "refused", { type: "refused", command: id, error: mutable(error) });
-    const now = clock.now();
-    record(id, "indeterminate", {
-      type: "result",
-      command: id,
-      result: { outcome: "indeterminate", startedAt: now, endedAt: now, error: mutable(error) },
-    });
+  };
+
+  const resultHere = async ({ document }: KeptOffer) => {
+    const startedAt = clock.now();
+    try {
+      const command = decodeCommand(document);
+      const fault = faultHere(command, { host: options.hostId, unixMs: startedAt });
+      if (fault !== undefined) throw errorOf(fault);
+      const output = await options.runHere(command);
+      return { outcome: "succeeded", startedAt, endedAt: clock.now(), output } as const;
+    } catch (error) {
+      const report = wireReport(reportOf(error));
+      return { outcome: "failed", startedAt, endedAt: clock.now(), error: report } as const;
+    }
   };
 
   return {
-    offered(offer) {
-      const command = decodeCommand(offer.document);
-      const kept: KeptOffer = {
-        document: offer.document,
-        signatures: offer.signatures,
-        generation: offer.generation,
-        epoch: offer.epoch,
-        sources: offer.sources,
-      };
-      const known = outbox.operation(command.id);
-      if (known === undefined && commandKinds[command.kind].runs === "agent") {
-        begin(command.id, () => runHere(command, kept));
-        return;
-      }
-      if (known === undefined) {
-        try {
-          if (outbox.openOperations().length >= openMax)
-            throw new BedplateError("agent.outbox-full", `${openMax} operations are open on this host.`);
-          outbox.receive(command.id, kept, clock.now());
-        } catch (error) {
-          // Not received, and so offered again when this host next connects.
-          return log.warn({ command: command.id, err: error }, "no room for the command now");
-        }
-        options.onChange();
-      } else {
-        if (!equalBytes(known.offer.document, offer.document)) {
-          return log.error(
-            { command: command.id, code: "command.id-conflict" },
-            "the controller offered other content under a known id; ignored",
-          );
-        }
-        if (isTerminal(known.state)) return;
-        outbox.refresh(command.id, kept);
-      }
-      begin(command.id, (signal) => followExecutor(command.id, signal));
+    offered({ document, signatures, generation, epoch, sources }) {
+      const command = decodeCommand(document);
+      if (backlog.length >= backlogMax) return;
+      void happen({
+        event: "offer",
+        id: command.id,
+        runs: commandKinds[command.kind].runs,
+        changesState: effectOf(command) !== "read",
+        offer: { document, signatures, generation, epoch, sources },
+      });
     },
     cancel(id) {
-      const entry = followed.get(id);
-      if (entry === undefined) return;
-      entry.cancel = true;
-      entry.following?.send({ cancel: { reason: "asked by the controller" } });
+      if (backlog.length < backlogMax) void happen({ event: "cancel", id });
     },
-    list: () => outbox.openOperations().map(({ id, state }) => ({ id, state })),
+    acknowledged() {
+      if (backlog.at(-1)?.happening.event !== "acknowledged") void happen({ event: "acknowledged" });
+    },
+    link: (link) => void happen({ event: "link", link }),
+    list: () => [...state.open.values()].map(({ id, state }) => ({ id, state })),
     takeProgress() {
       const messages = [...progress].map(([command, latest]) => ({
         t: "progress" as const,
@@ -261,34 +300,43 @@ export function createOperations(options: OperationsOptions): Operations {
       return messages;
     },
     async run(signal) {
-      running = signal;
-      for (const { id } of outbox.openOperations()) begin(id, (until) => followExecutor(id, until));
-      await whenAborted(signal);
-      await Promise.all([...followed.values()].map(({ task }) => task));
+      until = signal;
+      const operations = outbox
+        .openOperations()
+        .map((kept) => ({ ...kept, changesState: changesState(kept) }));
+      void happen({ event: "opened", operations });
+      await Promise.race([whenAborted(signal), failed.promise]);
+      while (tasks.size > 0) await Promise.all(tasks);
     },
   };
 }
 
-function requestOf(offer: KeptOffer, options: OperationsOptions) {
+interface Gate {
+  close(): void;
+  open(): void;
+  /** Resolves when it is open. */
+  opened(): Promise<void>;
+}
+
+function createGate(): Gate {
+  let closed: PromiseWithResolvers<void> | undefined;
   return {
-    request: "run" as const,
-    document: Buffer.from(offer.document).toString("base64"),
-    signatures: [...offer.signatures],
-    generation: offer.generation,
-    epoch: offer.epoch,
-    sources: offer.sources.map(({ url, bearer }) => (bearer === undefined ? { url } : { url, bearer })),
-    ca: options.authority(),
-    host: options.hostId,
+    close() {
+      closed ??= Promise.withResolvers();
+    },
+    open() {
+      closed?.resolve();
+      closed = undefined;
+    },
+    opened: async () => closed?.promise,
   };
 }
 
-// The wire's schemas give mutable types.
-function mutable(report: ErrorReport): {
-  code: string;
-  message: string;
-  hint?: string;
-  details?: Record<string, unknown>;
-} {
-  const { details, ...rest } = report;
-  return details === undefined ? rest : { ...rest, details: { ...details } };
+// What cannot be read any more (a newer agent took it) is treated with care: the executor will say what it is.
+function changesState({ offer }: { readonly offer: KeptOffer | null }): boolean {
+  try {
+    return offer === null || effectOf(decodeCommand(offer.document)) !== "read";
+  } catch {
+    return true;
+  }
 }

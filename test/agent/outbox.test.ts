@@ -1,8 +1,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Outbox, openOutbox } from "../../agent/link/outbox.ts";
+import type { OutboxChange } from "../../agent/link/outbox-rules.ts";
 
 let directory: string;
 let outbox: Outbox;
@@ -13,6 +15,15 @@ const offer = {
   generation: 1,
   epoch: 2,
   sources: [{ url: "https://a/", bearer: "b" }],
+};
+const received: OutboxChange[] = [
+  { change: "keep", id, offer },
+  { change: "record", body: { type: "received", command: id } },
+];
+const gap = (n: number) => ({ type: "gap", from: n, to: n, count: 1 }) as const;
+const sent = async (after: number) => {
+  await outbox.synced();
+  return outbox.after(after, 10).map(({ seq, at }) => [seq, at]);
 };
 const reopen = () => {
   outbox[Symbol.dispose]();
@@ -29,85 +40,161 @@ afterEach(() => {
 });
 
 test("an offer and its record survive a restart together", async () => {
-  outbox.receive(id, offer, 5);
+  outbox.commit(received, 5);
   reopen();
   expect(outbox.operation(id)).toMatchObject({
-    id,
-    state: "received",
-    eventSeq: 0,
+    ...{ id, state: "received", eventSeq: 0, outputEnd: 0, ending: null, answered: false },
     offer: { ...offer, document: expect.any(Uint8Array) },
   });
-  expect([...outbox.operation(id)!.offer.document]).toEqual([1, 2, 3]);
+  expect([...outbox.operation(id)!.offer!.document]).toEqual([1, 2, 3]);
   await outbox.synced();
   expect(outbox.after(0, 10)).toEqual([{ seq: 1, at: 5, body: { type: "received", command: id } }]);
 });
 
-test("an event of the executor becomes one record, however often it is replayed", () => {
-  outbox.receive(id, offer, 5);
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 6)).toBe(
-    "queued",
-  );
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 7)).toBe(
-    "seen",
-  );
+test("a transaction that cannot be made leaves nothing", () => {
+  outbox.commit(received, 5);
+  expect(() => outbox.commit([{ change: "record", body: gap(1) }, ...received], 6)).toThrow();
+  expect(outbox.recordCount).toBe(1);
   reopen();
-  expect(outbox.record({ id, state: "accepted", eventSeq: 1 }, { type: "accepted", command: id }, 8)).toBe(
-    "seen",
-  );
-  expect(outbox.recordCount).toBe(2);
+  expect(outbox.recordCount).toBe(1);
 });
 
 test("a result ends the operation, and what is acknowledged is gone while numbers go on", async () => {
-  outbox.receive(id, offer, 5);
-  outbox.record(
-    { id, state: "succeeded", eventSeq: 3 },
-    { type: "result", command: id, result: { outcome: "succeeded", startedAt: 1, endedAt: 2 } },
+  const result = { outcome: "succeeded", startedAt: 1, endedAt: 2 } as const;
+  outbox.commit(received, 5);
+  outbox.commit(
+    [
+      { change: "move", id, state: "succeeded", eventSeq: 3 },
+      { change: "record", body: { type: "result", command: id, result } },
+    ],
     9,
   );
   expect(outbox.openOperations()).toEqual([]);
+  expect(outbox.operation(id)).toMatchObject({ eventSeq: 3, endingSeq: 2, answered: false });
   outbox.acknowledge(2);
+  expect(outbox.operation(id)).toMatchObject({ answered: true });
   expect(outbox.recordBytes).toBe(0);
   reopen();
-  outbox.append({ type: "gap", from: 1, to: 2, count: 2 }, 10);
-  await outbox.synced();
-  expect(outbox.after(0, 10).map(({ seq }) => seq)).toEqual([3]);
+  expect(outbox.operation(id)).toMatchObject({ answered: true });
+  outbox.append(gap(1), 10);
+  expect(await sent(0)).toEqual([[3, 10]]);
+});
+
+test("sizes are counted along, as a recount would find them", () => {
+  const counted = () => [outbox.recordCount, outbox.recordBytes, outbox.outputBytes];
+  for (let i = 0; i < 20; i++) {
+    outbox.append(gap(i), i);
+    outbox.append({ type: "output", command: id, stream: "stdout", offset: i, data: "AAAA" }, i);
+  }
+  outbox.resume(0);
+  outbox.acknowledge(7);
+  outbox.resume(9);
+  const before = counted();
+  expect(before[0]).toBe(31);
+  expect(before[2]).toBeGreaterThan(0);
+  expect(before[2]).toBeLessThan(before[1]!);
+  reopen();
+  expect(counted()).toEqual(before);
 });
 
 test("a young file goes on above what the controller has, so that nothing is taken for a repetition", async () => {
-  outbox.append({ type: "gap", from: 1, to: 1, count: 1 }, 1);
-  outbox.append({ type: "gap", from: 2, to: 2, count: 1 }, 2);
+  outbox.append(gap(1), 1);
+  outbox.append(gap(2), 2);
   outbox.resume(100);
-  outbox.append({ type: "gap", from: 3, to: 3, count: 1 }, 3);
-  await outbox.synced();
-  expect(outbox.after(100, 10).map(({ seq, at }) => [seq, at])).toEqual([
+  outbox.append(gap(3), 3);
+  expect(await sent(100)).toEqual([
     [101, 1],
     [102, 2],
     [103, 3],
   ]);
 });
 
-test("a resumed session forgets what the controller has stored", async () => {
-  for (let i = 0; i < 3; i++) outbox.append({ type: "gap", from: i, to: i, count: 1 }, i);
-  outbox.resume(2);
+test("a file set back to an old copy loses nothing of what came after, and leaves no hole", async () => {
+  for (let i = 1; i <= 3; i++) outbox.append(gap(i), i);
+  outbox.resume(0);
+  outbox.acknowledge(2);
   await outbox.synced();
-  expect(outbox.after(2, 10).map(({ seq }) => seq)).toEqual([3]);
+  outbox[Symbol.dispose]();
+  // From here on the controller heard 40 records of another life of this file; this one makes some of its own, offline.
+  outbox = openOutbox(join(directory, "agent.db"));
+  for (let i = 4; i <= 6; i++) outbox.append(gap(i), i);
+  reopen();
+  outbox.resume(40);
+  expect(await sent(40)).toEqual([
+    [41, 3],
+    [42, 4],
+    [43, 5],
+    [44, 6],
+  ]);
+});
+
+test("what was kept before a controller was set back is not sent twice, nor forgotten", async () => {
+  for (let i = 1; i <= 5; i++) outbox.append(gap(i), i);
+  outbox.resume(0);
+  outbox.acknowledge(4);
+  outbox.resume(1);
+  expect(await sent(1)).toEqual([[5, 5]]);
+  outbox.acknowledge(1);
+  expect(await sent(1)).toEqual([[5, 5]]);
+});
+
+test("a resumed session forgets what the controller has stored", async () => {
+  for (let i = 0; i < 3; i++) outbox.append(gap(i), i);
+  outbox.resume(0);
+  outbox.resume(2);
+  expect(await sent(2)).toEqual([[3, 2]]);
   expect(outbox.recordCount).toBe(1);
 });
 
 test("a record is handed out only when it is durable, and then it is told", async () => {
   let told = 0;
-  using other = openOutbox(join(directory, "other.db"), () => told++);
-  other.append({ type: "gap", from: 1, to: 1, count: 1 }, 1);
+  using other = openOutbox(join(directory, "other.db"), { onDurable: () => told++ });
+  other.append(gap(1), 1);
   expect(other.after(0, 10)).toEqual([]);
   await other.synced();
   expect(told).toBeGreaterThan(0);
   expect(other.after(0, 10)).toHaveLength(1);
 });
 
-test("no command is taken while there is no room for its result", () => {
-  const large = "x".repeat(1 << 20);
-  for (let i = 0; i < 16; i++)
-    outbox.append({ type: "refused", command: id, error: { code: "internal", message: large } }, i);
-  expect(() => outbox.receive(id, offer, 1)).toThrow(expect.objectContaining({ code: "agent.outbox-full" }));
-  expect(outbox.operation(id)).toBeUndefined();
+test("nothing is handed out before it is durable that a session began", async () => {
+  outbox.append(gap(1), 1);
+  await outbox.synced();
+  expect(outbox.after(0, 10)).toHaveLength(1);
+  outbox.resume(0);
+  expect(outbox.after(0, 10)).toEqual([]);
+  await outbox.synced();
+  expect(outbox.after(0, 10)).toHaveLength(1);
+});
+
+test("a file of the first version is brought up to date, and counts as told", () => {
+  const file = join(directory, "old.db");
+  const old = new DatabaseSync(file);
+  old.exec(`
+    CREATE TABLE operations (id TEXT PRIMARY KEY, state TEXT NOT NULL, ended INTEGER NOT NULL, event_seq INTEGER NOT NULL,
+      document BLOB NOT NULL, rest TEXT NOT NULL, changed_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE records (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, bytes INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+    INSERT INTO operations VALUES ('${id}', 'running', 0, 2, x'01', '{"signatures":[],"generation":1,"epoch":1,"sources":[]}', 1);
+    INSERT INTO records (at, bytes, body) VALUES (1, 2, '{"type":"gap","from":1,"to":1,"count":1}'), (2, 2, '{"type":"gap","from":2,"to":2,"count":1}');
+    DELETE FROM records WHERE seq = 1;
+    PRAGMA user_version = 1;
+  `);
+  old.close();
+  using outbox = openOutbox(file);
+  expect(outbox.openOperations()).toMatchObject([{ id, state: "running", eventSeq: 2, outputEnd: 0 }]);
+  outbox.resume(1);
+  expect(outbox.recordCount).toBe(1);
+  outbox.resume(2);
+  expect(outbox.recordCount).toBe(0);
+});
+
+test("tombstones are kept, but not without end", () => {
+  const ending = { type: "refused", command: id, error: { code: "internal", message: "m" } } as const;
+  for (let batch = 0; batch < 12; batch++) {
+    const changes = Array.from({ length: 1000 }, (_, i) => {
+      return { change: "tombstone", id: `t-${batch}-${i}`, ending } as const;
+    });
+    outbox.commit(changes, batch);
+  }
+  expect(outbox.operation("t-11-999")).toMatchObject({ offer: null, state: "cancelled", ending });
+  expect(outbox.operation("t-0-0")).toBeUndefined();
 });

@@ -1,0 +1,302 @@
+// One open operation and its executor, pure: attach to it, start one where none lives, note what it says, and what its end
+// means. Which of several starts when is decided here too.
+import { isTerminal, type OperationState } from "../../protocol/commands.ts";
+import type { RecordBody } from "../../protocol/messages.ts";
+import type { OutboxChange } from "../link/outbox-rules.ts";
+import { endedAs, givenUp, withdrawn } from "./endings.ts";
+import {
+  type Effect,
+  type JournalledOrAnswer,
+  type OpenOperation,
+  type OperationsFacts,
+  type OperationsState,
+  type OperationsStep,
+  operationLimits,
+} from "./state.ts";
+import { nothing, step, then, withOperation, withoutOperation } from "./steps.ts";
+
+/**
+ * Begins with every operation whose turn it is. Those that change the host begin one after the other, in order of arrival:
+ * the next when the one before is accepted or has ended, so that the order on the host is the controller's.
+ */
+export function startDue(state: OperationsState, facts: OperationsFacts): OperationsStep {
+  let unsettled = [...state.open.values()].some((each) => takesTurns(each) && each.step !== "queued");
+  let all = nothing(state);
+  for (const operation of state.open.values()) {
+    if (operation.step !== "queued") continue;
+    if (takesTurns(operation)) {
+      if (unsettled) continue;
+      unsettled = true;
+    }
+    all = then(all, (next) => begin(next, operation, facts));
+  }
+  return all;
+}
+
+function takesTurns({ mode, changesState, state }: OpenOperation): boolean {
+  return mode === "run" && changesState && state === "received";
+}
+
+function begin(state: OperationsState, operation: OpenOperation, facts: OperationsFacts): OperationsStep {
+  return attach(state, { ...operation, started: false, tries: 0, sinceMs: facts.monotonicMs });
+}
+
+function attach(state: OperationsState, operation: OpenOperation): OperationsStep {
+  const { id, mode, eventSeq, outputEnd } = operation;
+  return step(
+    withOperation(state, { ...operation, step: "attaching" }),
+    [],
+    // Of one that is asked again how it ended, all events, and no output.
+    [
+      mode === "run"
+        ? { effect: "attach", id, afterSeq: eventSeq, afterOutput: outputEnd }
+        : { effect: "attach", id, afterSeq: 0, afterOutput: undefined },
+    ],
+  );
+}
+
+export function attached(state: OperationsState, operation: OpenOperation): OperationsStep {
+  const { id } = operation;
+  const effects: Effect[] = [{ effect: "send", id, request: { link: state.link } }];
+  if (operation.cancel) effects.push(cancelOf(id));
+  return step(withOperation(state, { ...operation, step: "following", held: false }), [], effects);
+}
+
+export function cancelOf(id: string): Effect {
+  return { effect: "send", id, request: { cancel: { reason: "asked by the controller" } } };
+}
+
+export function absent(
+  state: OperationsState,
+  operation: OpenOperation,
+  { ended, trouble }: { readonly ended: boolean; readonly trouble: string },
+  facts: OperationsFacts,
+): OperationsStep {
+  const { id, mode, tries } = operation;
+  if (!operation.started) {
+    const request = mode === "run" ? "run" : "follow";
+    return step(
+      withOperation(state, { ...operation, step: "starting" }),
+      [],
+      [{ effect: "start", id, request }],
+    );
+  }
+  if (ended || tries + 1 >= operationLimits.attachTriesMax) return died(state, operation, trouble, facts);
+  return step(
+    withOperation(state, { ...operation, step: "pausing", tries: tries + 1 }),
+    [],
+    [{ effect: "pause", id, ms: operationLimits.attachPauseMs }],
+  );
+}
+
+export function started(state: OperationsState, operation: OpenOperation): OperationsStep {
+  return attach(state, { ...operation, begun: true, started: true, tries: 0 });
+}
+
+export function notStarted(
+  state: OperationsState,
+  operation: OpenOperation,
+  trouble: string,
+  facts: OperationsFacts,
+): OperationsStep {
+  if (operation.cancel && !operation.begun) return withdraw(state, operation, facts);
+  return died(state, operation, trouble, facts);
+}
+
+export function lost(
+  state: OperationsState,
+  operation: OpenOperation,
+  trouble: string,
+  facts: OperationsFacts,
+): OperationsStep {
+  return died(state, operation, trouble, facts);
+}
+
+export function resumeAfterPause(
+  state: OperationsState,
+  operation: OpenOperation,
+  facts: OperationsFacts,
+): OperationsStep {
+  return operation.started ? attach(state, operation) : begin(state, operation, facts);
+}
+
+function died(
+  state: OperationsState,
+  operation: OpenOperation,
+  trouble: string,
+  facts: OperationsFacts,
+): OperationsStep {
+  const { id, mode, sinceMs } = operation;
+  const { deathsMax, replayDeathsMax, stableMs, deathPauseMs } = operationLimits;
+  const deaths = facts.monotonicMs - sinceMs >= stableMs ? 1 : operation.deaths + 1;
+  if (deaths >= (mode === "run" ? deathsMax : replayDeathsMax)) {
+    const ending =
+      mode === "run" ? givenUp(operation, trouble, facts.unixMs) : endedAs(id, operation.state, facts.unixMs);
+    return end(state, operation, [
+      { change: "move", id, state: stateOf(ending), ending },
+      { change: "record", body: ending },
+    ]);
+  }
+  const pause = Math.min(deathPauseMs.max, deathPauseMs.first * 2 ** (deaths - 1));
+  return step(
+    withOperation(state, { ...operation, step: "pausing", started: false, held: false, deaths }),
+    [],
+    [
+      {
+        effect: "log",
+        level: "warn",
+        id,
+        message: `its executor is gone (${deaths}), starting another: ${trouble}`,
+      },
+      { effect: "pause", id, ms: pause },
+    ],
+  );
+}
+
+/** Ends what no executor can know of. */
+export function withdraw(
+  state: OperationsState,
+  { id }: OpenOperation,
+  facts: OperationsFacts,
+): OperationsStep {
+  const ending = withdrawn(id, facts.unixMs);
+  return end(state, { id }, [
+    { change: "move", id, state: "cancelled", ending },
+    {
+      change: "record",
+      body: { type: "cancel", command: id, answer: "cancelling", reason: "it had not begun" },
+    },
+    { change: "record", body: ending },
+  ]);
+}
+
+function end(
+  state: OperationsState,
+  { id }: Pick<OpenOperation, "id">,
+  changes: readonly OutboxChange[],
+): OperationsStep {
+  return step(withoutOperation(state, id), changes, [{ effect: "detach", id }]);
+}
+
+export function said(
+  state: OperationsState,
+  operation: OpenOperation,
+  said: JournalledOrAnswer,
+  facts: OperationsFacts,
+): OperationsStep {
+  const { id } = operation;
+  switch (said.type) {
+    case "cancel":
+      return step(state, [
+        { change: "record", body: { type: "cancel", command: id, answer: said.answer, reason: said.reason } },
+      ]);
+    case "output":
+      return printed(state, operation, said, facts);
+    case "accepted":
+    case "running":
+    case "refused":
+    case "result": {
+      // Replayed after a reconnect: it became a record before.
+      if (said.seq <= operation.eventSeq) return nothing(state);
+      const body = recordOf(id, said);
+      const next = stateOf(body);
+      // Of what is only asked again, the end is all that counts.
+      if (operation.mode === "replay" && !isTerminal(next)) return nothing(state);
+      const head: OutboxChange[] =
+        "audit" in said && said.audit !== undefined
+          ? [{ change: "record", body: { type: "audit-head", ...said.audit } }]
+          : [];
+      const changes: OutboxChange[] = [
+        ...(operation.mode === "run"
+          ? [{ change: "move", id, state: next, eventSeq: said.seq } as const]
+          : []),
+        { change: "record", body },
+        ...head,
+      ];
+      if (isTerminal(next)) return end(state, operation, changes);
+      return step(withOperation(state, { ...operation, state: next, eventSeq: said.seq }), changes);
+    }
+  }
+}
+
+type Numbered = Extract<JournalledOrAnswer, { seq: number }>;
+
+function recordOf(command: string, said: Numbered): RecordBody {
+  switch (said.type) {
+    case "accepted":
+      return { type: "accepted", command };
+    case "running":
+      return { type: "running", command, run: said.run };
+    case "refused":
+      return { type: "refused", command, error: said.error };
+    case "result":
+      return { type: "result", command, result: said.result };
+  }
+}
+
+function stateOf(body: RecordBody): OperationState {
+  switch (body.type) {
+    case "accepted":
+    case "running":
+    case "refused":
+      return body.type;
+    case "result":
+      return body.result.outcome;
+    case "received":
+    case "cancel":
+    case "output":
+    case "identity":
+    case "audit-head":
+    case "gap":
+      throw new Error("assertion failed: only these move an operation on");
+  }
+}
+
+/** A piece of output, once; beyond the window no more is read until the controller has stored some. */
+function printed(
+  state: OperationsState,
+  operation: OpenOperation,
+  { stream, offset, data }: Extract<JournalledOrAnswer, { type: "output" }>,
+  facts: OperationsFacts,
+): OperationsStep {
+  const { id, outputEnd } = operation;
+  const bytes = Buffer.from(data, "base64");
+  const end = offset + bytes.length;
+  if (operation.mode === "replay" || end <= outputEnd) return nothing(state);
+  const from = Math.max(offset, outputEnd);
+  const body: RecordBody = {
+    type: "output",
+    command: id,
+    stream,
+    offset: from,
+    data: from === offset ? data : bytes.subarray(from - offset).toString("base64"),
+  };
+  const full = facts.outputBytes + body.data.length >= operationLimits.outputBytesMax;
+  return step(
+    // Who gets somewhere is not dying.
+    withOperation(state, { ...operation, outputEnd: end, held: full, deaths: 0 }),
+    [
+      { change: "move", id, state: operation.state, outputEnd: end },
+      { change: "record", body },
+    ],
+    full ? [{ effect: "hold", id }] : [],
+  );
+}
+
+/** Records were acknowledged: executors that were held back are read on, while there is room. */
+export function readOn(state: OperationsState, facts: OperationsFacts): OperationsStep {
+  if (facts.outputBytes >= operationLimits.outputBytesMax) return nothing(state);
+  return [...state.open.values()]
+    .filter(({ held }) => held)
+    .reduce(
+      (all, operation) =>
+        then(all, (next) =>
+          step(
+            withOperation(next, { ...operation, held: false }),
+            [],
+            [{ effect: "read-on", id: operation.id }],
+          ),
+        ),
+      nothing(state),
+    );
+}

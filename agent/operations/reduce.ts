@@ -1,0 +1,255 @@
+// What happens to the agent's operations, pure: (state, event, facts) → state, changes to the outbox, effects. Decides
+// nothing about the work itself; that is the executor's, behind its journal. A simulator drives this very function.
+import { equalBytes } from "../../protocol/bytes.ts";
+import { isTerminal } from "../../protocol/commands.ts";
+import { limits } from "../../protocol/limits.ts";
+import { refusedForRoom, tooLate, withdrawn } from "./endings.ts";
+import {
+  absent,
+  attached,
+  cancelOf,
+  lost,
+  notStarted,
+  readOn,
+  resumeAfterPause,
+  said,
+  startDue,
+  started,
+  withdraw,
+} from "./following.ts";
+import {
+  type Known,
+  noOperations,
+  type OpenOperation,
+  type OperationsEvent,
+  type OperationsFacts,
+  type OperationsState,
+  type OperationsStep,
+  operationLimits,
+  type WaitingOffer,
+} from "./state.ts";
+import { nothing, step, then, withOperation } from "./steps.ts";
+
+export function reduceOperations(
+  state: OperationsState,
+  event: OperationsEvent,
+  facts: OperationsFacts,
+): OperationsStep {
+  const first = happened(state, event, facts);
+  return then(
+    then(first, (next) => takeWaiting(next, facts)),
+    (next) => startDue(next, facts),
+  );
+}
+
+function happened(state: OperationsState, event: OperationsEvent, facts: OperationsFacts): OperationsStep {
+  switch (event.event) {
+    case "opened":
+      return nothing({
+        ...noOperations,
+        open: new Map(event.operations.map((kept) => [kept.id, reopened(kept)])),
+      });
+    case "offer":
+      return offered(state, event, facts);
+    case "cancel":
+      return cancelled(state, event, facts);
+    case "link":
+      return linkIs(state, event.link);
+    case "acknowledged":
+      return readOn(state, facts);
+    case "done-here":
+      return doneHere(state, event);
+    case "attached":
+    case "absent":
+    case "started":
+    case "not-started":
+    case "said":
+    case "lost":
+    case "paused":
+      return happenedTo(state, event, facts);
+  }
+}
+
+function happenedTo(
+  state: OperationsState,
+  event: Exclude<
+    OperationsEvent,
+    { event: "opened" | "offer" | "cancel" | "link" | "acknowledged" | "done-here" }
+  >,
+  facts: OperationsFacts,
+): OperationsStep {
+  const operation = state.open.get(event.id);
+  // What comes of an operation that has ended meanwhile is of no use any more.
+  if (operation === undefined) return nothing(state);
+  switch (event.event) {
+    case "attached":
+      return attached(state, operation);
+    case "absent":
+      return absent(state, operation, event, facts);
+    case "started":
+      return started(state, operation);
+    case "not-started":
+      return notStarted(state, operation, event.trouble, facts);
+    case "said":
+      return said(state, operation, event.said, facts);
+    case "lost":
+      return lost(state, operation, event.trouble, facts);
+    case "paused":
+      return resumeAfterPause(state, operation, facts);
+  }
+}
+
+function reopened(kept: Extract<OperationsEvent, { event: "opened" }>["operations"][number]): OpenOperation {
+  const { id, changesState, state, eventSeq, outputEnd } = kept;
+  // Whether the process before started an executor for it is not known.
+  return { ...newOperation({ id, changesState }), state, eventSeq, outputEnd, begun: true };
+}
+
+function newOperation({ id, changesState }: Pick<OpenOperation, "id" | "changesState">): OpenOperation {
+  return {
+    ...{ id, changesState, mode: "run", state: "received", eventSeq: 0, outputEnd: 0, step: "queued" },
+    ...{ begun: false, started: false, tries: 0, deaths: 0, sinceMs: 0, cancel: false, held: false },
+  };
+}
+
+function offered(
+  state: OperationsState,
+  { id, runs, changesState, offer, known }: Extract<OperationsEvent, { event: "offer" }>,
+  facts: OperationsFacts,
+): OperationsStep {
+  if (known !== undefined) return offeredAgain(state, { id, runs, changesState, offer }, known);
+  if (state.here.has(id)) return nothing(state);
+  const offers = state.waiting.filter((each) => each.id !== id);
+  const waiting = [...offers, { id, runs, changesState, offer }];
+  if (offers.length < state.waiting.length || fits(waiting)) {
+    // In order of arrival: where others wait for room, it waits behind them.
+    const index = state.waiting.findIndex((each) => each.id === id);
+    return nothing({
+      ...state,
+      waiting: index < 0 ? waiting : state.waiting.with(index, { id, runs, changesState, offer }),
+    });
+  }
+  if (facts.recordBytes >= operationLimits.refusalBytesMax)
+    return step(
+      state,
+      [],
+      [{ effect: "log", level: "error", id, message: "dropped: nothing more fits here" }],
+    );
+  return step(state, [{ change: "record", body: refusedForRoom(id) }]);
+}
+
+function fits(waiting: readonly WaitingOffer[]): boolean {
+  const bytes = waiting.reduce((sum, { offer }) => sum + offer.document.length, 0);
+  return waiting.length <= operationLimits.waitingMax && bytes <= operationLimits.waitingBytesMax;
+}
+
+/** Takes offers while there is room for their results: a result must never find the outbox full. */
+function takeWaiting(state: OperationsState, facts: OperationsFacts): OperationsStep {
+  let all = nothing(state);
+  for (const waiting of state.waiting) {
+    if (!hasRoom(all.state, facts)) break;
+    all = then(all, (next) => take({ ...next, waiting: next.waiting.slice(1) }, waiting));
+  }
+  return all;
+}
+
+function hasRoom({ open, here }: OperationsState, { recordBytes }: OperationsFacts): boolean {
+  return (
+    recordBytes + limits.resultBytesMax <= limits.outboxRecordBytesMax &&
+    open.size < operationLimits.openMax &&
+    here.size < operationLimits.hereMax
+  );
+}
+
+function take(state: OperationsState, { id, runs, changesState, offer }: WaitingOffer): OperationsStep {
+  if (runs === "agent") return runHere(state, { id, offer });
+  return step(withOperation(state, newOperation({ id, changesState })), [
+    { change: "keep", id, offer },
+    { change: "record", body: { type: "received", command: id } },
+  ]);
+}
+
+function runHere(state: OperationsState, { id, offer }: Pick<WaitingOffer, "id" | "offer">): OperationsStep {
+  return step({ ...state, here: new Set(state.here).add(id) }, [], [{ effect: "run-here", id, offer }]);
+}
+
+// What needs no right is a read: it may run again after a crash, so that one transaction at its end is enough.
+function doneHere(
+  state: OperationsState,
+  { id, offer, known, result }: Extract<OperationsEvent, { event: "done-here" }>,
+): OperationsStep {
+  const here = new Set(state.here);
+  here.delete(id);
+  const next = { ...state, here };
+  const end = { change: "record", body: { type: "result", command: id, result } } as const;
+  if (known !== undefined) return step(next, [end]);
+  return step(next, [
+    { change: "keep", id, offer },
+    { change: "record", body: { type: "received", command: id } },
+    { change: "record", body: { type: "accepted", command: id } },
+    { change: "move", id, state: result.outcome },
+    end,
+  ]);
+}
+
+/** The same id again: what is known of it is the answer, and nothing is done twice. */
+function offeredAgain(
+  state: OperationsState,
+  { id, runs, changesState, offer }: WaitingOffer,
+  known: Known,
+): OperationsStep {
+  if (known.offer !== null && !equalBytes(known.offer.document, offer.document)) {
+    const message = "command.id-conflict: the controller offered other content under a known id; ignored";
+    return step(state, [], [{ effect: "log", level: "error", id, message }]);
+  }
+  if (!isTerminal(known.state)) return step(state, [{ change: "refresh", id, offer }]);
+  // Its last record is on its way; or it is being asked for already.
+  if (!known.answered || state.open.has(id) || state.here.has(id)) return nothing(state);
+  // The controller had it and has it no more: it was set back to a backup.
+  if (known.ending !== null) return step(state, [{ change: "record", body: known.ending }]);
+  if (runs === "agent") return runHere(state, { id, offer });
+  if (state.open.size >= operationLimits.openMax) return nothing(state);
+  return nothing(
+    withOperation(state, {
+      ...newOperation({ id, changesState }),
+      ...{ mode: "replay", state: known.state, begun: true },
+    }),
+  );
+}
+
+function cancelled(
+  state: OperationsState,
+  { id, known }: Extract<OperationsEvent, { event: "cancel" }>,
+  facts: OperationsFacts,
+): OperationsStep {
+  const operation = state.open.get(id);
+  if (operation?.mode === "run") {
+    if (!operation.begun && operation.step !== "starting") return withdraw(state, operation, facts);
+    // Asked once; a new executor of it is asked again.
+    if (operation.cancel) return nothing(state);
+    const effects = operation.step === "following" ? [cancelOf(id)] : [];
+    return step(withOperation(state, { ...operation, cancel: true }), [], effects);
+  }
+  if (facts.recordBytes >= operationLimits.refusalBytesMax) return nothing(state);
+  if (known !== undefined || state.here.has(id))
+    return step(state, [{ change: "record", body: tooLate(id, "it has ended, or ends at once") }]);
+  // A late offer of it is then answered, and never run.
+  const ending = withdrawn(id, facts.unixMs);
+  const reason = "it had not come to this host";
+  return step({ ...state, waiting: state.waiting.filter((each) => each.id !== id) }, [
+    { change: "tombstone", id, ending },
+    { change: "record", body: { type: "cancel", command: id, answer: "cancelling", reason } },
+    { change: "record", body: ending },
+  ]);
+}
+
+function linkIs(state: OperationsState, link: "up" | "down"): OperationsStep {
+  if (link === state.link) return nothing(state);
+  const following = [...state.open.values()].filter((each) => each.step === "following");
+  return step(
+    // What had no room is offered again in the next session, all in order.
+    { ...state, link, waiting: link === "down" ? [] : state.waiting },
+    [],
+    following.map(({ id }) => ({ effect: "send", id, request: { link } })),
+  );
+}

@@ -1,0 +1,160 @@
+// What the agent knows of the operations that have not ended, what can happen to them, and what then is to be done.
+import type { OperationState, Result } from "../../protocol/commands.ts";
+import type { ErrorReport } from "../../protocol/errors.ts";
+import { limits } from "../../protocol/limits.ts";
+import type { ExecutorEvent, FollowerRequest } from "../executor/contract.ts";
+import type { KeptOffer, KeptOperation, OutboxChange } from "../link/outbox-rules.ts";
+
+export const operationLimits = {
+  /** Open at once; the executor's lanes bound what really runs. */
+  openMax: 256,
+  /** Commands that run in the agent itself, at once. */
+  hereMax: 64,
+  /** Offers that wait in memory for room in the outbox. */
+  waitingMax: 256,
+  waitingBytesMax: 4 << 20,
+  /** Records of programs' output that wait for the controller; beyond, no executor is asked for more. */
+  outputBytesMax: 256 << 10,
+  /** Beyond it nothing more is said for the controller's sake, not even that there is no room. */
+  refusalBytesMax: 2 * limits.outboxRecordBytesMax,
+  /** Executors that died in a row, each younger than `stableMs`, before the agent gives up on an operation. */
+  deathsMax: 10,
+  /** The same where only the journal is asked what came of an operation. */
+  replayDeathsMax: 3,
+  stableMs: 60_000,
+  deathPauseMs: { first: 250, max: 30_000 },
+  /** How often it is tried to attach to an executor that was just started. */
+  attachTriesMax: 200,
+  attachPauseMs: 50,
+} as const;
+
+export interface OpenOperation {
+  readonly id: string;
+  /** Its effect is more than to read: such ones start one after the other. */
+  readonly changesState: boolean;
+  /** `replay`: it has ended, and the journal is only asked once more how. */
+  readonly mode: "run" | "replay";
+  readonly state: OperationState;
+  readonly eventSeq: number;
+  readonly outputEnd: number;
+  readonly step: "queued" | "attaching" | "starting" | "following" | "pausing";
+  /** An executor may know of it. False only of what this very process took and did not start. */
+  readonly begun: boolean;
+  /** Since the last death an executor was started. */
+  readonly started: boolean;
+  /** Tries to attach to it. */
+  readonly tries: number;
+  readonly deaths: number;
+  /** When it was last begun with, monotonic. */
+  readonly sinceMs: number;
+  readonly cancel: boolean;
+  /** No more is read from its executor until records of output are acknowledged. */
+  readonly held: boolean;
+}
+
+/** An offer that came when there was no room. */
+export interface WaitingOffer {
+  readonly id: string;
+  readonly runs: "agent" | "executor";
+  readonly changesState: boolean;
+  readonly offer: KeptOffer;
+}
+
+export interface OperationsState {
+  /** In order of arrival. */
+  readonly open: ReadonlyMap<string, OpenOperation>;
+  readonly waiting: readonly WaitingOffer[];
+  /** Commands that run in the agent itself now. */
+  readonly here: ReadonlySet<string>;
+  readonly link: "up" | "down";
+}
+
+export const noOperations: OperationsState = { open: new Map(), waiting: [], here: new Set(), link: "down" };
+
+/** What the outbox has of an operation; `answered`: nothing of it waits there for the controller. */
+export type Known = KeptOperation & { readonly answered: boolean };
+
+export type OperationsEvent =
+  /** The process starts with what an earlier one left open. */
+  | {
+      readonly event: "opened";
+      readonly operations: readonly (KeptOperation & { readonly changesState: boolean })[];
+    }
+  | {
+      readonly event: "offer";
+      readonly id: string;
+      readonly runs: "agent" | "executor";
+      readonly changesState: boolean;
+      readonly offer: KeptOffer;
+      readonly known: Known | undefined;
+    }
+  | { readonly event: "cancel"; readonly id: string; readonly known: Known | undefined }
+  | { readonly event: "attached"; readonly id: string }
+  /** Nobody listens for this operation; `ended`: the executor that was started is known to be gone. */
+  | { readonly event: "absent"; readonly id: string; readonly ended: boolean; readonly trouble: string }
+  | { readonly event: "started"; readonly id: string }
+  | { readonly event: "not-started"; readonly id: string; readonly trouble: string }
+  | { readonly event: "said"; readonly id: string; readonly said: JournalledOrAnswer }
+  /** The connection to its executor ended. */
+  | { readonly event: "lost"; readonly id: string; readonly trouble: string }
+  | { readonly event: "paused"; readonly id: string }
+  | { readonly event: "link"; readonly link: "up" | "down" }
+  /** The controller has stored records. */
+  | { readonly event: "acknowledged" }
+  | {
+      readonly event: "done-here";
+      readonly id: string;
+      readonly offer: KeptOffer;
+      readonly known: Known | undefined;
+      readonly result: Result;
+    };
+
+/** What an executor says, but for progress, which is nobody's decision. */
+export type JournalledOrAnswer = Exclude<ExecutorEvent, { type: "progress" }>;
+
+/** The moment, and how full the outbox is. */
+export interface OperationsFacts {
+  readonly monotonicMs: number;
+  readonly unixMs: number;
+  readonly recordBytes: number;
+  readonly outputBytes: number;
+}
+
+export type Effect =
+  | {
+      readonly effect: "attach";
+      readonly id: string;
+      readonly afterSeq: number;
+      readonly afterOutput: number | undefined;
+    }
+  /** Only when all changes so far are durable. `follow` asks the journal and starts nothing. */
+  | { readonly effect: "start"; readonly id: string; readonly request: "run" | "follow" }
+  | { readonly effect: "send"; readonly id: string; readonly request: FollowerRequest }
+  | { readonly effect: "detach"; readonly id: string }
+  | { readonly effect: "pause"; readonly id: string; readonly ms: number }
+  | { readonly effect: "hold" | "read-on"; readonly id: string }
+  | { readonly effect: "run-here"; readonly id: string; readonly offer: KeptOffer }
+  | {
+      readonly effect: "log";
+      readonly level: "info" | "warn" | "error";
+      readonly id: string;
+      readonly message: string;
+    };
+
+/** A step: the changes are one transaction, and the effects come after it. */
+export interface OperationsStep {
+  readonly state: OperationsState;
+  readonly changes: readonly OutboxChange[];
+  readonly effects: readonly Effect[];
+}
+
+/** Why the agent itself ended an operation, as the wire has it. */
+export function wireReport(report: ErrorReport): {
+  code: string;
+  message: string;
+  hint?: string;
+  details?: Record<string, unknown>;
+} {
+  const { details, ...rest } = report;
+  return details === undefined ? rest : { ...rest, details: { ...details } };
+}
