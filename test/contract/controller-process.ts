@@ -29,7 +29,12 @@ const startMs = 30_000;
 
 export async function startControllerProcess(
   directory: string,
-  { heartbeatSeconds = 2, wrap = [] as readonly string[], logLevel = "info" } = {},
+  {
+    heartbeatSeconds = 2,
+    wrap = [] as readonly string[],
+    nodeOptions = [] as readonly string[],
+    logLevel = "info",
+  } = {},
 ): Promise<ControllerProcess> {
   const port = await freePort();
   const stateDirectory = join(directory, "controller");
@@ -43,7 +48,7 @@ export async function startControllerProcess(
   const stopped = new AbortController();
   const start = async (wrapped: readonly string[]) => {
     const program = startProgram({
-      argv: [...wrapped, node, builtProgram, "controller", "--config", configFile],
+      argv: [...wrapped, node, ...nodeOptions, builtProgram, "controller", "--config", configFile],
       logFile,
     });
     await eventually(
