@@ -152,6 +152,7 @@ async function openExecutor(stage: Awaited<ReturnType<typeof openStage>>): Promi
   const { token, ca } = parseClientFile(await readFile(stage.clientFile, "utf8"), stage.clientFile);
   const launcher = createExecutorLauncher({ paths, logFile: at("executor.log") });
   const kept = stack.move();
+  let generations = 0;
   return {
     async run(mode, args) {
       const id = mintCommandId();
@@ -167,7 +168,7 @@ async function openExecutor(stage: Awaited<ReturnType<typeof openStage>>): Promi
         request: "run",
         document: Buffer.from(encodeCommand(command)).toString("base64"),
         signatures: [],
-        generation: 1,
+        generation: ++generations,
         epoch: 1,
         sources: [{ url: `${stage.controllerUrl}/v1/images/${args.image.root}`, bearer: token }],
         ca,
@@ -179,10 +180,10 @@ async function openExecutor(stage: Awaited<ReturnType<typeof openStage>>): Promi
       });
       const ended = new Promise((resolve) => child.on("close", resolve));
       child.stdin.end(`${JSON.stringify(request)}\n`);
-      let following = await launcher.attach(id, 0);
+      let following = await launcher.attach(id, { afterSeq: 0, afterOutput: undefined });
       while (following === undefined && child.exitCode === null) {
         await new Promise((resolve) => setTimeout(resolve, 10));
-        following = await launcher.attach(id, 0);
+        following = await launcher.attach(id, { afterSeq: 0, afterOutput: undefined });
       }
       for await (const event of following?.events ?? []) {
         if (event.type === "refused") throw new Error(event.error.message);

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { loadAgentConfig } from "../../agent/config.ts";
 import { parsePolicy } from "../../agent/executor/policy.ts";
+import { noRules } from "../../agent/executor/rules.ts";
 import { checkControllerConfig } from "../../controller/config.ts";
 
 const packaging = fileURLToPath(new URL("../../packaging/", import.meta.url));
@@ -17,7 +18,7 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 function allOn(name: string, without = /^$/): string {
   const lines = readFileSync(join(packaging, name), "utf8").split("\n");
   const on = lines.map((line) =>
-    without.test(line) ? line : line.replace(/^(\s*)# (?=[a-zA-Z]+ = |\[\[|"[a-z]+:)/, "$1"),
+    without.test(line) ? line : line.replace(/^(\s*)# (?=[a-zA-Z]+ = |\[|\]|\s*"(s[sk]|[a-z]+:))/, "$1"),
   );
   const path = join(directory, name);
   writeFileSync(path, on.join("\n"));
@@ -52,6 +53,14 @@ test("policy.toml allows nothing until someone says so", () => {
   expect(on.allows(disk)).toBe(true);
   expect(on.rules.denyKinds).toEqual(["image.deploy"]);
   expect(on.fileDisks).toEqual([{ name: "scratch", path: "/srv/disks/scratch.img", sizeBytes: 1 << 30 }]);
+  expect(on.protects({ ...disk, wwn: "0x5000c500ffffffff" })).toBe(true);
+  expect(plain.rules).toEqual(noRules);
+  expect(on.rules.signers[0]!.signers.map(({ operator }) => operator)).toEqual(["alice", "bob"]);
+  expect(on.rules.kinds["image.deploy"]).toMatchObject({
+    signatures: { k: 2, from: ["ops"] },
+    window: { name: "nightly" },
+  });
+  expect(on.rules.kinds["host.exec"]?.exec?.argv).toHaveLength(2);
 });
 
 describe.runIf(spawnSync("systemd-analyze", ["--version"]).status === 0)("units", () => {
