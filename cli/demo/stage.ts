@@ -97,6 +97,8 @@ export interface HostOptions {
   /** Where the disks' files are made, a directory that does not exist yet; default beside the agent's state. */
   readonly diskDirectory?: string;
   readonly joinToken: string;
+  /** Where there are several hosts on one stage. */
+  readonly name?: string;
   /** The host's policy file; default: the demo's, a lab's. */
   readonly policy?: (disks: DemoDisks) => string;
   readonly signal: AbortSignal;
@@ -105,11 +107,11 @@ export interface HostOptions {
 /** An agent with disks of `diskBytes` that its policy allows, joined to the stage's controller. */
 export async function openHost(
   stage: Stage & { readonly controller: Child },
-  { diskBytes, diskDirectory, joinToken, policy = policyText, signal }: HostOptions,
+  { diskBytes, diskDirectory, joinToken, name = "demo-host", policy = policyText, signal }: HostOptions,
 ): Promise<DemoHost> {
   await using stack = new AsyncDisposableStack();
   const { directory, client, controller } = stage;
-  const home = join(directory, "host");
+  const home = join(directory, name === "demo-host" ? "host" : name);
   const rights = await chooseRights(home);
   stack.use(rights);
   const owner = rights.kind === "other-user" ? nobody : undefined;
@@ -134,11 +136,10 @@ export async function openHost(
     if (owner !== undefined) await chown(path, owner, owner);
   };
   await write(join(paths.policyDirectory, "policy.toml"), policy(disks));
-  const name = "demo-host";
   const configFile = join(home, "agent.toml");
   await write(configFile, agentConfig({ controller: stage.controllerUrl, name, joinToken, ...paths }));
 
-  const logFile = join(directory, "agent.log");
+  const logFile = join(home, "agent.log");
   let mounts: string | undefined;
   // Executors outlive their agent by design; here they must not. Runs after the agent's own end.
   stack.defer(() => killAll(executorsOf(directory, mounts), 5000));
