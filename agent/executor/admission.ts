@@ -29,7 +29,7 @@ export function subjectOf({ id, command }: Document): AuditSubject {
   return { command: id, kind: "decoded" in command ? command.decoded.kind : null };
 }
 
-export function destructiveToday(journal: Journal, nowMs: number): number {
+export function destructiveToday(journal: Pick<Journal, "acceptedSince">, nowMs: number): number {
   return journal.acceptedSince(destructiveKinds, nowMs - dayMs);
 }
 

@@ -30,8 +30,7 @@ const keyBytesMax = 4096;
 export function openAttestationKey(files: Files, directory: string, owner: number): AttestationKey {
   const path = `${directory}/${keyFile}`;
   const privateKey = readKey(files, path, owner) ?? makeKey(files, path, owner);
-  const { x } = createPublicKey(privateKey).export({ format: "jwk" });
-  const publicKey = concatBytes(Buffer.from(x!, "base64url"));
+  const publicKey = publicHalf(privateKey);
   return {
     line: publicKeyLine(publicKey, "bedplate-attestation"),
     sign(namespace, message) {
@@ -40,6 +39,17 @@ export function openAttestationKey(files: Files, directory: string, owner: numbe
       return armoredSignature(publicKey, namespace, value);
     },
   };
+}
+
+/** The public half of the key that is there; undefined where none was made yet. @throws `state.unsafe` */
+export function attestationKeyLine(files: Files, directory: string, owner: number): string | undefined {
+  const key = readKey(files, `${directory}/${keyFile}`, owner);
+  return key === undefined ? undefined : publicKeyLine(publicHalf(key), "bedplate-attestation");
+}
+
+function publicHalf(privateKey: KeyObject): Uint8Array {
+  const { x } = createPublicKey(privateKey).export({ format: "jwk" });
+  return concatBytes(Buffer.from(x!, "base64url"));
 }
 
 function readKey(files: Files, path: string, owner: number): KeyObject | undefined {

@@ -42,13 +42,23 @@ const steps: readonly string[] = [
   `,
 ];
 
-/** @throws `executor.failed` when the store cannot be used */
-export function openDatabase(directory: string): DatabaseSync {
+/**
+ * @param access `read`: nothing of it is changed, not even its version
+ * @throws `executor.failed` when the store cannot be used
+ */
+export function openDatabase(directory: string, access: "read" | "write"): DatabaseSync {
   try {
     const database = new DatabaseSync(`${directory}/journal.db`, {
       timeout: busyMs,
       enableForeignKeyConstraints: true,
+      readOnly: access === "read",
     });
+    if (access === "read") {
+      const version = versionOf(database);
+      if (version === schemaVersion) return database;
+      database.close();
+      throw new Error(`it is of schema ${version}, and this program reads ${schemaVersion}`);
+    }
     // FULL: a commit is on the disk when it returns, also through a power cut.
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
     if (versionOf(database) !== schemaVersion) migrate(database);

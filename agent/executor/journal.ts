@@ -1,5 +1,6 @@
 // The executor's durable store: every operation with its document, its events, and what it must remember across runs.
 import { createHash } from "node:crypto";
+import type { AuditHead } from "../../protocol/audit.ts";
 import { type Effect, isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Notes } from "../commands/command.ts";
@@ -63,6 +64,8 @@ export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclus
   runningOnce(): readonly string[];
   /** Operations of these kinds that were accepted after `since`. */
   acceptedSince(kinds: readonly string[], since: number): number;
+  /** The audit's heads in events, newest first, at most `count`. */
+  signedHeads(count: number): readonly AuditHead[];
   notes(id: string): Notes;
   /** Forgets operations that ended before `before`. */
   prune(before: number): void;
@@ -72,7 +75,14 @@ const statesThatRun = "('accepted', 'running')";
 
 /** @throws `executor.failed` when the store cannot be used */
 export function openJournal(directory: string): Journal {
-  return journalOf(storeOf(openDatabase(directory)));
+  return journalOf(storeOf(openDatabase(directory, "write")));
+}
+
+/** What people and tools may look at while executors use it. @throws `executor.failed` */
+export function readJournal(
+  directory: string,
+): Pick<Journal, "fence" | "audit" | "auditHead" | "signedHeads" | "acceptedSince"> & Disposable {
+  return journalOf(storeOf(openDatabase(directory, "read")));
 }
 
 /** Lower-case hexadecimal. */
@@ -168,6 +178,12 @@ function journalOf(store: Store): Journal {
          AND kind IN (SELECT value FROM json_each(?))`,
       ).get(since, JSON.stringify(kinds));
       return Number(row!.count);
+    },
+    signedHeads(count) {
+      const rows = sql(
+        "SELECT json -> '$.audit' AS audit FROM events WHERE json ->> '$.audit.seq' IS NOT NULL ORDER BY json ->> '$.audit.seq' DESC LIMIT ?",
+      ).all(count);
+      return rows.map(({ audit }) => JSON.parse(String(audit)) as AuditHead);
     },
     notes: (id) => ({
       get(name) {

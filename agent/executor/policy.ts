@@ -31,19 +31,25 @@ const policyBytesMax = 1 << 20;
  * @throws `policy.unsafe`, `config.invalid` (file, line, key), `config.unreadable`
  */
 export function loadPolicy(files: Files, path: string, owner: number): Policy {
-  let bytes: Uint8Array;
   try {
     // The directory first: whoever may change it may put another file there.
     requireSafe(files, parentOf(path), "directory", owner);
     requireSafe(files, path, "file", owner);
-    bytes = files.readBytes(path, policyBytesMax + 1);
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
     if (errnoOf(cause) === "ENOENT") return missingPolicy(path);
-    throw new BedplateError("config.unreadable", `${path} cannot be read: ${errnoOf(cause)}.`, {
-      details: { path },
-      cause,
-    });
+    throw unreadable(path, cause);
+  }
+  return readPolicyBytes(files, path);
+}
+
+/** @throws `config.invalid`, `config.unreadable` */
+function readPolicyBytes(files: Files, path: string): Policy {
+  let bytes: Uint8Array;
+  try {
+    bytes = files.readBytes(path, policyBytesMax + 1);
+  } catch (cause) {
+    throw unreadable(path, cause);
   }
   // Half a policy could lack what protects.
   if (bytes.length > policyBytesMax)
@@ -51,6 +57,13 @@ export function loadPolicy(files: Files, path: string, owner: number): Policy {
       details: { file: path },
     });
   return { ...parsePolicy(textOfPolicy(bytes, path), path), digest: sha256(bytes) };
+}
+
+function unreadable(path: string, cause: unknown): BedplateError {
+  return new BedplateError("config.unreadable", `${path} cannot be read: ${errnoOf(cause)}.`, {
+    details: { path },
+    cause,
+  });
 }
 
 function textOfPolicy(bytes: Uint8Array, path: string): string {
@@ -139,6 +152,32 @@ function requireSafe(files: Files, path: string, kind: "directory" | "file", own
       details: { path },
     },
   );
+}
+
+/**
+ * A policy wherever it lies, with what would keep the executor from trusting it there.
+ * @throws `config.invalid`, `config.unreadable`
+ */
+export function readPolicyDraft(
+  files: Files,
+  path: string,
+  owner: number,
+): { readonly policy: Policy; readonly distrust: BedplateError | undefined } {
+  let distrust: BedplateError | undefined;
+  try {
+    return { policy: existing(loadPolicy(files, path, owner)), distrust };
+  } catch (error) {
+    if (!(error instanceof BedplateError) || error.code !== "policy.unsafe") throw error;
+    distrust = error;
+  }
+  return { policy: readPolicyBytes(files, path), distrust };
+}
+
+function existing(policy: Policy): Policy {
+  if (policy.state === "present") return policy;
+  throw new BedplateError("config.unreadable", `There is no ${policy.path}.`, {
+    details: { path: policy.path },
+  });
 }
 
 export interface LoadedPolicy {

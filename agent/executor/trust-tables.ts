@@ -35,7 +35,7 @@ export interface TrustTables {
   /** Adds to the chain, in the transaction that is open, if one is. */
   appendAudit(entry: NewAuditEntry): AuditAnchor;
   auditHead(): AuditAnchor | undefined;
-  /** The newest `count` entries, oldest first, or all; with the anchor before the first that is kept. */
+  /** The newest `count` entries, oldest first, or all; with the anchor that the oldest of all follows. */
   audit(count?: number): KeptAudit;
 }
 
