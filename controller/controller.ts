@@ -3,9 +3,10 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { BedplateError } from "../protocol/errors.ts";
 import type { App } from "./api/app.ts";
-import { createApi } from "./api/server.ts";
+import { createApi, tlsOf } from "./api/server.ts";
 import { openAuditKey } from "./audit-key.ts";
-import { openAuthority } from "./authority.ts";
+import type { Authority } from "./authority.ts";
+import { AuthorityKeeper } from "./authority-keeper.ts";
 import { Backups } from "./backup.ts";
 import { refreshClientFile } from "./client-file.ts";
 import { Dispatcher } from "./commands/dispatch.ts";
@@ -60,7 +61,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const store = stack.use(await openSqliteStore(join(directory, "controller.db")));
   await store.hosts.forgetSessions();
   const names = isWildcard(config.listen.host) ? config.names : [config.listen.host, ...config.names];
-  const authority = await openAuthority(directory, names, random);
+  const authority = await AuthorityKeeper.open({ directory, names, store, clock, random, log });
   const images = stack.use(await openImages(join(directory, "images")));
   const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
@@ -99,8 +100,20 @@ export async function startController(config: ControllerConfig, parts: Controlle
   stack.defer(() => api.close());
   const link = stack.use(
     new LinkServer({
-      ...{ store, writer, live, progress, meters, clock, random, log, sessions, reconnectWindowMsMin },
-      caSha256: authority.caSha256,
+      ...{
+        store,
+        writer,
+        live,
+        progress,
+        meters,
+        clock,
+        random,
+        log,
+        sessions,
+        reconnectWindowMsMin,
+        auditKey,
+      },
+      trustedAuthority: () => authority.current,
       heartbeatMs: config.heartbeatMs,
       onReplaced: (host) => shutOut(sessions, host),
       offer: (session) => dispatcher.serve(session),
@@ -108,15 +121,24 @@ export async function startController(config: ControllerConfig, parts: Controlle
     }),
   );
   stack.defer(() => stopping.abort());
+  api.server.on("connection", (socket) => link.connection(socket));
   api.server.on("upgrade", (request, socket, head) => link.upgrade(request, socket, head));
   const address = await listen(api, config);
-  await refreshClientFile(
-    directory,
-    { url: address.url, caPem: authority.caPem },
-    { tokens: store.tokens, clock, random },
-  );
+  const trustIn = ({ trustedPem }: Authority): Promise<void> =>
+    refreshClientFile(
+      directory,
+      { url: address.url, caPem: trustedPem },
+      { tokens: store.tokens, clock, random },
+    );
+  await trustIn(authority.current);
+  authority.follow(async (changed) => {
+    // Connections that are open go on; who connects from now on is shown the new chain.
+    api.server.setSecureContext(tlsOf(changed));
+    await trustIn(changed);
+    await link.tellAuthority();
+  });
   log.info(
-    { url: address.url, stateDirectory: directory, caSha256: authority.caSha256 },
+    { url: address.url, stateDirectory: directory, caSha256: authority.current.caSha256 },
     "the controller listens",
   );
   const running = stack.move();

@@ -74,6 +74,7 @@ export const codes = {
   "frame.too-large": "A frame is larger than its limit, or claims more than it holds.",
   "hash.aborted": "Hashing was stopped before its end.",
   "host.ambiguous": "The name matches several hosts.",
+  "host.copy": "A person has said that another machine with this key is the host, and this one a copy.",
   "host.key-changed": "The host's attestation key is not the one that is known for it.",
   "host.name-taken": "Another host has this name.",
   "host.not-known": "The host's attestation key is not in known_hosts.",

@@ -25,6 +25,8 @@ export const limits = {
   outboxRecordBytesMax: 16 * mib,
   /** Samples (droppable) that wait in memory for the controller. */
   outboxSampleBytesMax: 4 * mib,
+  /** Record and batch frames that an agent may have on their way unacknowledged. */
+  creditBytes: mib,
   /** What may wait in one socket's send buffer before its sender pauses. */
   socketBufferBytesMax: mib,
   /** A manifest: 36 bytes a group, so images up to about 1.8 TiB. */
@@ -38,5 +40,6 @@ export const limits = {
 assert(limits.frameBytesMax >= limits.resultBytesMax + 64 * kib, "a result with its envelope fits a frame");
 assert(limits.frameBytesMax >= limits.commandBytesMax + 64 * kib, "an offer with its envelope fits a frame");
 assert(limits.frameBytesMax >= 2 * limits.batchBytesMax, "a batch fits a frame");
+assert(limits.creditBytes >= limits.frameBytesMax, "any frame fits the credit");
 assert(limits.outboxRecordBytesMax >= 4 * limits.resultBytesMax, "the outbox holds several results");
 assert(limits.outboxSampleBytesMax >= 16 * limits.batchBytesMax, "the outbox holds several batches");

@@ -9,7 +9,7 @@ import type {
 } from "fastify";
 import type { Static, TSchema } from "typebox";
 import type { AuditKey } from "../audit-key.ts";
-import type { Authority } from "../authority.ts";
+import type { AuthorityKeeper } from "../authority-keeper.ts";
 import type { Backups } from "../backup.ts";
 import type { OutputNews } from "../commands/output-news.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
@@ -36,7 +36,7 @@ export interface ApiParts {
   readonly sessions: Sessions;
   readonly bearers: ImageBearers;
   readonly meters: LinkMeters;
-  readonly authority: Authority;
+  readonly authority: AuthorityKeeper;
   readonly auditKey: AuditKey;
   readonly clock: Clock;
   readonly random: Random;

@@ -1,9 +1,13 @@
 // /v1/hosts: who there is, and what they read.
+import { createHash } from "node:crypto";
+import Type from "typebox";
 import {
   ApproveRequest,
+  AuditHeadList,
   HostList,
   HostView as HostSchema,
   type HostView,
+  ReleaseRequest,
   RenameRequest,
   TelemetryView,
 } from "../../protocol/api.ts";
@@ -11,7 +15,7 @@ import { hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import { explainHost } from "../hosts/explain.ts";
-import type { Store, StoredHost } from "../store/store.ts";
+import { type Store, type StoredHost, type StoredIdentity, storeLimits } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { streamEvents } from "./event-stream.ts";
 import { answerOf, HostParameters, problemAnswers } from "./schemas.ts";
@@ -72,7 +76,32 @@ export function hostRoutes(app: App, parts: ApiParts): void {
   );
 }
 
-/** Approve, reject, revoke, rename. */
+const HeadsQuery = Type.Object(
+  { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: storeLimits.auditHeadsMax })) },
+  { additionalProperties: false },
+);
+
+/** Where the host's audit stood, as both signed it. */
+export function auditHeadRoutes(app: App, { store, auditKey }: ApiParts): void {
+  app.get(
+    "/v1/hosts/:host/audit-heads",
+    {
+      config: { access: "read" },
+      schema: {
+        params: HostParameters,
+        querystring: HeadsQuery,
+        response: { 200: AuditHeadList, ...problemAnswers },
+      },
+    },
+    async (request) => {
+      const { id } = await findHost(store, request.params.host);
+      const { limit = storeLimits.auditHeadsMax } = request.query;
+      return { auditKey: auditKey.line, heads: [...(await store.hosts.auditHeads(id, limit))] };
+    },
+  );
+}
+
+/** Approve, reject, revoke, rename, release. */
 export function hostChangeRoutes(app: App, parts: ApiParts): void {
   const { store, hosts } = parts;
   const answers = { 200: HostSchema, ...problemAnswers };
@@ -110,6 +139,18 @@ export function hostChangeRoutes(app: App, parts: ApiParts): void {
       const { id } = await findHost(store, request.params.host);
       request.auditObject = id;
       return hostView(parts, await hosts.rename(id, request.body.name));
+    },
+  );
+  app.post(
+    "/v1/hosts/:host/release",
+    {
+      config: { access: "admin" },
+      schema: { params: HostParameters, body: ReleaseRequest, response: answers },
+    },
+    async (request) => {
+      const { id } = await findHost(store, request.params.host);
+      request.auditObject = id;
+      return hostView(parts, await hosts.release(id, request.body.instance));
     },
   );
 }
@@ -157,8 +198,14 @@ function hostView({ sessions, live }: ApiParts, host: StoredHost): HostView {
       lastAt: host.lastBatchAt,
     },
     linkKey: hex(host.linkKey),
-    identity: null,
-    auditHead: null,
-    instances: [],
+    identity: host.identity === null ? null : identityView(host.identity),
+    auditHead: host.auditHead,
+    instances: [...host.instances],
   };
+}
+
+function identityView({ identity, since }: StoredIdentity): NonNullable<HostView["identity"]> {
+  const [, encoded = ""] = identity.attestationKey.split(" ");
+  const digest = createHash("sha256").update(Buffer.from(encoded, "base64")).digest("base64");
+  return { ...identity, fingerprint: `SHA256:${digest.replace(/=+$/, "")}`, since };
 }

@@ -40,7 +40,7 @@ export function joinTokenRoutes(app: App, parts: ApiParts): void {
       log.info({ token: id, ttlSeconds, ...bound }, "a join token was made");
       return reply.code(201).send({
         ...joinTokenState({ ...token, used: 0, revokedAt: null }),
-        token: formatJoinToken({ id, secret, caSha256: authority.caSha256 }),
+        token: formatJoinToken({ id, secret, caSha256: authority.current.caSha256 }),
       });
     },
   );

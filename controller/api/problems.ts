@@ -67,6 +67,8 @@ function statusOf(code: Code): number {
     case "host.unknown":
     case "image.unknown":
       return 404;
+    case "authority.not-overlapping":
+    case "authority.overlapping":
     case "enrol.fingerprint-mismatch":
     case "enrol.host-revoked":
     case "enrol.token-used":

@@ -1,14 +1,17 @@
 // The HTTPS server: Fastify with our checks, our problems, OpenAPI, and one file of routes a resource.
 import swagger from "@fastify/swagger";
 import Fastify from "fastify";
+import { limits } from "../../protocol/limits.ts";
 import { version } from "../../protocol/version.ts";
+import type { Authority } from "../authority.ts";
 import { guardRoutes } from "./access.ts";
 import type { ApiParts, App } from "./app.ts";
 import { auditCalls, auditRoutes } from "./audit.ts";
+import { authorityRoutes } from "./authority.ts";
 import { backupRoutes } from "./backups.ts";
 import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
-import { hostChangeRoutes, hostRoutes } from "./hosts.ts";
+import { auditHeadRoutes, hostChangeRoutes, hostRoutes } from "./hosts.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
@@ -18,15 +21,19 @@ import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
 import { tokenRoutes } from "./tokens.ts";
 
+/** What the server shows, and how: also when its authority changes while it runs. */
+export function tlsOf({ keyPem, certificatePem }: Authority) {
+  return { key: keyPem, cert: certificatePem, minVersion: "TLSv1.3" } as const;
+}
+
 export async function createApi(parts: ApiParts): Promise<App> {
   const app = Fastify({
     https: {
-      key: parts.authority.keyPem,
-      cert: parts.authority.certificatePem,
-      minVersion: "TLSv1.3",
-      handshakeTimeout: 10_000,
+      ...tlsOf(parts.authority.current),
+      // Whoever connects says who it is within `authSecondsMax`, or at least what it wants.
+      handshakeTimeout: limits.authSecondsMax * 1000,
       // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
-      headersTimeout: 10_000,
+      headersTimeout: limits.authSecondsMax * 1000,
     },
     requestTimeout: 0,
     bodyLimit: 64 * 1024,
@@ -63,8 +70,10 @@ export async function createApi(parts: ApiParts): Promise<App> {
     },
   });
   statusRoutes(app, parts);
+  authorityRoutes(app, parts);
   hostRoutes(app, parts);
   hostChangeRoutes(app, parts);
+  auditHeadRoutes(app, parts);
   commandRoutes(app, parts);
   outputRoutes(app, parts);
   imageRoutes(app, parts);

@@ -31,7 +31,34 @@ export class HostService {
     log.info({ host: id, name: host.name, standing: host.standing, replaced }, `host: ${event.type}`);
     if (host.standing === "revoked") shutOut(sessions, id);
     if (replaced !== null) shutOut(sessions, replaced);
-    if (host.standing === "approved") dispatcher.wake(id);
+    if (host.standing === "approved") {
+      sessions.get(id)?.changed({ standing: "approved" });
+      dispatcher.wake(id);
+    }
+    return host;
+  }
+
+  /**
+   * Of the machines that have the host's key the named one is the true one; a connection of another is closed.
+   * @throws `host.unknown`, what `HostStore.release` throws
+   */
+  async release(id: string, named: string): Promise<StoredHost> {
+    const { store, sessions, dispatcher, clock, log } = this.#parts;
+    const answer = await store.hosts.release(id, named, clock.now());
+    if (answer === undefined) throw new BedplateError("host.unknown", `There is no host ${id}.`);
+    const { host, chosen } = answer;
+    log.info({ host: id, name: host.name, ...chosen }, "a host was released from its quarantine");
+    const session = sessions.get(id);
+    if (session === undefined) return host;
+    if (await store.hosts.isCopy(id, session.contender)) {
+      session.close(
+        "duplicate",
+        "host.copy A person has said that another machine with this key is the host.",
+      );
+      return host;
+    }
+    if (host.standing !== "revoked") session.changed({ standing: host.standing });
+    dispatcher.wake(id);
     return host;
   }
 

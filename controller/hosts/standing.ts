@@ -1,4 +1,5 @@
 // Whether a host may work, pure: (standing, event) → standing. A simulator drives this very function.
+import type { Effect } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Standing } from "../../protocol/schema.ts";
@@ -8,7 +9,11 @@ export type StandingEvent =
   /** By a person, who may say which fingerprint the host itself shows. */
   | { readonly type: "approve"; readonly fingerprint?: string | undefined }
   | { readonly type: "reject" }
-  | { readonly type: "revoke" };
+  | { readonly type: "revoke" }
+  /** Two machines answered with its key. */
+  | { readonly type: "quarantine" }
+  /** By a person, who has said which of them is the true one. */
+  | { readonly type: "release" };
 
 export type HostStanding = Pick<StoredHost, "id" | "name" | "standing" | "replacedBy">;
 
@@ -20,7 +25,7 @@ export function standingAtJoin(approve: "auto" | "manual"): Standing {
 /**
  * The standing after `event`; the same when it was so already. Revoked is for good: a key that was out of the owner's
  * hands never gets them back, and the host joins again with a new one.
- * @throws `enrol.fingerprint-mismatch`, `host.not-pending`, `enrol.host-revoked`
+ * @throws `enrol.fingerprint-mismatch`, `host.not-pending`, `enrol.host-revoked`, `host.quarantined`, `host.not-quarantined`
  */
 export function reduceStanding(host: HostStanding, event: StandingEvent): Standing {
   switch (event.type) {
@@ -36,9 +41,14 @@ export function reduceStanding(host: HostStanding, event: StandingEvent): Standi
         );
       }
       if (host.standing === "revoked") throw revoked(host);
+      if (host.standing === "quarantined") {
+        throw new BedplateError("host.quarantined", `Two machines answer with the key of ${host.name}.`, {
+          hint: `Say first which is the true one: bedplate host release ${host.name} --instance INSTANCE`,
+        });
+      }
       return "approved";
     case "reject":
-      if (host.standing === "approved") {
+      if (host.standing === "approved" || host.standing === "quarantined") {
         throw new BedplateError("host.not-pending", `${host.name} was approved already.`, {
           hint: `To shut it out: bedplate host revoke ${host.name}`,
         });
@@ -46,7 +56,24 @@ export function reduceStanding(host: HostStanding, event: StandingEvent): Standi
       return "revoked";
     case "revoke":
       return "revoked";
+    case "quarantine":
+      // One that waits for approval goes on waiting: that is less than quarantine allows.
+      return host.standing === "approved" ? "quarantined" : host.standing;
+    case "release":
+      if (host.standing !== "quarantined")
+        throw new BedplateError("host.not-quarantined", `${host.name} is not in quarantine.`);
+      return "approved";
   }
+}
+
+/** Whether a command of this effect may be sent to a host that stands so. Whether it is heard, see `mayAnswer`. */
+export function mayBeOffered(standing: Standing, effect: Effect): boolean {
+  return standing === "approved" || (standing === "quarantined" && effect === "read");
+}
+
+/** Whether what the host says of its commands counts: one in quarantine is heard, else their ends would be lost. */
+export function mayAnswer(standing: Standing): boolean {
+  return standing === "approved" || standing === "quarantined";
 }
 
 /** @returns the error for whoever wants something of a host whose key is revoked */

@@ -33,6 +33,8 @@ export class Channel {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #ended = Promise.withResolvers<void>();
+  readonly #roundTrips = new Map<string, (end: "answered" | "closed") => void>();
+  #roundTripNumber = 0;
   #receive: ((received: Received) => void) | undefined;
   #closing = false;
   #heardAtMs: number;
@@ -66,8 +68,11 @@ export class Channel {
       // A peer that pings and never reads must not make us keep its pongs.
       if (this.bufferedBytes < limits.socketBufferBytesMax) this.#webSocket.pong(data);
     });
-    this.#webSocket.on("pong", () => {
+    this.#webSocket.on("pong", (data) => {
       this.#heardAtMs = this.#clock.monotonicMs();
+      const number = data.toString("latin1");
+      this.#roundTrips.get(number)?.("answered");
+      this.#roundTrips.delete(number);
     });
     // The library closes what breaks RFC 6455 itself, with the codes of that document.
     this.#webSocket.on("error", (error) =>
@@ -76,6 +81,18 @@ export class Channel {
     this.#webSocket.on("close", () => {
       this.#closing = true;
       this.#ended.resolve();
+      for (const resolve of this.#roundTrips.values()) resolve("closed");
+      this.#roundTrips.clear();
+    });
+  }
+
+  /** Resolves when the peer has read all that was sent before: WebSocket's own pings are answered in order. */
+  roundTrip(): Promise<"answered" | "closed"> {
+    if (this.#closing) return Promise.resolve("closed");
+    const number = `${++this.#roundTripNumber}`;
+    return new Promise((resolve) => {
+      this.#roundTrips.set(number, resolve);
+      this.#webSocket.ping(number);
     });
   }
 
@@ -225,6 +242,9 @@ export function closeNameOf(code: string): CloseName {
     case "enrol.token-invalid":
     case "enrol.token-used":
       return "revoked";
+    case "host.copy":
+    case "host.quarantined":
+      return "duplicate";
     case "link.version":
       return "version";
     case "internal":

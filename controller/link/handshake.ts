@@ -17,7 +17,8 @@ type Auth = Extract<AgentMessage, { t: "auth" }>;
 
 export interface HandshakeParts {
   readonly store: Pick<Store, "hosts" | "epoch">;
-  readonly caSha256: string;
+  /** SHA-256 of the authorities that a join token may name. */
+  readonly trusted: () => readonly string[];
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -28,6 +29,8 @@ export interface HandshakeParts {
 export interface Proven {
   readonly host: StoredHost;
   readonly facts: HostFacts;
+  /** The session that this very process had before. */
+  readonly previousSession: string | undefined;
 }
 
 /**
@@ -66,7 +69,13 @@ export async function handshake(channel: Channel, parts: HandshakeParts): Promis
     (await parts.store.hosts.get(id)) ??
     (await join({ id, hello, auth, facts, address: channel.address }, parts));
   if (host.standing === "revoked") throw revoked(host);
-  return { host, facts };
+  if ((hello.epochSeen ?? 0) > epoch) {
+    parts.log.error(
+      { host: id, name: host.name, code: "link.stale-epoch", epoch, epochSeen: hello.epochSeen },
+      `A host has seen epoch ${hello.epochSeen} of this controller, which is at ${epoch}: it was set back, or is a copy. Restore it with --epoch ${hello.epochSeen! + 1}.`,
+    );
+  }
+  return { host, facts, previousSession: hello.previousSession };
 }
 
 interface Applicant {
@@ -88,7 +97,7 @@ async function join(
     );
   }
   const token = parseJoinToken(auth.joinToken);
-  if (token.caSha256 !== parts.caSha256)
+  if (!parts.trusted().includes(token.caSha256))
     throw new BedplateError("enrol.token-invalid", "The join token is for another controller.");
   const answer = await parts.store.hosts.join({
     ...facts,

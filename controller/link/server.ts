@@ -1,25 +1,39 @@
 // Takes agents' connections at /v1/link: bounds how many there are, lets them prove themselves, runs their sessions.
 import type { IncomingMessage } from "node:http";
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type WebSocket, WebSocketServer } from "ws";
 import { hex } from "../../protocol/bytes.ts";
+import { assert, BedplateError, reportOf } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import { limits } from "../../protocol/limits.ts";
 import { subprotocol } from "../../protocol/messages.ts";
+import type { AuditKey } from "../audit-key.ts";
+import type { Authority } from "../authority.ts";
 import { revoked } from "../hosts/standing.ts";
+import type { Connected, StoredHost } from "../store/store.ts";
 import type { Random } from "../system.ts";
 import { Channel } from "./channel.ts";
+import { Duplicates } from "./duplicates.ts";
+import { Fleet } from "./fleet.ts";
 import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
+import { heartbeatMsFor, returnWindowMsFor } from "./scale.ts";
 import { Session, type SessionParts } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
+import { AddressBuckets } from "./token-bucket.ts";
 
-export interface LinkParts extends SessionParts, HandshakeParts {
+export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted"> {
   readonly store: SessionParts["store"];
   readonly clock: SessionParts["clock"];
   readonly log: SessionParts["log"];
   readonly random: Random;
+  readonly auditKey: AuditKey;
   readonly sessions: Sessions;
+  /** As configured; longer for a large fleet. */
+  readonly heartbeatMs: number;
+  /** As it is now. */
+  readonly trustedAuthority: () => Authority;
   /** Offers what waits for a host whose session has begun. */
   readonly offer: (session: Session) => void;
   /** The smallest window that agents are told to spread their return over. */
@@ -30,8 +44,13 @@ export interface LinkParts extends SessionParts, HandshakeParts {
 
 /** Connections that have not proved themselves yet: in all, and from one address. */
 const unproven = { max: 512, maxOfAddress: 256 } as const;
-/** Agents that may return in a second, by the cost of a handshake on one core. */
-const agentsPerSecond = 200;
+/** What one address may begin: connections of any kind, before TLS is spoken; and links. As many as can return by `scale`. */
+const connectionsOfAddress = { burst: 1024, perSecond: 400 } as const;
+const linksOfAddress = { burst: 512, perSecond: 200 } as const;
+/** An agent that has not answered by then is noted as told when it does. */
+const authorityPatienceMs = 2000;
+/** A refused proof costs as much as so many connections. */
+const refusedProofCost = 16;
 
 export class LinkServer implements AsyncDisposable {
   readonly #parts: LinkParts;
@@ -48,11 +67,26 @@ export class LinkServer implements AsyncDisposable {
   });
   readonly #unproven = new Map<string, number>();
   readonly #channels = new Set<Channel>();
+  readonly #knocks = new AddressBuckets(connectionsOfAddress);
+  readonly #links = new AddressBuckets(linksOfAddress);
+  readonly #fleet: Fleet;
+  readonly #duplicates: Duplicates;
   #serving: Set<Promise<void>> = new Set();
   #draining = false;
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
+    const { sessions, clock, log } = parts;
+    this.#fleet = new Fleet({ hosts: parts.store.hosts, sessions, clock });
+    this.#duplicates = new Duplicates({ hosts: parts.store.hosts, sessions, clock, log });
+  }
+
+  /** For the server's `connection` event, which comes before TLS: who knocks too often costs no handshake. */
+  connection(socket: Duplex): void {
+    const address = socket instanceof Socket ? (socket.remoteAddress ?? "") : "";
+    if (this.#knocks.take(address, this.#parts.clock.monotonicMs()) === 0) return;
+    this.#parts.meters.refused += 1;
+    socket.destroy();
   }
 
   /** For the HTTP server's `upgrade` event. */
@@ -73,10 +107,7 @@ export class LinkServer implements AsyncDisposable {
 
   /** The window in which this many agents can come back without queueing. */
   get reconnectWindowMs(): number {
-    return Math.max(
-      this.#parts.reconnectWindowMsMin,
-      Math.ceil((1000 * this.#parts.sessions.count) / agentsPerSecond),
-    );
+    return returnWindowMsFor(this.#fleet.size, this.#parts.reconnectWindowMsMin);
   }
 
   /** Tells every agent to come back within the window, and waits for them to go. */
@@ -88,18 +119,31 @@ export class LinkServer implements AsyncDisposable {
     await Promise.all(this.#serving);
   }
 
+  /** Tells every agent which authorities to trust from now on; resolves when those that answer have got it. */
+  async tellAuthority(): Promise<void> {
+    const { sessions, clock, trustedAuthority, log } = this.#parts;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    using _patience = clock.after(authorityPatienceMs, resolve);
+    const told = sessions.all().map((session) => session.tellAuthority(trustedAuthority()));
+    for (const each of await Promise.race([Promise.allSettled(told), late.then(() => [])]))
+      if (each.status === "rejected") log.error({ err: each.reason }, "not noted that a host knows");
+  }
+
   #refusal(request: IncomingMessage, socket: Duplex): string | undefined {
     if (request.url !== "/v1/link") return "404 Not Found";
     const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
     if (!offered.includes(subprotocol)) return "400 Bad Request";
     if (!(socket instanceof TLSSocket)) return "400 Bad Request";
-    const ofAddress = this.#unproven.get(socket.remoteAddress ?? "") ?? 0;
+    const address = socket.remoteAddress ?? "";
+    const ofAddress = this.#unproven.get(address) ?? 0;
     const all = this.#unproven.values().reduce((sum, count) => sum + count, 0);
-    if (this.#draining || all >= unproven.max || ofAddress >= unproven.maxOfAddress) {
-      this.#parts.meters.refused += 1;
-      return "503 Service Unavailable\r\nretry-after: 5";
-    }
-    return undefined;
+    const waitMs =
+      this.#draining || all >= unproven.max || ofAddress >= unproven.maxOfAddress
+        ? limits.authSecondsMax * 1000
+        : this.#links.take(address, this.#parts.clock.monotonicMs());
+    if (waitMs === 0) return undefined;
+    this.#parts.meters.refused += 1;
+    return `503 Service Unavailable\r\nretry-after: ${Math.ceil(waitMs / 1000)}`;
   }
 
   async #serve(webSocket: WebSocket, socket: TLSSocket, hostHeader: string | undefined): Promise<void> {
@@ -128,7 +172,14 @@ export class LinkServer implements AsyncDisposable {
       channel.close("authTimeout", "no proof of identity in time"),
     );
     try {
-      return await handshake(channel, this.#parts);
+      return await handshake(channel, {
+        ...this.#parts,
+        trusted: () => this.#parts.trustedAuthority().trusted,
+      });
+    } catch (error) {
+      if (reportOf(error).code !== "agent.offline")
+        this.#links.charge(address, this.#parts.clock.monotonicMs(), refusedProofCost);
+      throw error;
     } finally {
       const left = this.#unproven.get(address)! - 1;
       if (left === 0) this.#unproven.delete(address);
@@ -136,48 +187,33 @@ export class LinkServer implements AsyncDisposable {
     }
   }
 
-  async #session(channel: Channel, { host, facts }: Proven, authority: string): Promise<void> {
+  async #session(
+    channel: Channel,
+    { host, facts, previousSession }: Proven,
+    authority: string,
+  ): Promise<void> {
     const { store, sessions, clock, log } = this.#parts;
     const id = hex(this.#parts.random.bytes(16));
+    const fleet = await this.#fleet.count();
     if (channel.closing) return;
-    const session = new Session(
-      channel,
-      { id, host: host.id, instance: facts.instance, authority },
-      this.#parts,
-    );
-    const attached = sessions.attach(session, clock.monotonicMs());
-    if (attached !== "attached") {
-      log.warn(
-        { host: host.id, instance: facts.instance, address: channel.address },
-        "two agents with the same key and different state are connected: one is a copy",
-      );
-      await store.events.append({ topic: "host", id: host.id, event: "duplicate" }, clock.now());
-    }
-    if (attached === "too-soon") {
-      channel.close("overloaded", "another copy of this agent is connected", 30_000);
-      return channel.ended;
-    }
+    const { instance, bootId } = facts;
+    const heartbeatMs = heartbeatMsFor(fleet, this.#parts.heartbeatMs);
+    const session = new Session(channel, { id, host, instance, bootId, authority, heartbeatMs }, this.#parts);
+    if (await store.hosts.isCopy(host.id, facts)) throw copied(host);
+    await this.#duplicates.admit(session, host, previousSession);
+    if (sessions.get(host.id) !== session) return channel.ended;
     try {
       // The session before may have handed over batches that are not stored yet: this one would take their numbers again.
       await this.#parts.writer.settled(host.id);
-      // Revoked since its proof was checked: the transaction that says so is the one that counts.
-      const { standing, ...marks } = await store.hosts.connected(host.id, id, facts, clock.now());
-      if (standing === "revoked") throw revoked(host);
-      session.welcome({
-        t: "welcome",
-        session: id,
-        host: host.id,
-        name: host.name,
-        at: clock.now(),
-        heartbeatMs: this.#parts.heartbeatMs,
-        reconnectWindowMs: this.reconnectWindowMs,
-        ...marks,
-        standing,
-      });
+      // Revoked, or called a copy, since its proof was checked: the transaction that says so is the one that counts.
+      const connected = await store.hosts.connected(host.id, id, facts, clock.now());
+      if (connected.standing === "revoked") throw revoked(host);
+      if (connected.copy) throw copied(host);
+      this.#welcome(session, host, connected);
       log.info(
         {
-          ...{ host: host.id, name: host.name, session: id, standing, address: channel.address },
-          fingerprint: fingerprintOf(host.id),
+          ...{ host: host.id, name: host.name, session: id, standing: connected.standing },
+          ...{ address: channel.address, fingerprint: fingerprintOf(host.id) },
         },
         "an agent connected",
       );
@@ -189,4 +225,35 @@ export class LinkServer implements AsyncDisposable {
       log.info({ host: host.id, session: id }, "an agent's connection ended");
     }
   }
+
+  #welcome(session: Session, host: StoredHost, connected: Connected): void {
+    const { auditKey, clock, trustedAuthority, log } = this.#parts;
+    const { standing, records, samples, identity, newestHead } = connected;
+    assert(standing !== "revoked", "a revoked host is not welcome");
+    session.welcome({
+      ...{ t: "welcome", session: session.id, host: host.id, name: host.name, at: clock.now() },
+      ...{ heartbeatMs: session.heartbeatMs, reconnectWindowMs: this.reconnectWindowMs },
+      ...{ records, samples, standing, creditBytes: limits.creditBytes, auditKey: auditKey.line },
+      ...(identity === null ? {} : { identity: identity.digest }),
+    });
+    if (newestHead !== undefined)
+      session.send({
+        ...{ t: "audit-head", seq: newestHead.seq, hash: newestHead.hash },
+        signature: newestHead.countersignature,
+      });
+    const authority = trustedAuthority();
+    // Who was away when the authority changed hears of it now.
+    if (authority.rotation.state !== "none") {
+      session
+        .tellAuthority(authority)
+        .catch((error: unknown) => log.error({ err: error, host: host.id }, "not noted that a host knows"));
+    }
+  }
+}
+
+function copied({ name }: Pick<StoredHost, "name">): BedplateError {
+  return new BedplateError(
+    "host.copy",
+    `A person has said that another machine with this key is ${name}, and this one a copy. Remove its state directory, and join it anew with a token of its own.`,
+  );
 }

@@ -2,16 +2,14 @@
 import type { CloseName } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import {
-  type AgentMessage,
-  type ControllerMessage,
-  type RecordBody,
-  subprotocol,
-} from "../../protocol/messages.ts";
+import { type AgentMessage, type ControllerMessage, subprotocol } from "../../protocol/messages.ts";
+import type { SigningKey } from "../../protocol/ssh-sign.ts";
+import type { Authority } from "../authority.ts";
 import type { ProgressBoard } from "../commands/progress.ts";
+import { Voucher } from "../hosts/records.ts";
 import type { Log } from "../log.ts";
-import type { RecordAnswer, Store } from "../store/store.ts";
-import type { Clock } from "../system.ts";
+import type { Store, StoredHost } from "../store/store.ts";
+import type { Clock, Random } from "../system.ts";
 import {
   type BatchMessage,
   type DictionaryMessage,
@@ -20,10 +18,12 @@ import {
 } from "../telemetry/live.ts";
 import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
-import { jsonSafe } from "./json-safe.ts";
+import type { Contender } from "./contest.ts";
 import type { LinkMeters } from "./meters.ts";
+import { Probe } from "./probe.ts";
+import { RecordIntake, type RecordMessage } from "./record-intake.ts";
 
-type RecordMessage = Extract<AgentMessage, { t: "record" }>;
+export type WelcomeMessage = Extract<ControllerMessage, { t: "welcome" }>;
 
 export interface SessionParts {
   readonly store: Store;
@@ -31,8 +31,19 @@ export interface SessionParts {
   readonly live: LiveTelemetry;
   readonly progress: ProgressBoard;
   readonly meters: LinkMeters;
+  readonly auditKey: SigningKey;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
+}
+
+export interface SessionIdentity {
+  readonly id: string;
+  readonly host: Pick<StoredHost, "id" | "linkKey" | "identity" | "authority">;
+  readonly instance: string;
+  readonly bootId: string;
+  /** How the agent reached us, see `Session.authority`. */
+  readonly authority: string;
   readonly heartbeatMs: number;
 }
 
@@ -54,13 +65,21 @@ export class Session {
   /** The open commands that this session was offered, with the moment of each (monotonic), and told to cancel. */
   readonly offered = new Map<string, number>();
   readonly cancelled = new Set<string>();
+  readonly contender: Contender;
+  /** Where it comes from. */
+  readonly address: string;
+  readonly heartbeatMs: number;
   readonly #channel: Channel;
   readonly #parts: SessionParts;
+  readonly #probe: Probe;
+  readonly #intake: RecordIntake;
+  /** What the agent is known to have confirmed, see `StoredHost.authority`. */
+  #authorityKnown: string;
+  #welcomeSent: WelcomeMessage | undefined;
   readonly #readings = new Readings();
   readonly #queue: Received[] = [];
   #queueBytes = 0;
   #working = false;
-  #welcomed = false;
   /** The highest record and batch that are stored. */
   #marks = { records: 0, samples: 0 };
   /** The highest batch handed to the writer. */
@@ -70,22 +89,34 @@ export class Session {
   #ackTimer: Disposable | undefined;
   #slowSinceMs: number | undefined;
 
-  constructor(
-    channel: Channel,
-    identity: { id: string; host: string; instance: string; authority: string },
-    parts: SessionParts,
-  ) {
+  constructor(channel: Channel, identity: SessionIdentity, parts: SessionParts) {
+    const { host } = identity;
     this.#channel = channel;
     this.#parts = parts;
     this.id = identity.id;
-    this.host = identity.host;
+    this.host = host.id;
     this.instance = identity.instance;
+    this.contender = { session: identity.id, instance: identity.instance, bootId: identity.bootId };
     this.authority = identity.authority;
+    this.address = channel.address;
+    this.heartbeatMs = identity.heartbeatMs;
+    this.#authorityKnown = host.authority;
+    this.#probe = new Probe(channel, { linkKey: host.linkKey, clock: parts.clock, random: parts.random });
+    const voucher = new Voucher(
+      { host: host.id, linkKey: host.linkKey, auditKey: parts.auditKey },
+      host.identity?.identity.attestationKey,
+    );
+    this.#intake = new RecordIntake({
+      ...{ host: host.id, instance: identity.instance, voucher },
+      ...{ records: parts.store.records, clock: parts.clock, log: parts.log },
+    });
+    // Before its welcome an agent has nothing to say but the answer to a probe.
+    channel.deliver((received) => this.#enqueue(received));
   }
 
   /** Heard lately, by the heartbeat's measure. */
   get alive(): boolean {
-    return !this.#channel.closing && this.#channel.silentMs < deadAfterIntervals * this.#parts.heartbeatMs;
+    return !this.#channel.closing && this.#channel.silentMs < deadAfterIntervals * this.heartbeatMs;
   }
 
   get closing(): boolean {
@@ -95,23 +126,45 @@ export class Session {
   /** Whether more may be sent now without piling up. */
   get writable(): boolean {
     return (
-      this.#welcomed && !this.#channel.closing && this.#channel.bufferedBytes < limits.socketBufferBytesMax
+      this.#welcomeSent !== undefined &&
+      !this.#channel.closing &&
+      this.#channel.bufferedBytes < limits.socketBufferBytesMax
     );
   }
 
-  /** Begins the session: from now on messages come and go. The agent sends none before it, so none is missed. */
-  welcome(message: Extract<ControllerMessage, { t: "welcome" }>): void {
+  /** Begins the session: from now on messages come and go. */
+  welcome(message: WelcomeMessage): void {
     this.#marks = { records: message.records, samples: message.samples };
     this.#batchesTaken = message.samples;
-    this.#channel.deliver((received) => this.#enqueue(received));
     this.#channel.trust();
     this.#channel.send(message);
-    this.#welcomed = true;
+    this.#welcomeSent = message;
+  }
+
+  /** Tells the agent what is different from its welcome: it is said again, whole. */
+  changed(more: Pick<WelcomeMessage, "standing">): void {
+    const said = this.#welcomeSent;
+    if (said === undefined || (more.standing ?? said.standing) === said.standing) return;
+    this.#welcomeSent = { ...said, ...more };
+    this.#channel.send({ ...this.#welcomeSent, ...this.#marks, at: this.#parts.clock.now() });
+  }
+
+  /** Asks for a fresh proof of the key. Whether it came in time. */
+  probe(): Promise<boolean> {
+    return this.#probe.ask();
+  }
+
+  /** Tells the agent which authorities to trust from now on, and notes it when the agent has got it. */
+  async tellAuthority({ trustedPem, caSha256 }: Authority): Promise<void> {
+    if (this.#welcomeSent === undefined || this.send({ t: "authority", ca: trustedPem }) === "closed") return;
+    if ((await this.#channel.roundTrip()) === "closed" || this.#authorityKnown === caSha256) return;
+    await this.#parts.store.hosts.knowsAuthority(this.host, caSha256);
+    this.#authorityKnown = caSha256;
   }
 
   /** Resolves when the connection has ended. */
   async run(): Promise<void> {
-    using _watch = this.#parts.clock.every(Math.min(1000, this.#parts.heartbeatMs / 2), () => this.#watch());
+    using _watch = this.#parts.clock.every(Math.min(1000, this.heartbeatMs / 2), () => this.#watch());
     await this.#channel.ended;
     this.#ackTimer?.[Symbol.dispose]();
     this.#queue.length = 0;
@@ -126,6 +179,12 @@ export class Session {
   }
 
   #enqueue(received: Received): void {
+    const { message } = received;
+    // Past the queue: whoever has much to be stored must not seem to be gone.
+    if (message.t === "proof")
+      return void this.#probe.answered(message).catch((error) => this.#channel.fail(error));
+    if (this.#welcomeSent === undefined)
+      throw new BedplateError("message.unexpected", `A message "${message.t}" came before the welcome.`);
     this.#queue.push(received);
     this.#queueBytes += received.bytes.length;
     if (this.#queue.length >= inbox.messagesMax || this.#queueBytes >= inbox.bytesMax) this.#channel.pause();
@@ -174,6 +233,7 @@ export class Session {
         return this.#progress(message);
       case "goaway":
         return this.#channel.close("bye", `the agent said goodbye: ${message.reason}`);
+      case "proof":
       case "hello":
       case "auth":
         throw new BedplateError(
@@ -190,39 +250,18 @@ export class Session {
   }
 
   async #records(messages: readonly RecordMessage[]): Promise<void> {
-    const at = this.#parts.clock.now();
-    const { host, instance } = this;
-    const applied = messages.map(async ({ seq, body }) => {
-      const safe = jsonSafe(body);
-      return {
-        seq,
-        body: safe,
-        answer: await this.#parts.store.records.apply({ host, instance, seq, body: safe, at }),
-      };
-    });
-    for (const record of await Promise.all(applied)) this.#recorded(record);
-  }
-
-  #recorded({ seq, body, answer }: { seq: number; body: RecordBody; answer: RecordAnswer }): void {
-    if (answer.status === "hole") {
-      throw new BedplateError("message.unexpected", `Record ${seq} came, record ${answer.mark + 1} did not.`);
+    for (const { mark, body, countersigned } of await this.#intake.take(messages)) {
+      if (body.type === "result" || body.type === "refused") {
+        this.#parts.progress.delete(body.command);
+        // Ended: it is offered no more, and needs no remembering. Only what is this host's was ever in here.
+        this.offered.delete(body.command);
+        this.cancelled.delete(body.command);
+      }
+      if (countersigned !== undefined) this.#channel.send({ t: "audit-head", ...countersigned });
+      this.#parts.meters.records += 1;
+      this.#marks.records = mark;
+      this.#acknowledgeSoon();
     }
-    if (answer.lost !== undefined)
-      this.#parts.log.warn(
-        { host: this.host, record: seq, lost: answer.lost },
-        "records that the host delivered after the backup was made are lost",
-      );
-    if (answer.ignored !== undefined)
-      this.#parts.log.warn({ host: this.host, record: seq }, `a record has no effect: ${answer.ignored}`);
-    if (body.type === "result" || body.type === "refused") {
-      this.#parts.progress.delete(body.command);
-      // Ended: it is offered no more, and needs no remembering. Only what is this host's was ever in here.
-      this.offered.delete(body.command);
-      this.cancelled.delete(body.command);
-    }
-    this.#parts.meters.records += 1;
-    this.#marks.records = answer.mark;
-    this.#acknowledgeSoon();
   }
 
   async #dictionary(message: DictionaryMessage, bytes: Uint8Array): Promise<void> {
@@ -240,7 +279,7 @@ export class Session {
     if (this.#readings.apply(message) === "dropped") {
       // It could never be read again, here or from the store: better the agent's next key frame than a riddle kept.
       this.#parts.meters.batchesDropped += 1;
-      return;
+      return this.#passOver(message.seq);
     }
     this.#parts.meters.batches += 1;
     const at = this.#parts.clock.now();
@@ -257,6 +296,14 @@ export class Session {
         this.#acknowledgeSoon();
       },
     );
+  }
+
+  // Acknowledged like one that is stored, in its turn: the agent's credit is for what is still on its way.
+  #passOver(seq: number): void {
+    void this.#parts.writer.settled(this.host).then(() => {
+      this.#marks.samples = Math.max(this.#marks.samples, seq);
+      this.#acknowledgeSoon();
+    });
   }
 
   #progress(message: Extract<AgentMessage, { t: "progress" }>): void {
@@ -280,7 +327,7 @@ export class Session {
   }
 
   #watch(): void {
-    if (this.#channel.silentMs > deadAfterIntervals * this.#parts.heartbeatMs) {
+    if (this.#channel.silentMs > deadAfterIntervals * this.heartbeatMs) {
       this.close("silent", `nothing was heard for ${Math.round(this.#channel.silentMs)} ms`);
       return;
     }

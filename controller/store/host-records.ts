@@ -6,7 +6,7 @@ import type { HostIdentity } from "../../protocol/identity.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { raiseAlarm } from "./alarms.ts";
-import type { Database } from "./database.ts";
+import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { type IncomingRecord, type KeptHead, storeLimits } from "./store.ts";
 
@@ -126,16 +126,28 @@ function applyHead(
 export function readHeads(database: Database, host: string, limit: number): KeptHead[] {
   return database
     .all(
-      "select h.* from audit_heads h join hosts on hosts.id = h.host where h.host = ? order by h.attestation = hosts.attestation desc, h.at desc, h.seq desc limit ?",
+      "select h.* from audit_heads h join hosts on hosts.id = h.host where h.host = ? order by h.attestation = hosts.attestation desc, h.attestation, h.seq desc limit ?",
       host,
       limit,
     )
-    .map((row) => ({
-      seq: Number(row.seq),
-      hash: String(row.hash),
-      signature: String(row.signature),
-      countersignature: String(row.countersignature),
-      at: Number(row.at),
-    }));
+    .map(headOfRow);
 }
 
+/** The furthest of the key that the host's identity names. */
+export function newestHeadOf(database: Database, host: string): KeptHead | undefined {
+  const row = database.one(
+    "select h.* from audit_heads h join hosts on hosts.id = h.host and hosts.attestation = h.attestation where h.host = ? order by h.seq desc limit 1",
+    host,
+  );
+  return row === undefined ? undefined : headOfRow(row);
+}
+
+function headOfRow(row: Row): KeptHead {
+  return {
+    seq: Number(row.seq),
+    hash: String(row.hash),
+    signature: String(row.signature),
+    countersignature: String(row.countersignature),
+    at: Number(row.at),
+  };
+}

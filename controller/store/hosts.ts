@@ -1,6 +1,7 @@
 // Hosts and their joining, in SQLite.
 import { timingSafeEqual } from "node:crypto";
 import { BedplateError } from "../../protocol/errors.ts";
+import type { HostIdentity } from "../../protocol/identity.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Standing } from "../../protocol/schema.ts";
 import { isWithin } from "../hosts/cidr.ts";
@@ -8,17 +9,36 @@ import { reduceStanding, standingAtJoin } from "../hosts/standing.ts";
 import { endCommandsOf } from "./commands.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
+import { newestHeadOf, readHeads } from "./host-records.ts";
+import {
+  chooseInstance,
+  hasCopies,
+  isCopy,
+  noteInstance,
+  noteInstances,
+  seenInstances,
+} from "./instances.ts";
 import { type HostStore, type JoinRequest, type StoredHost, storeLimits } from "./store.ts";
 
-const hosts =
-  "select *, (select json_group_array(id) from hosts as former where former.replaced_by = hosts.id) as former from hosts";
-const eventNames = { approve: "approved", reject: "rejected", revoke: "revoked" } as const;
+const hosts = `select *,
+    (select json_group_array(id) from hosts as former where former.replaced_by = hosts.id) as former,
+    (select json_object('seq', seq, 'hash', hash, 'at', at) from audit_heads
+      where host = hosts.id and attestation = hosts.attestation order by seq desc limit 1) as head
+  from hosts`;
+const eventNames = {
+  approve: "approved",
+  reject: "rejected",
+  revoke: "revoked",
+  quarantine: "quarantined",
+  release: "released",
+} as const;
 
 export function sqliteHosts(database: Database, put: PutEvent): HostStore {
   const get = (id: string): StoredHost | undefined => {
     const row = database.one(`${hosts} where id = ?`, id);
-    return row === undefined ? undefined : hostOfRow(row);
+    return row === undefined ? undefined : ofRow(row);
   };
+  const ofRow = (row: Row): StoredHost => hostOfRow(database, row);
   const stand = (id: string, standing: Standing, at: number): void => {
     database.run("update hosts set standing = ?, standing_at = ? where id = ?", standing, at, id);
     if (standing === "revoked") endCommandsOf(database, put, id, at);
@@ -49,14 +69,12 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
         `${hosts} where id = ?1 or name = ?1 order by id = ?1 desc limit 1`,
         reference,
       );
-      if (exact !== undefined) return [hostOfRow(exact)];
+      if (exact !== undefined) return [ofRow(exact)];
       if (!/^[0-9a-f]{6,63}$/.test(reference)) return [];
-      return database
-        .all(`${hosts} where id >= ? and id < ? limit 2`, reference, `${reference}g`)
-        .map(hostOfRow);
+      return database.all(`${hosts} where id >= ? and id < ? limit 2`, reference, `${reference}g`).map(ofRow);
     },
     async list() {
-      return database.all(`${hosts} order by name`).map(hostOfRow);
+      return database.all(`${hosts} order by name`).map(ofRow);
     },
     async join(request) {
       return database.transaction(() => {
@@ -105,8 +123,10 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
     },
     async connected(host, session, facts, at) {
       return database.transaction(() => {
-        const standing = get(host)!.standing;
-        if (standing === "revoked") return { records: 0, samples: 0, standing };
+        const { standing, identity } = get(host)!;
+        const copy = isCopy(database, host, facts.instance, facts.bootId);
+        const known = { standing, copy, identity, newestHead: newestHeadOf(database, host) };
+        if (standing === "revoked" || copy) return { records: 0, samples: 0, ...known };
         database.run(
           "update hosts set online = 1, session = ?, changed_at = iif(online = 1, changed_at, ?), last_seen_at = ?, instance = ?, boot_id = ?, hostname = ?, agent_version = ? where id = ?",
           session,
@@ -136,7 +156,7 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
           host,
           facts.instance,
         )!;
-        return { records: Number(marks.records), samples: Number(marks.samples), standing };
+        return { records: Number(marks.records), samples: Number(marks.samples), ...known };
       });
     },
     async disconnected(host, session, at) {
@@ -158,6 +178,53 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
         }
         database.run("update hosts set online = 0, session = '', changed_at = last_seen_at where online = 1");
       });
+    },
+    async isCopy(host, { instance, bootId }) {
+      return isCopy(database, host, instance, bootId);
+    },
+    async quarantine(host, instances, at) {
+      return database.transaction(() => {
+        const before = get(host)!;
+        const standing = reduceStanding(before, { type: "quarantine" });
+        if (standing !== before.standing) {
+          stand(host, standing, at);
+          put({ topic: "host", id: host, event: eventNames.quarantine }, at);
+        }
+        if (standing !== "revoked") noteInstances(database, put, { host, instances, at });
+        return get(host)!;
+      });
+    },
+    async release(host, named, at) {
+      return database.transaction(() => {
+        const before = get(host);
+        if (before === undefined) return undefined;
+        const quarantined = before.standing === "quarantined";
+        // Who chose wrong chooses again: then the machine that is taken for the true one now is a copy after all.
+        if (!quarantined) {
+          if (!hasCopies(database, host)) reduceStanding(before, { type: "release" });
+          noteInstance(database, host, { ...before, address: "" }, at);
+        }
+        const chosen = chooseInstance(database, host, named, at);
+        if (quarantined) stand(host, reduceStanding(before, { type: "release" }), at);
+        put({ topic: "host", id: host, event: eventNames.release }, at);
+        return { host: get(host)!, chosen };
+      });
+    },
+    async knowsAuthority(host, sha256) {
+      await database.transaction(() =>
+        database.run("update hosts set authority = ? where id = ?", sha256, host),
+      );
+    },
+    async auditHeads(host, limit) {
+      return readHeads(database, host, limit);
+    },
+    async countSeen(since) {
+      return Number(
+        database.one(
+          "select count(*) as count from hosts where standing <> 'revoked' and last_seen_at >= ?",
+          since,
+        )!.count,
+      );
     },
   };
 }
@@ -223,7 +290,8 @@ function freeName(database: Database, wished: string, id: string): string {
   return id;
 }
 
-function hostOfRow(row: Row): StoredHost {
+function hostOfRow(database: Database, row: Row): StoredHost {
+  const standing = row.standing as Standing;
   return {
     id: String(row.id),
     name: String(row.name),
@@ -242,7 +310,20 @@ function hostOfRow(row: Row): StoredHost {
     batches: Number(row.batches),
     gaps: Number(row.gaps),
     lastBatchAt: row.last_batch_at as number | null,
-    standing: row.standing as Standing,
+    standing,
+    instances:
+      standing === "quarantined" || standing === "pending" ? seenInstances(database, String(row.id)) : [],
+    identity:
+      row.identity === null
+        ? null
+        : {
+            identity: JSON.parse(String(row.identity)) as HostIdentity,
+            digest: String(row.identity_digest),
+            since: Number(row.identity_since),
+          },
+    auditHead: row.head === null ? null : (JSON.parse(String(row.head)) as StoredHost["auditHead"]),
+    auditFault: row.audit_fault as string | null,
+    authority: String(row.authority),
     standingAt: Number(row.standing_at),
     takesOver: row.takes_over as string | null,
     replacedBy: row.replaced_by as string | null,

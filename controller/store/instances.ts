@@ -21,11 +21,11 @@ export function isCopy(database: Database, host: string, instance: string, bootI
   );
 }
 
-/** Those in question. */
+/** Those in question, in the order in which they showed up. */
 export function seenInstances(database: Database, host: string): SeenInstance[] {
   return database
     .all(
-      "select instance, boot_id, address from instances where host = ? and verdict = 'seen' order by seen_at, instance, boot_id",
+      "select instance, boot_id, address from instances where host = ? and verdict = 'seen' order by rowid",
       host,
     )
     .map((row) => ({
@@ -35,23 +35,39 @@ export function seenInstances(database: Database, host: string): SeenInstance[] 
     }));
 }
 
-/** Notes the machines that answered with the host's key, and tells of the quarantine that this is. */
+export function hasCopies(database: Database, host: string): boolean {
+  return database.one("select 1 from instances where host = ? and verdict = 'copy'", host) !== undefined;
+}
+
+export function noteInstance(
+  database: Database,
+  host: string,
+  { instance, bootId, address }: SeenInstance,
+  at: number,
+): void {
+  database.run(
+    "insert into instances (host, instance, boot_id, address, verdict, seen_at) values (?, ?, ?, ?, 'seen', ?) on conflict do update set address = excluded.address, seen_at = excluded.seen_at",
+    host,
+    instance,
+    bootId,
+    address,
+    at,
+  );
+}
+
+/** Notes the machines that answered with the host's key; raises an alarm when there is one that was not known. */
 export function noteInstances(
   database: Database,
   put: PutEvent,
   { host, instances, at }: { host: string; instances: readonly SeenInstance[]; at: number },
 ): void {
-  for (const { instance, bootId, address } of instances) {
-    database.run(
-      "insert into instances (host, instance, boot_id, address, verdict, seen_at) values (?, ?, ?, ?, 'seen', ?) on conflict do update set address = excluded.address, seen_at = excluded.seen_at",
-      host,
-      instance,
-      bootId,
-      address,
-      at,
-    );
-  }
+  const known = seenInstances(database, host);
+  for (const instance of instances) noteInstance(database, host, instance, at);
   forgetOldest(database, host);
+  // The copy comes back every minute or so, and is told of once.
+  const isKnown = ({ instance, bootId }: SeenInstance): boolean =>
+    known.some((other) => other.instance === instance && other.bootId === bootId);
+  if (instances.every(isKnown)) return;
   raiseAlarm(database, put, {
     host,
     event: "duplicate",
@@ -68,7 +84,7 @@ export function noteInstances(
  */
 export function chooseInstance(database: Database, host: string, named: string, at: number): SeenInstance {
   const rows = database
-    .all("select instance, boot_id, address from instances where host = ? order by verdict desc, seen_at", host)
+    .all("select instance, boot_id, address from instances where host = ? order by rowid", host)
     .map((row) => ({
       instance: String(row.instance),
       bootId: String(row.boot_id),
@@ -77,10 +93,14 @@ export function chooseInstance(database: Database, host: string, named: string, 
   const fitting = rows.filter(({ instance, bootId }) => instance === named || bootId === named);
   const [chosen] = fitting;
   if (chosen === undefined) {
-    throw new BedplateError("api.not-found", `No machine "${named.slice(0, 64)}" answered with this host's key.`, {
-      hint: "GET /v1/hosts/HOST lists them under instances.",
-      details: { instances: rows.map(({ instance }) => instance) },
-    });
+    throw new BedplateError(
+      "api.not-found",
+      `No machine "${named.slice(0, 64)}" answered with this host's key.`,
+      {
+        hint: "GET /v1/hosts/HOST lists them under instances.",
+        details: { instances: rows.map(({ instance }) => instance) },
+      },
+    );
   }
   if (fitting.length > 1) {
     throw new BedplateError(

@@ -159,7 +159,6 @@ export const migrations: readonly string[] = [
   ) strict;
   `,
   `
-  alter table hosts add column standing_before text;
   alter table hosts add column authority text not null default '';
   alter table hosts add column identity text;
   alter table hosts add column identity_digest text;
@@ -187,6 +186,6 @@ export const migrations: readonly string[] = [
     verdict text not null,
     seen_at integer not null,
     primary key (host, instance, boot_id)
-  ) strict, without rowid;
+  ) strict;
   `,
 ];

@@ -1,11 +1,13 @@
 // What the controller keeps, as one interface: every method is one transaction, durable when its promise resolves.
 import type { ApiEvent, AuditEntry, Scope } from "../../protocol/api.ts";
 import type { OperationState } from "../../protocol/commands.ts";
+import type { HostIdentity } from "../../protocol/identity.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import type { Standing } from "../../protocol/schema.ts";
 import type { DueSteps, SentInSession } from "../commands/offering.ts";
 import type { CommandEvent, CommandState } from "../commands/reduce.ts";
 import type { AddedSignature, KeptSignature } from "../commands/signatures.ts";
+import type { Vouched } from "../hosts/records.ts";
 import type { StandingEvent } from "../hosts/standing.ts";
 
 export { type Scope, scopes } from "../../protocol/api.ts";
@@ -54,6 +56,37 @@ export interface StoredHost {
   readonly replacedBy: string | null;
   /** The hosts that this one replaced. */
   readonly formerIds: readonly string[];
+  /** The machines that answered with its key, while it is in quarantine or waits for approval. */
+  readonly instances: readonly SeenInstance[];
+  /** Both keys vouch for it. */
+  readonly identity: StoredIdentity | null;
+  readonly auditHead: { readonly seq: number; readonly hash: string; readonly at: number } | null;
+  /** What is wrong with its audit, since its attestation key is known. */
+  readonly auditFault: string | null;
+  /** SHA-256 of the newest authority that its agent has been told of and has confirmed; empty for none. */
+  readonly authority: string;
+}
+
+export interface SeenInstance {
+  readonly instance: string;
+  readonly bootId: string;
+  readonly address: string;
+}
+
+export interface StoredIdentity {
+  readonly identity: HostIdentity;
+  /** `identityDigest` of it. */
+  readonly digest: string;
+  readonly since: number;
+}
+
+/** A head of a host's audit that its attestation key signed, and the controller too. */
+export interface KeptHead {
+  readonly seq: number;
+  readonly hash: string;
+  readonly signature: string;
+  readonly countersignature: string;
+  readonly at: number;
 }
 
 /** What a host says about itself at each connection. */
@@ -104,18 +137,43 @@ export interface HostStore {
   rename(id: string, name: string, at: number): Promise<"renamed" | "taken">;
   /**
    * The host's session began: it is online, and this session is the newest. Answers what is stored of its outbox and
-   * how the host stands at that moment; of a revoked one nothing is changed.
+   * how the host stands at that moment. Of a revoked host, or a machine that is known for a copy, nothing is changed.
    */
-  connected(
-    host: string,
-    session: string,
-    facts: HostFacts,
-    at: number,
-  ): Promise<{ readonly records: number; readonly samples: number; readonly standing: Standing }>;
+  connected(host: string, session: string, facts: HostFacts, at: number): Promise<Connected>;
   /** The session ended; the host is offline unless a newer session began. */
   disconnected(host: string, session: string, at: number): Promise<void>;
   /** At start: no host is connected; those that were are offline since they were last seen. */
   forgetSessions(): Promise<void>;
+  /** Whether a person has said that this machine is a copy of the host. */
+  isCopy(host: string, facts: Pick<HostFacts, "instance" | "bootId">): Promise<boolean>;
+  /** These machines answered with the host's key at once: from now on it is at most read from. Again adds machines. */
+  quarantine(host: string, instances: readonly SeenInstance[], at: number): Promise<StoredHost>;
+  /**
+   * Of the machines that have the host's key the named one is the true one, the others are copies for good. Also after the
+   * quarantine, for who chose wrong.
+   * @throws `host.not-quarantined`, `api.not-found`, `api.bad-request` when the name fits several
+   */
+  release(
+    host: string,
+    named: string,
+    at: number,
+  ): Promise<{ readonly host: StoredHost; readonly chosen: SeenInstance } | undefined>;
+  /** Its agent was told of this authority, and got it. */
+  knowsAuthority(host: string, sha256: string): Promise<void>;
+  /** Of its audit, newest first. */
+  auditHeads(host: string, limit: number): Promise<readonly KeptHead[]>;
+  /** Hosts that may connect and were seen since. */
+  countSeen(since: number): Promise<number>;
+}
+
+export interface Connected {
+  readonly records: number;
+  readonly samples: number;
+  readonly standing: Standing;
+  readonly copy: boolean;
+  readonly identity: StoredIdentity | null;
+  /** The furthest that its audit was known to be, by the attestation key of its identity. */
+  readonly newestHead: KeptHead | undefined;
 }
 
 export interface StoredToken {
@@ -285,6 +343,8 @@ export interface IncomingRecord {
   readonly body: RecordBody;
   /** By the controller's clock. */
   readonly at: number;
+  /** What the host's keys say of it; a record that needs their word has no effect without. */
+  readonly vouched?: Vouched | undefined;
 }
 
 export interface RecordAnswer {
@@ -365,6 +425,8 @@ export const storeLimits = {
   minuteBytesMax: 1 << 20,
   /** Instances of one host whose marks are kept: the newest. */
   instancesMax: 8,
+  /** Heads of one host's audit that are kept: the newest. */
+  auditHeadsMax: 256,
 } as const;
 
 export function minuteOf(unixMs: number): number {

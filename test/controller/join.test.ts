@@ -202,20 +202,3 @@ test("a newer connection of the same agent takes the place of the one before", a
   expect(view.connection).toBe("online");
   second.client[Symbol.dispose]();
 });
-
-test("two copies of one agent do not take the host from each other without end", async () => {
-  const key = newLinkKey();
-  const first = await joinLink(controller, {
-    key,
-    instance: "original",
-    joinToken: await controller.joinToken(),
-  });
-  const copy = await joinLink(controller, { key, instance: "copy" });
-  expect(await first.client.closed).toMatchObject({ code: 4002 });
-  using third = await openLink(controller);
-  await prove(third, { key, instance: "original" });
-  expect(await third.closed).toMatchObject({ code: 4503 });
-  expect(copy.client.socket.readyState).toBe(copy.client.socket.OPEN);
-  expect((await controller.call<HostView>("GET", `/v1/hosts/${copy.host}`)).body.connection).toBe("online");
-  copy.client[Symbol.dispose]();
-});

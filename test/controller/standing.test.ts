@@ -3,7 +3,12 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isCidr, isWithin } from "../../controller/hosts/cidr.ts";
 import { explainHost } from "../../controller/hosts/explain.ts";
-import { reduceStanding, type StandingEvent } from "../../controller/hosts/standing.ts";
+import {
+  mayAnswer,
+  mayBeOffered,
+  reduceStanding,
+  type StandingEvent,
+} from "../../controller/hosts/standing.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Standing } from "../../protocol/schema.ts";
@@ -23,13 +28,17 @@ test("what may follow what", () => {
       return (error as BedplateError).code;
     }
   };
-  const table = (["pending", "approved", "revoked"] as const).map((standing) =>
-    (["approve", "reject", "revoke"] as const).map((type) => after(standing, { type })),
+  const table = (["pending", "approved", "quarantined", "revoked"] as const).map((standing) =>
+    (["approve", "reject", "revoke", "quarantine", "release"] as const).map((type) =>
+      after(standing, { type }),
+    ),
   );
+  const [held, free] = ["host.quarantined", "host.not-quarantined"];
   expect(table).toEqual([
-    ["approved", "revoked", "revoked"],
-    ["approved", "host.not-pending", "revoked"],
-    ["enrol.host-revoked", "revoked", "revoked"],
+    ["approved", "revoked", "revoked", "pending", free],
+    ["approved", "host.not-pending", "revoked", "quarantined", free],
+    [held, "host.not-pending", "revoked", "quarantined", "approved"],
+    ["enrol.host-revoked", "revoked", "revoked", "revoked", free],
   ]);
   const fingerprints: [string, string][] = [
     ["6D2A-91F0-33C4-0B7E", "approved"],
@@ -44,26 +53,44 @@ test("what may follow what", () => {
     expect(after("pending", { type: "approve", fingerprint }), fingerprint).toBe(expected);
 });
 
-test("revoked is for good, whatever follows, and only an approval ever approves", () => {
+test("revoked is for good, whatever follows; only a person ever approves, and no quarantine is a way round", () => {
   const event = fc.constantFrom<StandingEvent>(
     ...[{ type: "approve" } as const, { type: "reject" } as const, { type: "revoke" } as const],
+    ...[{ type: "quarantine" } as const, { type: "release" } as const],
     { type: "approve", fingerprint: "0" },
   );
   fc.assert(
-    fc.property(fc.array(event, { maxLength: 12 }), (events) => {
+    fc.property(fc.array(event, { maxLength: 16 }), (events) => {
       let standing: Standing = "pending";
+      let approved = false;
       for (const next of events) {
-        const before: Standing = standing;
+        const was: Standing = standing;
         try {
           standing = reduceStanding(host(standing), next);
         } catch (error) {
           if (!(error instanceof BedplateError)) throw error;
         }
-        if (before === "revoked") expect(standing).toBe("revoked");
-        if (before === "pending" && standing === "approved") expect(next).toEqual({ type: "approve" });
+        approved ||= next.type === "approve" && standing === "approved";
+        if (was === "revoked") expect(standing).toBe("revoked");
+        if (standing === "approved") expect(approved).toBe(true);
+        for (const effect of ["read", "idempotent", "resumable", "once"] as const) {
+          const offered = mayBeOffered(standing, effect);
+          if (offered) expect(approved).toBe(true);
+          if (standing === "quarantined" && effect !== "read") expect(offered).toBe(false);
+        }
       }
     }),
   );
+});
+
+test("a host in quarantine is read from and heard; one that waits or is revoked is neither", () => {
+  expect(mayBeOffered("quarantined", "read") && mayAnswer("quarantined")).toBe(true);
+  for (const effect of ["idempotent", "resumable", "once"] as const) {
+    expect(mayBeOffered("quarantined", effect)).toBe(false);
+    expect(mayBeOffered("approved", effect)).toBe(true);
+  }
+  for (const standing of ["pending", "revoked"] as const)
+    expect([mayBeOffered(standing, "read"), mayAnswer(standing)]).toEqual([false, false]);
 });
 
 test("addresses inside and outside of networks of both families", () => {

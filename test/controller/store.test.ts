@@ -155,7 +155,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
   test("sessions: the newest counts, and a restart forgets them", async () => {
     const id = await host("a");
     expect(await store.hosts.connected(id, "s1", facts, 100)).toEqual({
-      ...{ records: 0, samples: 0, standing: "approved" },
+      ...{ records: 0, samples: 0, standing: "approved", copy: false, identity: null, newestHead: undefined },
     });
     await store.hosts.connected(id, "s2", { ...facts, bootId: "b2" }, 110);
     await store.hosts.disconnected(id, "s1", 120);

@@ -3,7 +3,7 @@ import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes, sig
 import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { type ClientOptions, WebSocket } from "ws";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
-import { hostIdOf, linkProofBytes } from "../../protocol/link-proof.ts";
+import { hostIdOf, linkProofBytes, probeBytes } from "../../protocol/link-proof.ts";
 import {
   type AgentMessage,
   type ControllerMessage,
@@ -47,13 +47,18 @@ export class LinkClient implements Disposable {
   readonly closed: Promise<Closed>;
   /** What came and was not taken yet. */
   readonly received: ControllerMessage[] = [];
+  /** Asked for a proof of its key within the connection, the client gives one by it; undefined: it is silent. */
+  answersWith: LinkKey | undefined;
   #wake: () => void = () => {};
   #ended = false;
 
   constructor(socket: WebSocket) {
     this.socket = socket;
     socket.on("message", (data) => {
-      this.received.push(checkControllerMessage(decodeFrame(Uint8Array.from(data as Buffer))));
+      const message = checkControllerMessage(decodeFrame(Uint8Array.from(data as Buffer)));
+      this.received.push(message);
+      if (message.t === "probe" && this.answersWith !== undefined)
+        void this.#answer(message.nonce, this.answersWith);
       this.#wake();
     });
     this.closed = new Promise((resolve) =>
@@ -105,6 +110,11 @@ export class LinkClient implements Disposable {
     }
   }
 
+  async #answer(nonce: Uint8Array, key: LinkKey): Promise<void> {
+    const signature = key.sign(await probeBytes(nonce, this.exported()));
+    if (this.socket.readyState === this.socket.OPEN) this.send({ t: "proof", nonce, signature });
+  }
+
   [Symbol.dispose](): void {
     this.socket.terminate();
   }
@@ -134,6 +144,12 @@ export interface Identity {
   readonly hostname?: string;
   readonly name?: string;
   readonly joinToken?: string;
+  readonly bootId?: string;
+  readonly previousSession?: string;
+  readonly policyDigest?: string | null;
+  readonly epochSeen?: number;
+  /** It does not answer when asked for a proof, like the far end of a connection that is half-open. */
+  readonly silent?: boolean;
 }
 
 export function helloOf(identity: Identity, nonce: Uint8Array): Extract<AgentMessage, { t: "hello" }> {
@@ -144,8 +160,11 @@ export function helloOf(identity: Identity, nonce: Uint8Array): Extract<AgentMes
     linkKey: identity.key.publicKey,
     nonce,
     instance: identity.instance ?? "instance-1",
-    bootId: "boot-1",
+    bootId: identity.bootId ?? "boot-1",
     hostname: identity.hostname ?? "test-host",
+    ...(identity.previousSession === undefined ? {} : { previousSession: identity.previousSession }),
+    ...(identity.policyDigest === undefined ? {} : { policyDigest: identity.policyDigest }),
+    ...(identity.epochSeen === undefined ? {} : { epochSeen: identity.epochSeen }),
   };
 }
 
@@ -157,6 +176,7 @@ export interface Joined {
 
 /** Sends hello and a right proof; the caller waits for the welcome or the end. */
 export async function prove(client: LinkClient, identity: Identity): Promise<void> {
+  client.answersWith = identity.silent === true ? undefined : identity.key;
   const nonce = Uint8Array.from(randomBytes(32));
   const hello = encodeFrame(helloOf(identity, nonce));
   client.sendRaw(hello);
