@@ -3,6 +3,7 @@ import Type, { type Static } from "typebox";
 import { textOf, utf8 } from "./bytes.ts";
 import { checkDiskSelector, Disk, DiskSelector, Fingerprint, GuardFinding } from "./disks.ts";
 import { BedplateError } from "./errors.ts";
+import { InventoryArguments } from "./inventory.ts";
 import { limits } from "./limits.ts";
 import { PlanArtefact, PlanQuote } from "./plans.ts";
 import { CommandId, Count, checker, Digest, HostId, Name, Report, UnixMs } from "./schema.ts";
@@ -22,10 +23,14 @@ const Image = Type.Object(
 
 const Nothing = Type.Object({}, { additionalProperties: false });
 
+/** Seconds that a disk may still take to appear; 0 if absent. */
+const WaitSeconds = Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 }));
+
 const DeployPlan = Type.Object(
   {
     image: Image,
     disk: DiskSelector,
+    waitSeconds: WaitSeconds,
   },
   { additionalProperties: false },
 );
@@ -33,6 +38,7 @@ const DeployApply = Type.Object(
   {
     image: Image,
     disk: DiskSelector,
+    waitSeconds: WaitSeconds,
     /** As the plan returned it; apply refuses when the host finds another. */
     fingerprint: Fingerprint,
   },
@@ -92,7 +98,7 @@ export const commandKinds = {
   "agent.logs": { runs: "agent", effect: "read", apply: Logs },
   "agent.ping": { runs: "agent", effect: "read", apply: Nothing },
   "host.exec": { runs: "executor", effect: "once", apply: Exec, plan: Exec },
-  "host.inventory": { runs: "executor", effect: "read", apply: Nothing },
+  "host.inventory": { runs: "executor", effect: "read", apply: InventoryArguments },
   "host.poweroff": { runs: "executor", effect: "resumable", apply: PowerOff, plan: PowerOff },
   "host.reboot": { runs: "executor", effect: "resumable", apply: Reboot, plan: Reboot },
   "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
@@ -185,7 +191,7 @@ export type Command =
   | (CommandBase & {
       readonly kind: "host.inventory";
       readonly mode: "apply";
-      readonly arguments: Record<string, never>;
+      readonly arguments: InventoryArguments;
     })
   | (CommandBase & {
       readonly kind: "image.deploy";

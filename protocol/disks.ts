@@ -139,5 +139,9 @@ export const Disk = Type.Object({
   holders: Type.Array(Type.String()),
   /** Whether the host's policy allows destructive commands on it. */
   allowed: Type.Boolean(),
+  /** The kernel's word for how its device is: running, live, offline; null where there is none. */
+  state: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+  /** A multipath device: the disks that are its paths, which are never used themselves. */
+  paths: Type.Optional(Type.Array(Type.String())),
 });
 export type Disk = Static<typeof Disk>;
