@@ -65,7 +65,7 @@ export function createFollower(socket: Socket, hooks: FollowerHooks): Follower {
         return;
       }
       const { stream, offset, data } = piece;
-      write({ type: "output", stream, offset, data: Buffer.from(data).toString("base64") });
+      write({ type: "output", stream, offset, data: base64Of(data) });
     }
   };
   socket.on("drain", pump);
@@ -132,6 +132,10 @@ export function createFollower(socket: Socket, hooks: FollowerHooks): Follower {
     },
     outputGrew: pump,
   };
+}
+
+function base64Of({ buffer, byteOffset, length }: Uint8Array): string {
+  return Buffer.from(buffer, byteOffset, length).toString("base64");
 }
 
 function isLast(event: JournalledEvent): boolean {

@@ -10,6 +10,7 @@ export interface OutputPiece {
   readonly stream: OutputStream;
   /** Of its first byte, counted over both streams. */
   readonly offset: number;
+  /** Valid until the next piece is asked for. */
   readonly data: Uint8Array;
 }
 
@@ -79,11 +80,8 @@ export function openOutputSpool(
     how(buffer.subarray(0, first), headerBytes + at);
     if (first < buffer.length) how(buffer.subarray(first), headerBytes);
   };
-  const readAt = (position: number, length: number) => {
-    const buffer = new Uint8Array(length);
+  const readAt = (position: number, buffer: Uint8Array) =>
     transfer(buffer, position, (part, at) => void file!.read(part, at));
-    return buffer;
-  };
   /** Records from a position on, which must be one's. */
   const records = function* (from: number): Generator<RecordAt, void, void> {
     let chunk = new Uint8Array();
@@ -91,7 +89,8 @@ export function openOutputSpool(
     for (let position = from; position < header.end; ) {
       if (position + recordHeaderBytes > chunkAt + chunk.length) {
         chunkAt = position;
-        chunk = readAt(position, Math.min(chunkBytes, header.end - position));
+        chunk = new Uint8Array(Math.min(chunkBytes, header.end - position));
+        readAt(position, chunk);
       }
       if (chunk.length < recordHeaderBytes) throw damaged();
       const word = new DataView(chunk.buffer).getUint32(position - chunkAt, true);
@@ -117,8 +116,10 @@ export function openOutputSpool(
     // Told before it is overwritten: whoever finds the file after a crash finds whole records.
     save({ ...header, tail, tailOffset });
   };
+  // Taken once: a program that prints much makes no garbage here.
+  const largest = new Uint8Array(recordHeaderBytes + outputPieceBytesMax);
   const appendPiece = (stream: OutputStream, piece: Uint8Array) => {
-    const record = new Uint8Array(recordHeaderBytes + piece.length);
+    const record = largest.subarray(0, recordHeaderBytes + piece.length);
     const word = stream === "stderr" ? (piece.length | stderrBit) >>> 0 : piece.length;
     new DataView(record.buffer).setUint32(0, word, true);
     record.set(piece, recordHeaderBytes);
@@ -162,42 +163,44 @@ export function openOutputSpool(
     reader(offset) {
       let at = { position: header.tail, offset: header.tailOffset };
       let wanted = offset;
-      return {
-        next: () =>
-          attempt(() => {
-            if (at.position < header.tail) at = { position: header.tail, offset: header.tailOffset };
-            const taken: Uint8Array[] = [];
-            let stream: OutputStream | undefined;
-            let start = 0;
-            let room = outputPieceBytesMax;
-            // Neighbours of one stream travel together, as far as they fit.
-            for (const record of records(at.position)) {
-              if (stream !== undefined && (record.stream !== stream || record.length > room)) break;
-              const skipped = Math.min(record.length, Math.max(0, wanted - at.offset));
-              if (skipped < record.length) {
-                const dataAt = record.position + recordHeaderBytes + skipped;
-                if (stream === undefined) start = at.offset + skipped;
-                stream = record.stream;
-                taken.push(readAt(dataAt, record.length - skipped));
-                room -= record.length - skipped;
-              }
-              at = {
-                position: record.position + recordHeaderBytes + record.length,
-                offset: at.offset + record.length,
-              };
-            }
-            if (stream === undefined) return undefined;
-            wanted = at.offset;
-            const data = taken.length === 1 ? taken[0]! : new Uint8Array(Buffer.concat(taken));
-            return { stream, offset: start, data };
-          }),
+      const buffer = new Uint8Array(outputPieceBytesMax);
+      const next = (): OutputPiece | undefined => {
+        if (at.position < header.tail) at = { position: header.tail, offset: header.tailOffset };
+        let filled = 0;
+        let stream: OutputStream | undefined;
+        let start = 0;
+        // Neighbours of one stream travel together, as far as they fit.
+        for (const record of records(at.position)) {
+          const skipped = Math.min(record.length, Math.max(0, wanted - at.offset));
+          const length = record.length - skipped;
+          if (stream !== undefined && (record.stream !== stream || length > buffer.length - filled)) break;
+          if (length > 0) {
+            if (stream === undefined) start = at.offset + skipped;
+            stream = record.stream;
+            const dataAt = record.position + recordHeaderBytes + skipped;
+            readAt(dataAt, buffer.subarray(filled, filled + length));
+            filled += length;
+          }
+          at = {
+            position: record.position + recordHeaderBytes + record.length,
+            offset: at.offset + record.length,
+          };
+        }
+        if (stream === undefined) return undefined;
+        wanted = at.offset;
+        return { stream, offset: start, data: buffer.subarray(0, filled) };
       };
+      return { next: () => attempt(next) };
     },
     tail(bytesMax) {
       const reader = this.reader(Math.max(0, total() - bytesMax));
-      const pieces: Uint8Array[] = [];
-      for (let piece = reader.next(); piece !== undefined; piece = reader.next()) pieces.push(piece.data);
-      return new Uint8Array(Buffer.concat(pieces));
+      const tail = new Uint8Array(Math.min(bytesMax, total() - header.tailOffset));
+      let filled = 0;
+      for (let piece = reader.next(); piece !== undefined; piece = reader.next()) {
+        tail.set(piece.data, filled);
+        filled += piece.data.length;
+      }
+      return tail.subarray(0, filled);
     },
     onAppend(listener) {
       listeners.add(listener);

@@ -98,7 +98,12 @@ export const systemProcesses: Processes = {
     child.on("exit", (exitCode, signal) => exited.resolve({ exitCode, signal }));
     child.on("close", () => closed.resolve());
     for (const stream of ["stdout", "stderr"] as const)
-      child[stream].on("data", (bytes: Buffer) => onOutput(stream, bytes)).on("error", () => {});
+      child[stream]
+        .on("data", (bytes: Buffer) => {
+          onOutput(stream, bytes);
+          giveBack(bytes);
+        })
+        .on("error", () => {});
     await new Promise<void>((resolve, reject) => {
       child.once("spawn", resolve);
       child.once("error", reject);
@@ -130,6 +135,12 @@ export const systemProcesses: Processes = {
 };
 
 const usualUmask = 0o022;
+
+/** Frees a buffer's memory now, not when the collector comes, where it is the buffer's alone. */
+function giveBack(bytes: Buffer): void {
+  const { buffer } = bytes;
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length) buffer.transfer(0);
+}
 
 function collect(stream: NodeJS.ReadableStream, bytesMax: number): () => string {
   const pieces: Buffer[] = [];

@@ -13,7 +13,7 @@ import {
   type ExecutorRequest,
   operationSocketPath,
 } from "../../agent/executor/contract.ts";
-import { openPrivateHost, type PrivateHost } from "../../cli/demo/private-host.ts";
+import { openPrivateHost, type PrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
 import { type Command, encodeCommand, type Progress, type Result } from "../../protocol/commands.ts";
 
 export const hostId = "ab".repeat(32);
@@ -44,7 +44,8 @@ export interface Executor {
   readonly log: () => string;
 }
 
-export async function openExecutorHost(): Promise<ExecutorHost> {
+/** @param mounts what executors see in the place of files of this machine; only as root */
+export async function openExecutorHost(mounts: readonly PrivateMount[] = []): Promise<ExecutorHost> {
   // Short: a socket's path has at most 107 characters.
   const directory = await mkdtemp(join(tmpdir(), "bp-"));
   const policyDirectory = join(directory, "etc");
@@ -59,6 +60,7 @@ export async function openExecutorHost(): Promise<ExecutorHost> {
       { source: policyDirectory, target: "/etc/bedplate" },
       { source: stateDirectory, target: "/var/lib/bedplate/executor" },
       { source: runDirectory, target: "/run/bedplate" },
+      ...mounts,
     ]);
     if (typeof opened === "string") throw new Error(`as root these tests need private mounts: ${opened}`);
     privateHost = opened;
@@ -173,11 +175,24 @@ export interface Follower {
   /** The last event: a refusal or a result. */
   readonly last: Promise<Extract<ExecutorEvent, { type: "refused" | "result" }>>;
   cancel(reason: string): void;
+  link(state: "up" | "down"): void;
+  /** Takes nothing more from the connection until it is asked to. */
+  readOn(reading: boolean): void;
   close(): void;
 }
 
+export interface AttachOptions {
+  /** Output from there on is wanted. */
+  readonly afterOutput?: number;
+}
+
 /** Attaches as soon as the operation's executor listens. */
-export async function attach(host: ExecutorHost, id: string, afterSeq = 0): Promise<Follower> {
+export async function attach(
+  host: Pick<ExecutorHost, "runDirectory">,
+  id: string,
+  afterSeq = 0,
+  options: AttachOptions = {},
+): Promise<Follower> {
   const path = operationSocketPath(host.runDirectory, id);
   let socket: Socket | undefined;
   for (let tries = 0; socket === undefined; tries++) {
@@ -212,7 +227,7 @@ export async function attach(host: ExecutorHost, id: string, afterSeq = 0): Prom
       );
     waiting.clear();
   });
-  connected.write(`${JSON.stringify({ attach: { afterSeq } })}\n`);
+  connected.write(`${JSON.stringify({ attach: { afterSeq, ...options } })}\n`);
   const until = (fits: (event: ExecutorEvent) => boolean) => {
     const there = events.find(fits);
     if (there !== undefined) return Promise.resolve(there);
@@ -227,6 +242,8 @@ export async function attach(host: ExecutorHost, id: string, afterSeq = 0): Prom
     until,
     last: last as Follower["last"],
     cancel: (reason) => void connected.write(`${JSON.stringify({ cancel: { reason } })}\n`),
+    link: (link) => void connected.write(`${JSON.stringify({ link })}\n`),
+    readOn: (reading) => void (reading ? connected.resume() : connected.pause()),
     close: () => connected.destroy(),
   };
 }
