@@ -10,6 +10,7 @@ import { addDemoCommand } from "./commands/demo.ts";
 import { addDeployCommand } from "./commands/deploy.ts";
 import { addDoctorCommand } from "./commands/doctor.ts";
 import { addExecCommand } from "./commands/exec.ts";
+import { addFenceCommands } from "./commands/fence.ts";
 import { addHashCommand } from "./commands/hash.ts";
 import { addHostCommands } from "./commands/hosts.ts";
 import { addImageCommands } from "./commands/images.ts";
@@ -17,6 +18,7 @@ import { addJoinTokenCommands } from "./commands/join-token.ts";
 import { addKnownHostsCommands } from "./commands/known-hosts.ts";
 import { addLogsCommand } from "./commands/logs.ts";
 import { addPingCommand } from "./commands/ping.ts";
+import { addPolicyCommands } from "./commands/policy.ts";
 import { addPowerCommands } from "./commands/power.ts";
 import { addTokenCommands } from "./commands/token.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
@@ -73,6 +75,8 @@ export function createProgram(perform: Performer): Command {
   addAgentCommand(program, perform);
   addHashCommand(program, perform);
   addDoctorCommand(program, perform);
+  addPolicyCommands(program, perform);
+  addFenceCommands(program, perform);
 
   program.commandsGroup("Through the controller:");
   addJoinTokenCommands(program, perform);

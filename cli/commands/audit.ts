@@ -1,9 +1,12 @@
-// `bedplate audit api`: who called what of the controller from where.
+// `bedplate audit api|heads`: who called what of the controller, and what it has of a host's audit; `audit show|verify` on the host.
 import type { Command } from "commander";
+import type { AuditCheck } from "../../agent/host-tools.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { countOption, example } from "../options.ts";
-import { formatTime, table } from "../output.ts";
+import { facts, formatTime, plain, table } from "../output.ts";
+import { addJournalOption, type HostOptions, readingPaths } from "./host-options.ts";
 
 export function addAuditCommand(program: Command, perform: Performer): void {
   const noun = program.command("audit").description("what was done, by whom");
@@ -34,4 +37,140 @@ export function addAuditCommand(program: Command, perform: Performer): void {
       }),
     );
   example(api, "bedplate audit api --limit 20");
+
+  const show = noun
+    .command("show")
+    .description("on a host: what its executor was offered and what it did, oldest first")
+    .option("--lines <n>", "the newest so many", countOption, 100);
+  addJournalOption(show).action(
+    perform<HostOptions & { lines: number }>(async ({ terminal }, options) => {
+      const { showAudit } = await import("../../agent/host-tools.ts");
+      const lines = showAudit(await readingPaths(options), options.lines);
+      const entries = lines.map(({ text, hash }) => ({ ...entryOf(text), hash }));
+      terminal.document({ entries });
+      terminal.print(entries.length === 0 ? "The audit is empty." : entryTable(entries));
+      return exitCodes.ok;
+    }),
+  );
+  example(
+    show,
+    "bedplate audit show --lines 20",
+    "bedplate audit show --journal /mnt/old/var/lib/bedplate/executor",
+  );
+
+  const verify = noun
+    .command("verify")
+    .description(
+      "on a host: whether its audit is whole, from its hash chain and the heads that were signed; exit code 1 if not",
+    )
+    .option(
+      "--heads <file>",
+      "signed heads, one a line: `bedplate audit heads HOST`; may be repeated",
+      several,
+    )
+    .option(
+      "--key <key>",
+      "a public key that heads may be signed by beside the host's own: the controller's audit key",
+      several,
+    )
+    .option("--host <id>", "the host's id, where its executor has not published it")
+    .option("--run <directory>", "the executor's run directory (as root: /run/bedplate)");
+  addJournalOption(verify).action(
+    perform<HostOptions & { heads?: string[]; key?: string[]; host?: string }>(
+      async ({ terminal }, options) => {
+        const { verifyAudit } = await import("../../agent/host-tools.ts");
+        const check = await verifyAudit(await readingPaths(options), {
+          headFiles: options.heads ?? [],
+          keys: options.key ?? [],
+          ...(options.host === undefined ? {} : { host: options.host }),
+        });
+        terminal.print(checkText(check));
+        if (check.faults.length === 0) {
+          terminal.document(check);
+          return exitCodes.ok;
+        }
+        terminal.fail(
+          new BedplateError(
+            "audit.broken",
+            `The audit does not hold: ${check.faults.length === 1 ? "1 fault" : `${check.faults.length} faults`}.`,
+            {
+              hint: "Keep a copy of the journal before anything else; the controller has the heads: bedplate audit heads HOST.",
+            },
+          ),
+          { ...check },
+        );
+        return exitCodes.failed;
+      },
+    ),
+  );
+  example(
+    verify,
+    "bedplate audit verify",
+    "bedplate audit verify --heads web-1.heads --journal ./copy-of-the-executor's-state",
+  );
+
+  const heads = noun
+    .command("heads")
+    .argument("<host>", "name, id or the beginning of an id")
+    .description(
+      "what the controller has of a host's audit: its signed heads, one a line, for `audit verify --heads`",
+    )
+    .option("--limit <n>", "the newest so many, up to 1000", countOption, 1000)
+    .action(
+      perform<{ limit: number }>(async ({ terminal, api }, { limit }, [reference]) => {
+        const found = await (await api()).auditHeads(reference!, limit);
+        terminal.document(found);
+        for (const { seq, hash, signature } of found.heads)
+          terminal.print(JSON.stringify({ seq, hash, signature }));
+        terminal.note(`countersigned by ${found.auditKey}`);
+        return exitCodes.ok;
+      }),
+    );
+  example(heads, "bedplate audit heads web-1 > web-1.heads");
+}
+
+const several = (value: string, before: readonly string[] = []) => [...before, value];
+
+interface Entry {
+  readonly seq?: number;
+  readonly at?: number;
+  readonly event?: string;
+  readonly command?: string | null;
+  readonly kind?: string | null;
+  readonly detail?: Readonly<Record<string, unknown>>;
+}
+
+/** What is shown may have been edited: whatever fits is shown, `audit verify` says what does not. */
+function entryOf(text: string): Entry {
+  try {
+    return JSON.parse(text) as Entry;
+  } catch {
+    return { event: `(no entry: ${text.slice(0, 80)})` };
+  }
+}
+
+function entryTable(entries: readonly Entry[]): string {
+  return table(entries, [
+    { title: "SEQ", of: ({ seq }) => (seq === undefined ? null : `${seq}`), align: "right" },
+    { title: "TIME", of: ({ at }) => (at === undefined ? null : formatTime(at)) },
+    { title: "EVENT", of: ({ event }) => event ?? null },
+    { title: "KIND", of: ({ kind }) => kind ?? null },
+    { title: "COMMAND", of: ({ command }) => command ?? null },
+    {
+      title: "DETAIL",
+      of: ({ detail }) => (detail === undefined ? null : JSON.stringify(detail).slice(0, 160)),
+    },
+  ]);
+}
+
+function checkText({ entries, anchor, head, heads, headsHeld, faults }: AuditCheck): string {
+  return [
+    facts([
+      ["entries", `${entries}${anchor === undefined ? "" : `, after ${anchor.seq} that were pruned`}`],
+      ["head", head === undefined ? "none: the audit is empty" : `${head.seq}  ${head.hash}`],
+      ["signed heads", `${heads}, ${headsHeld} of them within what is kept`],
+      ["chain", faults.length === 0 ? "holds" : "BROKEN"],
+    ]),
+    ...faults.map(({ fault, finding }) => `  ${fault}: ${plain(finding)}`),
+  ].join("\n");
 }

@@ -1,0 +1,134 @@
+// `bedplate policy check|explain`, on the host: whether its policy can be used, and what it says to a command.
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { BedplateError } from "../../protocol/errors.ts";
+import { bytesOfBase64 } from "../../protocol/ssh-wire.ts";
+import { findingsTable } from "../change-text.ts";
+import type { Context, Performer } from "../context.ts";
+import { exitCodes } from "../exit-codes.ts";
+import { example } from "../options.ts";
+import { facts, table } from "../output.ts";
+import { addJournalOption, type HostOptions } from "./host-options.ts";
+
+interface ExplainOptions extends HostOptions {
+  readonly signature?: readonly string[];
+}
+
+export function addPolicyCommands(program: Command, perform: Performer): void {
+  const noun = program
+    .command("policy")
+    .description("on a host: what it allows, which no controller can change");
+  const check = noun
+    .command("check")
+    .argument("[file]", "a policy file, the one in force if absent (/etc/bedplate/policy.toml)")
+    .description("read a policy as the executor does: what is wrong with it, or what it demands")
+    .action(
+      perform(async ({ terminal }, _, [file]) => {
+        const { checkPolicyFile } = await import("../../agent/host-tools.ts");
+        const { path, digest, distrust, kinds, signers, fileDisks } = checkPolicyFile(file);
+        terminal.print(
+          [
+            facts([
+              ["policy", path],
+              ["SHA-256", digest],
+              ["file disks", `${fileDisks}`],
+              ...signers.map(({ set, operators }): [string, string] => [
+                `signers ${set}`,
+                operators.join(", "),
+              ]),
+            ]),
+            "",
+            kinds.length === 0
+              ? "It says nothing of any kind of command: what changes the host is refused."
+              : table(kinds, [
+                  { title: "KIND", of: ({ kind }) => kind },
+                  { title: "NEEDS", of: ({ needs }) => needs },
+                ]),
+          ].join("\n"),
+        );
+        if (distrust !== null) {
+          terminal.fail(new BedplateError(distrust.code, distrust.message, distrust), {
+            ...{ path, digest, kinds, signers, fileDisks },
+          });
+          return exitCodes.refused;
+        }
+        terminal.document({ path, digest, kinds, signers, fileDisks });
+        return exitCodes.ok;
+      }),
+    );
+  example(check, "bedplate policy check", "bedplate policy check ./policy-draft.toml");
+
+  const explain = noun
+    .command("explain")
+    .argument("<command>", "the file of a command document, or the id of a command that the controller has")
+    .description("what this host's policy says to a command now, part by part; exit code 3 when it refuses")
+    .option(
+      "--signature <file>",
+      "a signature over the document; may be repeated",
+      (file: string, before: readonly string[] = []) => [...before, file],
+    )
+    .option("--policy <file>", "another policy than the one in force; not as root");
+  addJournalOption(explain).action(
+    perform<ExplainOptions>(async (context, options, [reference]) => {
+      const { explainPolicy, hostPaths } = await import("../../agent/host-tools.ts");
+      const { terminal } = context;
+      const { journal, policy } = options;
+      const paths = hostPaths({
+        ...(journal === undefined ? {} : { stateDirectory: journal }),
+        ...(policy === undefined ? {} : { policy }),
+      });
+      const { document, note } = await documentOf(context, reference!);
+      const signatures = await Promise.all((options.signature ?? []).map((file) => textOf(file)));
+      const explained = await explainPolicy(paths, document, signatures);
+      if (note !== undefined) terminal.note(note);
+      terminal.document(explained);
+      terminal.print(findingsTable(explained.findings));
+      terminal.print(
+        `\n${explained.kind}: ${explained.allowed ? "the policy lets it through" : "the policy refuses it"}${explained.requires === null ? "" : `; needs ${explained.requires.k} of ${explained.requires.from.join(" or ")}, has ${explained.signedBy.length}${explained.signedBy.length === 0 ? "" : `: ${explained.signedBy.join(", ")}`}`}.`,
+      );
+      return explained.allowed ? exitCodes.ok : exitCodes.refused;
+    }),
+  );
+  example(
+    explain,
+    "bedplate policy explain deploy.json --signature deploy.json.sig",
+    "bedplate policy explain 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --client client.json",
+  );
+}
+
+async function documentOf(
+  { api }: Context,
+  reference: string,
+): Promise<{ readonly document: Uint8Array; readonly note?: string }> {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(reference))
+    return { document: await bytesOfFile(reference) };
+  const view = await (await api()).command(reference);
+  const document = bytesOfBase64(view.document);
+  if (document === undefined)
+    throw new BedplateError("message.invalid", "The controller's copy of the document is not valid base64.");
+  return view.signatures.length === 0
+    ? { document }
+    : {
+        document,
+        note: "signatures that the controller holds do not come this way: give them with --signature",
+      };
+}
+
+async function bytesOfFile(file: string): Promise<Uint8Array> {
+  try {
+    return await readFile(file);
+  } catch (cause) {
+    throw new BedplateError(
+      "file.unreadable",
+      `${file} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}.`,
+      {
+        hint: "Give a command document, as `bedplate command sign ID --output FILE` writes it, or a command's id.",
+        cause,
+      },
+    );
+  }
+}
+
+async function textOf(file: string): Promise<string> {
+  return Buffer.from(await bytesOfFile(file)).toString("utf8");
+}
