@@ -1,16 +1,16 @@
 // The host's policy file: what it allows, and when it is not trusted.
 
-import { createHash, generateKeyPairSync } from "node:crypto";
+import { createHash } from "node:crypto";
 import { chmod, chown, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadPolicy, parsePolicy } from "../../agent/executor/policy.ts";
 import { systemFiles } from "../../agent/host/files.ts";
-import { sshString, utf8 } from "../../protocol/bytes.ts";
 import type { Disk } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
-import { makeSigner, mpint } from "../protocol/ssh-signers.ts";
+import { makeSigner } from "../protocol/ssh-signers.ts";
+import { weakRsaLine } from "../support/operators.ts";
 
 const disk = (changes: Partial<Disk>) =>
   ({ type: "ssd", serial: null, wwn: null, backing: null, fileDisk: null, ...changes }) as Disk;
@@ -120,14 +120,6 @@ argv = [["/usr/bin/systemctl", "restart", "*"], ["/usr/bin/uptime"]]
   expect(digest).toMatch(/^[0-9a-f]{64}$/);
 });
 
-/** The wire form of an RSA key of 1024 bits, base64. */
-function makeWeakRsa(): string {
-  const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 1024 });
-  const { n, e } = publicKey.export({ format: "jwk" });
-  const bytes = (text: string) => mpint(new Uint8Array(Buffer.from(text, "base64url")));
-  return Buffer.concat([sshString(utf8("ssh-rsa")), bytes(e!), bytes(n!)]).toString("base64");
-}
-
 describe("errors name file, line and key", () => {
   test.each<[string, string, number | undefined, string | undefined]>([
     ["a misspelt key", 'allowDisks = []\nallowDisk = ["serial:X"]\n', 2, "allowDisk"],
@@ -162,7 +154,7 @@ describe("errors name file, line and key", () => {
 
   const line = makeSigner("ssh-ed25519").line("alice");
   const ops = `[signers]\nops = ["${line}"]\n`;
-  const weak = ["ssh-rsa", makeWeakRsa(), "mallory"].join(" ");
+  const weak = weakRsaLine("mallory");
   test.each<[string, string, number | undefined, string]>([
     ["a kind that is not known, denied", 'denyKinds = ["image.depoly"]\n', 1, "denyKinds"],
     ["a kind that is not known, unsigned", '\nunsigned = ["image.*"]\n', 2, "unsigned"],
