@@ -1,16 +1,22 @@
 // image.verify: reads the disk and compares it with the image. Changes nothing, and so needs no policy.
 import { compileKernel } from "../../assembly/index.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { awaitDisk } from "../devices/await-disk.ts";
 import { paddedBytes } from "../devices/guards.ts";
-import { selectDisk } from "../devices/select.ts";
 import { verifyImage } from "../devices/verify-image.ts";
 import type { Command } from "./command.ts";
 import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
 
 export const imageVerify: Command<"image.verify"> = {
-  async run({ arguments: { image, disk: selector } }, context, signal) {
+  async run({ arguments: { image, disk: selector, waitSeconds = 0 } }, context, signal) {
     const { host } = context;
-    const { disk } = selectDisk(context.disks(host.facts()), selector);
+    const { disk } = await awaitDisk({
+      selector,
+      waitSeconds,
+      list: () => context.disks(host.facts()),
+      clock: host.clock,
+      signal,
+    });
     const manifest = await fetchCheckedManifest(image, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
     if (needed > disk.sizeBytes) {

@@ -69,6 +69,8 @@ interface Uses {
   readonly swaps: readonly string[];
   /** Loop device to the path behind it. */
   readonly loops: ReadonlyMap<string, string>;
+  /** A path to the multipath device that it belongs to. */
+  readonly multipath: ReadonlyMap<string, string>;
   /** Disks under a mount, through partitions, device mapper, md and loop. */
   readonly under: (mount: Mount | undefined) => ReadonlySet<string>;
 }
@@ -107,24 +109,43 @@ function readUses(facts: Facts): Uses {
     follow(mount);
     return seen;
   };
-  return { mounts, swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""), loops, under };
+  const multipath = new Map(
+    names
+      .filter((name) => isMultipath(facts, name))
+      .flatMap((name) => facts.list(`/sys/block/${name}/slaves`).map((path) => [path, name] as const)),
+  );
+  return { mounts, multipath, swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""), loops, under };
 }
 
 function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk, "carries"> | ExcludedDisk {
   const at = `/sys/block/${name}`;
   const path = devicePath(name);
   const number = facts.text(`${at}/dev`) ?? "";
-  const identity = readIdentity(facts, name, number);
+  const paths = isMultipath(facts, name) ? facts.list(`${at}/slaves`) : [];
+  // A multipath device is the disk behind its paths; it has itself only a name that a person gave it.
+  const [path0 = name] = paths;
+  const identity = {
+    ...readIdentity(facts, path0, path0 === name ? number : (facts.text(`/sys/block/${path0}/dev`) ?? "")),
+    ...(paths.length === 0 ? {} : { hctl: null }),
+  };
   const sizeBytes = (facts.number(`${at}/size`) ?? 0) * sectorBytes;
   const backing = uses.loops.get(name) ?? null;
-  const reason = exclusion({ name, sizeBytes, backing, hidden: facts.optionalNumber(`${at}/hidden`) === 1 });
+  const reason = exclusion({
+    name,
+    sizeBytes,
+    backing,
+    hidden: facts.optionalNumber(`${at}/hidden`) === 1,
+    multipath: paths.length > 0,
+    pathOf: uses.multipath.get(name),
+  });
   if (reason !== undefined)
     return { path, reason, serial: identity.serial, model: identity.model, sizeBytes };
 
   const partitions = partitionNames(facts, name);
   const nodes = [name, ...partitions];
+  const state = facts.optionalText(`${at}/device/state`);
   const numbers = new Set(nodes.map((node) => facts.optionalText(`/sys/class/block/${node}/dev`) ?? "none"));
-  const paths = new Set(nodes.map(devicePath));
+  const nodePaths = new Set(nodes.map(devicePath));
   const logicalSectorBytes = facts.number(`${at}/queue/logical_block_size`) ?? 512;
   return {
     number,
@@ -148,11 +169,13 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
         sizeBytes: (facts.number(`${at}/${partition}/size`) ?? 0) * sectorBytes,
       })),
       mounts: uses.mounts
-        .filter((mount) => numbers.has(mount.device) || paths.has(mount.source))
+        .filter((mount) => numbers.has(mount.device) || nodePaths.has(mount.source))
         .map((mount) => mount.mountPoint),
-      swap: uses.swaps.some((swap) => paths.has(swap)),
+      swap: uses.swaps.some((swap) => nodePaths.has(swap)),
       holders: holdersOf(facts, nodes, uses),
       allowed: false,
+      ...(state === null || state === "" ? {} : { state }),
+      ...(paths.length === 0 ? {} : { paths: paths.map(devicePath) }),
     },
   };
 }
@@ -218,18 +241,28 @@ function exclusion(disk: {
   sizeBytes: number;
   backing: string | null;
   hidden: boolean;
+  multipath: boolean;
+  pathOf: string | undefined;
 }): string | undefined {
-  const { name, sizeBytes, backing, hidden } = disk;
+  const { name, sizeBytes, backing, hidden, multipath, pathOf } = disk;
   if (/^(ram|zram)\d/.test(name)) return "a disk in memory";
   if (/^fd\d/.test(name)) return "a floppy drive";
   if (/^sr\d/.test(name)) return "an optical drive";
-  if (/^(dm-|md|drbd|nbd|bcache|rbd|zd)\d*/.test(name))
+  if (pathOf !== undefined) return `one path of the multipath device ${devicePath(pathOf)}`;
+  if (/^(dm-|md|drbd|nbd|bcache|rbd|zd)\d*/.test(name) && !multipath)
     return "a layer over other disks or the network, not a disk of this host";
   if (/^mmcblk\d+(boot|rpmb)/.test(name)) return "a boot area of an MMC device";
   if (hidden) return "one path of a multipath device";
   if (name.startsWith("loop") && backing === null) return "a loop device with no file behind it";
   if (backing?.endsWith(" (deleted)") === true) return "a loop device whose file is deleted";
   return sizeBytes === 0 ? "of size 0: no medium" : undefined;
+}
+
+/** Device mapper's target that joins several paths to one disk: its users' programs give it this prefix. */
+function isMultipath(facts: Facts, name: string): boolean {
+  return (
+    name.startsWith("dm-") && facts.optionalText(`/sys/block/${name}/dm/uuid`)?.startsWith("mpath-") === true
+  );
 }
 
 function typeOf(name: string, rotational: number | null): Disk["type"] {
