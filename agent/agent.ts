@@ -1,13 +1,15 @@
 // The resident daemon: builds its parts in order, runs them until aborted, and stops them in reverse.
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import type { Command, Ping } from "../protocol/commands.ts";
+import type { Command, LogsOutput, Ping } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { limits } from "../protocol/limits.ts";
 import { version } from "../protocol/version.ts";
+import { answerLogs, type LogSources } from "./commands/agent-logs.ts";
 import type { AgentConfig } from "./config.ts";
 import { whenAborted } from "./host/abort.ts";
 import { systemClock } from "./host/clock.ts";
 import { createExecutorLauncher } from "./host/executor-process.ts";
+import { readTail } from "./host/file-tail.ts";
 import { bootId, hostName } from "./host/identity.ts";
 import { systemRandom } from "./host/random.ts";
 import { notifyService } from "./host/service.ts";
@@ -20,15 +22,23 @@ import { openOutbox } from "./link/outbox.ts";
 import { createSampleQueue } from "./link/sample-queue.ts";
 import type { Dictionary } from "./link/session.ts";
 import type { Log } from "./log.ts";
+import type { LogLines } from "./log-lines.ts";
 import { createOperations } from "./operations/operations.ts";
 import { serveMetrics } from "./telemetry/metrics-server.ts";
 import { Sampler } from "./telemetry/sampler.ts";
 
 const dayMs = 86_400_000;
 const loopResolutionMs = 20;
+/** In the state directory, where no systemd takes what executors log. */
+const executorLog = "executor.log";
 
 /** Runs until `signal` aborts. @throws what makes it impossible to run at all; connection troubles are not among that */
-export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSignal): Promise<void> {
+export async function runDaemon(
+  config: AgentConfig,
+  log: Log,
+  logLines: LogLines,
+  signal: AbortSignal,
+): Promise<void> {
   const clock = systemClock;
   const state = openStateDirectory(config.stateDirectory);
   using _alone = holdAlone(state.file("agent.lock"));
@@ -60,10 +70,14 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
 
   const operations = createOperations({
     outbox,
-    executors: createExecutorLauncher({ paths: config.executor, logFile: state.file("executor.log") }),
+    executors: createExecutorLauncher({ paths: config.executor, logFile: state.file(executorLog) }),
     hostId: keys.hostId,
     authority: () => link.authority ?? "",
-    runHere: async (command) => runInAgent(command, loopDelay),
+    runHere: async (command) =>
+      runInAgent(command, loopDelay, {
+        agent: logLines,
+        executor: (bytesMax) => readTail(state.file(executorLog), bytesMax),
+      }),
     clock,
     log,
     onChange: () => bell.ring(),
@@ -151,7 +165,9 @@ export async function runDaemon(config: AgentConfig, log: Log, signal: AbortSign
 async function runInAgent(
   command: Command,
   loopDelay: ReturnType<typeof monitorEventLoopDelay>,
-): Promise<Ping> {
+  logs: LogSources,
+): Promise<Ping | LogsOutput> {
+  if (command.kind === "agent.logs") return answerLogs(command.arguments, logs);
   if (command.kind !== "agent.ping")
     throw new BedplateError("command.unknown-kind", `${command.kind} does not run in the agent.`);
   const ping = {

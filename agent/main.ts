@@ -2,6 +2,7 @@
 import { destination, pino } from "pino";
 import { runDaemon } from "./agent.ts";
 import { defaultConfigFile, loadAgentConfig } from "./config.ts";
+import { createLogLines } from "./log-lines.ts";
 
 export interface AgentOptions {
   readonly configFile?: string | undefined;
@@ -20,6 +21,16 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
   if (options.check === true) return;
   // What the agent writes is for its own user alone, also the files that SQLite makes.
   process.umask(0o077);
-  const log = pino({ name: "bedplate-agent", level: config.logLevel }, destination({ fd: 1, sync: true }));
-  await runDaemon(config, log, signal);
+  const output = destination({ fd: 1, sync: true });
+  const lines = createLogLines();
+  const log = pino(
+    { name: "bedplate-agent", level: config.logLevel },
+    {
+      write(line: string) {
+        output.write(line);
+        lines.add(line);
+      },
+    },
+  );
+  await runDaemon(config, log, lines, signal);
 }
