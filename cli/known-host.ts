@@ -19,8 +19,8 @@ export interface KnownHostOptions {
   readonly path: string;
 }
 
-/** A host that has just been let in tells its attestation key within moments. */
-const identityMs = 10_000;
+/** A host that has just been let in connects anew and tells its attestation key within moments. */
+const settledMs = 10_000;
 const pauseMs = 250;
 
 /** @throws as `verifyHost`; `host.key-changed` when another key is known; nothing is written then */
@@ -43,8 +43,9 @@ export async function approveKnown(options: KnownHostOptions): Promise<ExitCode>
     await requireUnchanged(await readKnownHosts(path), known);
   }
   let host = await client.approveHost(before.id, fingerprint);
-  const until = monotonic() + identityMs;
-  while (host.identity === null && host.connection === "online" && monotonic() < until) {
+  const until = monotonic() + settledMs;
+  const settled = () => host.identity !== null && host.connection === "online";
+  while (before.connection === "online" && !settled() && monotonic() < until) {
     await sleep(pauseMs, signal);
     host = await client.host(before.id);
   }

@@ -1,5 +1,6 @@
 // `bedplate policy check|explain`, on the host: whether its policy can be used, and what it says to a command.
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import { BedplateError } from "../../protocol/errors.ts";
 import { bytesOfBase64 } from "../../protocol/ssh-wire.ts";
@@ -25,7 +26,9 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
     .action(
       perform(async ({ terminal }, _, [file]) => {
         const { checkPolicyFile } = await import("../../agent/host-tools.ts");
-        const { path, digest, distrust, kinds, signers, fileDisks } = checkPolicyFile(file);
+        const { path, digest, distrust, kinds, signers, fileDisks } = checkPolicyFile(
+          file === undefined ? undefined : resolve(file),
+        );
         terminal.print(
           [
             facts([
