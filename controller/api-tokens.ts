@@ -32,8 +32,12 @@ export async function findApiToken(
   const match = /^bedplate-api\.([0-9a-f]{16})\.[A-Za-z0-9_-]{43}$/.exec(text);
   const token = match === null ? undefined : await store.apiToken(match[1]!);
   if (token === undefined || !timingSafeEqual(token.hash, hashOf(text))) return undefined;
-  if (token.revokedAt !== null) return undefined;
-  return token.expiresAt !== null && token.expiresAt <= at ? undefined : token;
+  return isInForce(token, at) ? token : undefined;
+}
+
+/** Neither revoked nor expired. */
+export function isInForce({ revokedAt, expiresAt }: StoredToken, at: number): boolean {
+  return revokedAt === null && (expiresAt === null || expiresAt > at);
 }
 
 function hashOf(text: string): Uint8Array {

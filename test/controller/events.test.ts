@@ -1,6 +1,6 @@
 // Events and live telemetry as server-sent events: replay, order, and the end.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { ApiEvent, Problem } from "../../protocol/api.ts";
+import type { ApiEvent, Problem, TokenView } from "../../protocol/api.ts";
 import type { AgentMessage } from "../../protocol/messages.ts";
 import { documentOf, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
@@ -104,5 +104,29 @@ test("live telemetry gives the dictionary, the newest values, and each sample", 
   joined.client.send({ t: "dictionary", id: 2, series: [...series, { ...series[0]!, name: "b" }] });
   await late.until(({ events }) => events.length >= 4);
   expect(late.events[3]!.event).toBe("dictionary");
+  joined.client[Symbol.dispose]();
+});
+
+test("a stream ends with its reader's token: when it is revoked, and when it expires", async () => {
+  const create = async (ttlSeconds: number) =>
+    (
+      await controller.call<TokenView>("POST", "/v1/tokens", {
+        json: { scope: "read", name: "reader", ttlSeconds },
+      })
+    ).body;
+  const joined = await joinLink(controller, { key: newLinkKey(), joinToken: await controller.joinToken() });
+  const [long, short] = [await create(3600), await create(2)];
+  const open = (token: string, path = "/v1/events") =>
+    new EventReader(controller.client, path, { authorization: `Bearer ${token}` });
+  using events = open(long.token);
+  using live = open(long.token, `/v1/hosts/${joined.host}/telemetry/live`);
+  using expiring = open(short.token);
+  using other = read("/v1/events");
+  for (const reader of [events, live, expiring, other]) await reader.until(({ status }) => status === 200);
+  await expiring.until(({ ended }) => ended, 10_000);
+  expect([events.ended, live.ended]).toEqual([false, false]);
+  await controller.call("POST", `/v1/tokens/${long.id}/revoke`);
+  for (const reader of [events, live]) await reader.until(({ ended }) => ended, 10_000);
+  expect(other.ended).toBe(false);
   joined.client[Symbol.dispose]();
 });
