@@ -6,17 +6,22 @@ import { limits } from "../protocol/limits.ts";
 import { version } from "../protocol/version.ts";
 import { answerLogs, type LogSources } from "./commands/agent-logs.ts";
 import type { AgentConfig } from "./config.ts";
+import { identityPath } from "./executor/contract.ts";
 import { whenAborted } from "./host/abort.ts";
 import { systemClock } from "./host/clock.ts";
 import { createExecutorLauncher } from "./host/executor-process.ts";
 import { readTail } from "./host/file-tail.ts";
+import { systemFiles } from "./host/files.ts";
 import { bootId, hostName } from "./host/identity.ts";
 import { systemRandom } from "./host/random.ts";
 import { notifyService } from "./host/service.ts";
 import { holdAlone } from "./host/single.ts";
 import { openStateDirectory } from "./host/state-directory.ts";
 import { openKeys } from "./keys.ts";
+import { openAuditHeads } from "./link/audit-heads.ts";
+import { openPins } from "./link/authority.ts";
 import { createBell } from "./link/bell.ts";
+import { createIdentityWatch } from "./link/identity.ts";
 import { runLink } from "./link/link.ts";
 import { openOutbox } from "./link/outbox.ts";
 import { createSampleQueue } from "./link/sample-queue.ts";
@@ -52,7 +57,15 @@ export async function runDaemon(
 
   const samples = createSampleQueue(limits.outboxSampleBytesMax);
   const dictionaries = new Map<number, Dictionary>();
-  const link = { connected: false, authority: undefined as string | undefined };
+  const pins = openPins(state);
+  const heads = openAuditHeads({ host: keys.hostId, state, log });
+  const executors = createExecutorLauncher({ paths: config.executor, logFile: state.file("executor.log") });
+  const identity = createIdentityWatch({
+    path: identityPath(config.executor.runDirectory),
+    ...{ keys, files: systemFiles, executors, outbox, clock, log },
+    onChange: () => bell.ring(),
+  });
+  const link = { connected: false };
   const loopDelay = monitorEventLoopDelay({ resolution: loopResolutionMs });
   loopDelay.enable();
 
@@ -72,7 +85,8 @@ export async function runDaemon(
     outbox,
     executors: createExecutorLauncher({ paths: config.executor, logFile: state.file(executorLog) }),
     hostId: keys.hostId,
-    authority: () => link.authority ?? "",
+    authority: () => pins.pem ?? "",
+    audit: heads,
     runHere: async (command) =>
       runInAgent(command, loopDelay, {
         agent: logLines,
@@ -80,7 +94,10 @@ export async function runDaemon(
       }),
     clock,
     log,
-    onChange: () => bell.ring(),
+    onChange: () => {
+      bell.ring();
+      identity.executorRan();
+    },
   });
 
   const parts = new AbortController();
@@ -92,8 +109,7 @@ export async function runDaemon(
       name: config.name,
       hostname: hostName(),
       bootId: bootId(),
-      keys,
-      state,
+      ...{ keys, pins, identity, state },
       random: systemRandom,
       parts: {
         outbox,
@@ -103,14 +119,14 @@ export async function runDaemon(
         operations: () => operations.list(),
         offered: (offer) => operations.offered(offer),
         cancel: (command) => operations.cancel(command),
+        countersigned: (head, auditKey) => heads.countersigned(head, auditKey),
         bell,
         clock,
         log,
         intervalMs: config.telemetryIntervalMs,
       },
-      onState: ({ connected, ca }) => {
+      onState: ({ connected }) => {
         link.connected = connected;
-        if (ca !== undefined) link.authority = ca;
         operations.link(connected ? "up" : "down");
         // What waits until the next session must start with a key frame.
         if (!connected) sampler.requestKeyFrame();
@@ -122,6 +138,7 @@ export async function runDaemon(
     linkTask,
     sampler.run(until),
     operations.run(until),
+    identity.run(until),
     ...(config.metricsListen === undefined
       ? []
       : [

@@ -37,3 +37,29 @@ export function headFinding(
       return `it is at entry ${head.seq} after it was at ${newest}: it was cut off and grew anew`;
   }
 }
+
+/**
+ * What the agent does with a head that an executor has signed. Heads of operations that ran beside each other, or were
+ * replayed, come in any order, and a later one says all that an earlier one does: only those that go further are `sent`,
+ * the others are `covered`. But nothing that began after a head was known can have a head before it: then the chain was
+ * cut off, and the controller must know (`broken`).
+ * @param floor the newest head that was known when the operation was handed to an executor; 0 where that is not known
+ */
+export function relayHead(
+  newest: Head | undefined,
+  floor: number,
+  head: Head,
+): "sent" | "covered" | "broken" {
+  switch (
+    judgeHead({ newest: newest?.seq, same: newest?.seq === head.seq ? newest.hash : undefined }, head)
+  ) {
+    case "next":
+      return "sent";
+    case "known":
+      return "covered";
+    case "forked":
+      return "broken";
+    case "went-back":
+      return head.seq > floor ? "covered" : "broken";
+  }
+}

@@ -1,5 +1,6 @@
 // The agent's own directory: made private, refused when others could read or change it, written durably.
 import {
+  appendFileSync,
   closeSync,
   existsSync,
   fsyncSync,
@@ -19,6 +20,8 @@ export interface StateDirectory {
   read(name: string): Uint8Array | undefined;
   /** Replaces the file whole: after a crash it holds the old bytes or the new. Mode 0600. */
   write(name: string, bytes: Uint8Array): void;
+  /** Adds to the end, without waiting for the disk: a power cut may take it back, or a part of it. Mode 0600. */
+  append(name: string, text: string): void;
   /** The path of a file in it, for what opens files itself. */
   file(name: string): string;
 }
@@ -39,6 +42,7 @@ export function openStateDirectory(path: string): StateDirectory {
       refuseShared(file, "file");
       return readFileSync(file);
     },
+    append: (name, text) => appendFileSync(join(path, name), text, { mode: 0o600 }),
     write(name, bytes) {
       const temporary = join(path, `.${name}.new`);
       const fd = openSync(temporary, "w", 0o600);

@@ -5,6 +5,8 @@ import type { Log } from "../log.ts";
 const epochFile = "controller-epoch";
 
 export interface EpochMemory {
+  /** The highest that was seen; 0 before the first. */
+  readonly highest: number;
   /** Remembers the epoch of a proven controller; warns once for each one that is older than what was seen before. */
   seen(epoch: number): void;
 }
@@ -13,6 +15,9 @@ export function createEpochMemory(state: StateDirectory, log: Pick<Log, "warn">)
   let highest = read(state);
   let warnedOf: number | undefined;
   return {
+    get highest() {
+      return highest;
+    },
     seen(epoch) {
       if (epoch > highest) {
         state.write(epochFile, Buffer.from(`${epoch}\n`));

@@ -3,7 +3,7 @@
 import { isCode } from "../../protocol/codes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { encodeFrame } from "../../protocol/frames.ts";
-import { linkProofBytes } from "../../protocol/link-proof.ts";
+import { linkProofBytes, probeBytes } from "../../protocol/link-proof.ts";
 import { type AgentMessage, type ControllerMessage, protocolVersion } from "../../protocol/messages.ts";
 import { version } from "../../protocol/version.ts";
 import type { HostKeys } from "../keys.ts";
@@ -18,7 +18,10 @@ export interface Introduction {
   /** 32 fresh random bytes. */
   readonly nonce: Uint8Array;
   readonly previousSession: string | undefined;
-  /** First time only. */
+  /** SHA-256 of the host's policy; null without one, undefined when the executor has not said. */
+  readonly policyDigest: string | null | undefined;
+  readonly epochSeen: number;
+  /** Only where the controller does not know the host yet. */
   readonly joinToken: string | undefined;
   readonly name: string | undefined;
 }
@@ -38,10 +41,12 @@ export async function introduce(
     bootId: self.bootId,
     hostname: self.hostname,
     ...(self.previousSession === undefined ? {} : { previousSession: self.previousSession }),
+    ...(self.policyDigest === undefined ? {} : { policyDigest: self.policyDigest }),
+    ...(self.epochSeen === 0 ? {} : { epochSeen: self.epochSeen }),
   } satisfies AgentMessage);
   socket.sendBytes(hello);
 
-  const challenge = await expect(socket, "challenge");
+  const challenge = await expect(socket, self.keys, "challenge");
   const proof = await linkProofBytes({
     agentNonce: self.nonce,
     controllerNonce: challenge.nonce,
@@ -54,32 +59,57 @@ export async function introduce(
     ...(self.joinToken === undefined ? {} : { joinToken: self.joinToken }),
     ...(self.name === undefined ? {} : { name: self.name }),
   });
-  return { welcome: await expect(socket, "welcome"), epoch: challenge.epoch };
+  return { welcome: await expect(socket, self.keys, "welcome"), epoch: challenge.epoch };
+}
+
+/** Answers a probe: the key is at this end of this connection, now. */
+export async function answerProbe(socket: LinkSocket, keys: HostKeys, nonce: Uint8Array): Promise<void> {
+  socket.send({ t: "proof", nonce, signature: keys.sign(await probeBytes(nonce, socket.exported)) });
 }
 
 async function expect<T extends ControllerMessage["t"]>(
   socket: LinkSocket,
+  keys: HostKeys,
   type: T,
 ): Promise<Extract<ControllerMessage, { t: T }>> {
-  const message = await socket.next();
-  if (message?.t === type) return message as Extract<ControllerMessage, { t: T }>;
-  if (message === undefined || message.t === "goaway") {
-    const closed = message === undefined ? await socket.closed : undefined;
-    throw refusal(message?.reason ?? closed?.reason ?? "");
+  for (;;) {
+    const message = await socket.next();
+    if (message?.t === type) return message as Extract<ControllerMessage, { t: T }>;
+    // Another machine seems to have this key; the welcome follows, or not.
+    if (message?.t === "probe" && type === "welcome") await answerProbe(socket, keys, message.nonce);
+    else if (message === undefined || message.t === "goaway") throw await refusal(socket, message);
+    else {
+      throw new BedplateError(
+        "message.unexpected",
+        `The controller sent "${message.t}" where "${type}" was due.`,
+      );
+    }
   }
-  throw new BedplateError(
-    "message.unexpected",
-    `The controller sent "${message.t}" where "${type}" was due.`,
-  );
+}
+
+/** What an error of the introduction says of the connection's end, for who decides when to dial again. */
+export interface RefusalDetails {
+  readonly close: number;
+  readonly reconnectWindowMs: number | undefined;
 }
 
 // A goodbye's reason starts with a dotted code: "enrol.token-used The join token was …".
-function refusal(reason: string): BedplateError {
+async function refusal(
+  socket: LinkSocket,
+  goaway: Extract<ControllerMessage, { t: "goaway" }> | undefined,
+): Promise<BedplateError> {
+  const closed = await socket.closed;
+  const reason = goaway?.reason ?? closed.reason;
+  const details = {
+    close: closed.code,
+    reconnectWindowMs: goaway?.reconnectWindowMs,
+  } satisfies RefusalDetails;
   const [first = "", ...rest] = reason.replace(/:\s/, " ").split(" ");
   if (isCode(first))
-    return new BedplateError(first, rest.join(" ") || "The controller refused the connection.");
+    return new BedplateError(first, rest.join(" ") || "The controller refused the connection.", { details });
   return new BedplateError(
     "controller.unreachable",
     `The controller closed the connection${reason === "" ? "" : `: ${reason}`}.`,
+    { details },
   );
 }

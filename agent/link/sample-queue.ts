@@ -25,7 +25,9 @@ export interface SampleQueue {
   add(batch: Batch): void;
   /** A session begins, and the controller has everything up to `stored`: what it lacks is queued again. */
   resume(stored: number): void;
-  /** The next batch to send, which stays queued until acknowledged; undefined when all are sent. */
+  /** The next batch to send; undefined when all are sent. */
+  peek(): NumberedBatch | undefined;
+  /** The same, and it is sent now; it stays queued until acknowledged. */
   take(): NumberedBatch | undefined;
   acknowledge(seq: number): void;
   /** What was dropped since the last call. */
@@ -102,6 +104,7 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
       // What this end has sent before is no base for the new session.
       dropBefore(0);
     },
+    peek: () => queue[sent],
     take() {
       const batch = queue[sent];
       if (batch !== undefined) sent++;

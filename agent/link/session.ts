@@ -1,11 +1,15 @@
 // One authenticated connection: sends what waits by priority, hands on what arrives, and notices a dead peer.
+import type { AuditHead } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
+import { encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { AgentMessage, ControllerMessage } from "../../protocol/messages.ts";
 import type { Clock } from "../host/clock.ts";
+import type { HostKeys } from "../keys.ts";
 import type { Log } from "../log.ts";
 import type { Bell } from "./bell.ts";
-import type { Welcome } from "./handshake.ts";
+import { type Credit, createCredit } from "./credit.ts";
+import { answerProbe, type Welcome } from "./handshake.ts";
 import type { Outbox } from "./outbox.ts";
 import type { SampleQueue } from "./sample-queue.ts";
 import type { Closed, LinkSocket } from "./socket.ts";
@@ -26,6 +30,12 @@ export interface LinkParts {
   /** @throws when the offer is no valid command: the connection is then closed */
   offered(offer: Offer): void;
   cancel(command: string): void;
+  /** The controller names the authorities to trust. @throws `controller.untrusted` when they are not taken */
+  authority(pem: string): void;
+  /** The controller has signed a head of this host's audit, with the key that its welcome named. */
+  countersigned(head: AuditHead, auditKey: string | undefined): Promise<void>;
+  /** The host's standing is another one than at the welcome. */
+  standing(standing: NonNullable<Welcome["standing"]>): void;
   /** Rung when there is something to send. */
   readonly bell: Bell;
   readonly clock: Clock;
@@ -36,24 +46,35 @@ export interface LinkParts {
 const recordsAtOnce = 64;
 const pauseMs = 20;
 
+/** What the newest welcome or goaway has said, and when anything was last heard. */
+interface SessionState {
+  heardAt: number;
+  heartbeatMs: number;
+  reconnectWindowMs: number;
+  standing: Welcome["standing"];
+}
+
 /** Runs until the connection ends; tells how it ended and how long it lived. */
 export async function runSession(
   socket: LinkSocket,
   welcome: Welcome,
+  keys: HostKeys,
   parts: LinkParts,
   signal: AbortSignal,
 ): Promise<Closed & { livedMs: number; reconnectWindowMs: number }> {
   const started = parts.clock.monotonic();
   const ending = new AbortController();
   const until = AbortSignal.any([signal, ending.signal]);
-  const state = { heardAt: started, reconnectWindowMs: welcome.reconnectWindowMs };
+  const { heartbeatMs, reconnectWindowMs, standing } = welcome;
+  const state: SessionState = { heardAt: started, heartbeatMs, reconnectWindowMs, standing };
+  const credit = createCredit(welcome.creditBytes);
 
   parts.outbox.resume(welcome.records);
   parts.samples.resume(welcome.samples);
   const tasks = [
-    pump(socket, parts, until, welcome.records),
-    beat(socket, welcome, parts, state, until),
-    listen(socket, parts, state),
+    pump(socket, parts, credit, until, welcome.records),
+    beat(socket, parts, state, until),
+    listen(socket, welcome, keys, parts, credit, state),
   ];
   try {
     // The first to end is the reader: at the connection's end, whoever caused it.
@@ -74,33 +95,51 @@ export async function runSession(
 async function pump(
   socket: LinkSocket,
   parts: LinkParts,
+  credit: Credit,
   signal: AbortSignal,
   recordsStored: number,
 ): Promise<void> {
   let sentRecord = recordsStored;
   let sentDictionary: number | undefined;
-  const room = () => socket.bufferedBytes < limits.socketBufferBytesMax / 2;
+  const room = () => socket.bufferedBytes < limits.socketBufferBytesMax / 2 && !signal.aborted;
 
-  while (!signal.aborted) {
-    for (const gap of parts.samples.takeGaps())
-      parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
-    while (room() && !signal.aborted) {
+  // Of what waits, first what is said of the moment, then records, then samples.
+  const sendRecords = () => {
+    while (room()) {
       const records = parts.outbox.after(sentRecord, recordsAtOnce);
-      if (records.length === 0) break;
-      for (const record of records) socket.send({ t: "record", ...record });
-      sentRecord = records.at(-1)!.seq;
+      if (records.length === 0) return;
+      for (const record of records) {
+        const frame = encodeFrame({ t: "record", ...record } satisfies AgentMessage);
+        if (!room() || !credit.allows("record", frame.length)) return;
+        socket.sendBytes(frame);
+        credit.sent("record", record.seq, frame.length);
+        sentRecord = record.seq;
+      }
     }
-    for (const progress of parts.takeProgress()) socket.send(progress);
-    while (room() && !signal.aborted) {
-      const batch = parts.samples.take();
-      if (batch === undefined) break;
+  };
+  const sendSamples = () => {
+    for (let batch = parts.samples.peek(); batch !== undefined && room(); batch = parts.samples.peek()) {
+      const { intervalMs } = parts;
+      const frame = encodeFrame({ t: "batch", ...batch, intervalMs } satisfies AgentMessage);
+      if (!credit.allows("sample", frame.length)) return;
       const dictionary = batch.dictionary === sentDictionary ? undefined : parts.dictionary(batch.dictionary);
       if (dictionary !== undefined) {
         socket.send(dictionary);
         sentDictionary = dictionary.id;
       }
-      socket.send({ t: "batch", ...batch, intervalMs: parts.intervalMs });
+      parts.samples.take();
+      socket.sendBytes(frame);
+      credit.sent("sample", batch.seq, frame.length);
     }
+  };
+
+  while (!signal.aborted) {
+    for (const gap of parts.samples.takeGaps())
+      parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+    for (const progress of parts.takeProgress()) socket.send(progress);
+    sendRecords();
+    sendSamples();
+    // Without credit it goes on when the next acknowledgement rings the bell.
     if (room()) await parts.bell.wait();
     else await parts.clock.sleep(pauseMs, signal).catch(() => undefined);
   }
@@ -108,13 +147,12 @@ async function pump(
 
 async function beat(
   socket: LinkSocket,
-  welcome: Welcome,
   parts: LinkParts,
-  state: { heardAt: number },
+  state: SessionState,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
-    if (parts.clock.monotonic() - state.heardAt > 2.5 * welcome.heartbeatMs) {
+    if (parts.clock.monotonic() - state.heardAt > 2.5 * state.heartbeatMs) {
       parts.log.warn(
         { silentMs: Math.round(parts.clock.monotonic() - state.heardAt) },
         "the controller is silent; closing the connection",
@@ -137,14 +175,17 @@ async function beat(
         sampleBytes: parts.samples.bytes,
       },
     });
-    await parts.clock.sleep(welcome.heartbeatMs, signal).catch(() => undefined);
+    await parts.clock.sleep(state.heartbeatMs, signal).catch(() => undefined);
   }
 }
 
 async function listen(
   socket: LinkSocket,
+  welcome: Welcome,
+  keys: HostKeys,
   parts: LinkParts,
-  state: { heardAt: number; reconnectWindowMs: number },
+  credit: Credit,
+  state: SessionState,
 ): Promise<void> {
   for (;;) {
     const message = await socket.next();
@@ -156,6 +197,9 @@ async function listen(
       case "ack":
         parts.outbox.acknowledge(message.records);
         parts.samples.acknowledge(message.samples);
+        credit.acknowledged("record", message.records);
+        credit.acknowledged("sample", message.samples);
+        parts.bell.ring();
         break;
       case "offer":
         try {
@@ -178,10 +222,35 @@ async function listen(
           "the controller says goodbye",
         );
         break;
-      case "challenge":
+      case "probe":
+        await answerProbe(socket, keys, message.nonce);
+        break;
+      case "authority":
+        try {
+          parts.authority(message.ca);
+        } catch (error) {
+          parts.log.error({ err: error }, "the authorities that the controller names are not taken");
+        }
+        break;
+      case "audit-head":
+        await parts.countersigned(message, welcome.auditKey);
+        break;
       case "welcome":
+        if (message.session === welcome.session) welcomedAgain(message, parts, state);
+        else socket.close("protocol", "message.unexpected");
+        break;
+      case "challenge":
         socket.close("protocol", "message.unexpected");
         break;
     }
   }
+}
+
+// Said again in a session it tells what is different; of records and samples it says nothing.
+function welcomedAgain(message: Welcome, parts: LinkParts, state: SessionState): void {
+  state.heartbeatMs = message.heartbeatMs;
+  state.reconnectWindowMs = message.reconnectWindowMs;
+  if (message.standing === state.standing) return;
+  state.standing = message.standing;
+  parts.standing(message.standing ?? "approved");
 }

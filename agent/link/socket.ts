@@ -18,6 +18,8 @@ import {
 export interface Closed {
   readonly code: number;
   readonly reason: string;
+  /** It was this end that ended it. */
+  readonly ours: boolean;
 }
 
 export interface LinkSocket {
@@ -37,6 +39,8 @@ export interface LinkSocket {
 }
 
 const handshakeMs = 15_000;
+/** What a server that has no room may ask us to wait. */
+const retryAfterSecondsMax = 600;
 /** Messages that wait to be handled; the controller sends few, so more means that it misbehaves. */
 const inboxMax = 4096;
 
@@ -61,19 +65,30 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
   const closed = Promise.withResolvers<Closed>();
   let failure: Error | undefined;
   let tls: TLSSocket | undefined;
-  const abort = () => socket.terminate();
+  let ours = false;
+  let retryAfterMs = 0;
+  const end = (close: () => void) => {
+    ours ||= socket.readyState === WebSocket.OPEN;
+    close();
+  };
+  const abort = () => end(() => socket.terminate());
   signal.addEventListener("abort", abort, { once: true });
 
+  socket.on("unexpected-response", (_request, response) => {
+    failure = new Error(`it answered with status ${response.statusCode}`);
+    retryAfterMs = 1000 * Math.min(retryAfterSecondsMax, Number(response.headers["retry-after"] ?? 0) || 0);
+    socket.terminate();
+  });
   socket.on("upgrade", (response) => {
     tls = response.socket as TLSSocket;
   });
   socket.on("error", (error) => {
-    failure = error;
+    failure ??= error;
   });
   socket.on("close", (code, reason) => {
     signal.removeEventListener("abort", abort);
     inbox.end();
-    closed.resolve({ code, reason: reason.toString("utf8") || (failure?.message ?? "") });
+    closed.resolve({ code, reason: reason.toString("utf8") || (failure?.message ?? ""), ours });
   });
   socket.on("message", (data: Buffer, isBinary) => {
     try {
@@ -84,13 +99,13 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
     } catch (error) {
       const code = error instanceof BedplateError ? error.code : "message.invalid";
       failure = error as Error;
-      socket.close(closeCodes.protocol.code, code);
+      end(() => socket.close(closeCodes.protocol.code, code));
     }
   });
 
   await new Promise<void>((resolve, reject) => {
     socket.once("open", resolve);
-    socket.once("close", () => reject(dialError(controller, failure)));
+    socket.once("close", () => reject(dialError(controller, failure, retryAfterMs)));
   });
   if (tls === undefined) {
     socket.terminate();
@@ -105,20 +120,20 @@ export async function openSocket(controller: URL, ca: string, signal: AbortSigna
     sendBytes: (frame) => socket.send(frame),
     next: () => inbox.next(),
     closed: closed.promise,
-    terminate: () => socket.terminate(),
+    terminate: () => end(() => socket.terminate()),
     // ws ends the connection itself when the peer does not answer the close within 30 s.
-    close: (name, reason) => socket.close(closeCodes[name].code, reason.slice(0, 120)),
+    close: (name, reason) => end(() => socket.close(closeCodes[name].code, reason.slice(0, 120))),
   };
 }
 
-function dialError(controller: URL, failure: Error | undefined): BedplateError {
+function dialError(controller: URL, failure: Error | undefined, retryAfterMs: number): BedplateError {
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "";
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS/.test(code)) {
     return new BedplateError(
       "controller.untrusted",
-      `The server at ${controller.host} is not the pinned controller: ${failure?.message}.`,
+      `The server at ${controller.host} is not the controller that this host trusts: ${failure?.message}.`,
       {
-        hint: "If the controller was set up anew, this host must join it again with a new join token.",
+        hint: "If the controller's authority was changed while this host was away, or it was set up anew: make a token there with `bedplate join-token create`, and start the agent once with `--join TOKEN` (or with joinToken in its configuration). The host keeps its key, and so its name and history.",
         cause: failure,
       },
     );
@@ -128,6 +143,7 @@ function dialError(controller: URL, failure: Error | undefined): BedplateError {
     `The controller at ${controller.host} does not answer: ${failure?.message ?? "the connection ended"}.`,
     {
       cause: failure,
+      ...(retryAfterMs === 0 ? {} : { details: { retryAfterMs } }),
     },
   );
 }

@@ -1,5 +1,7 @@
 // One open operation and its executor, pure: attach to it, start one where none lives, note what it says, and what its end
 // means. Which of several starts when is decided here too.
+
+import { relayHead } from "../../protocol/audit-heads.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import type { OutboxChange } from "../link/outbox-rules.ts";
@@ -75,8 +77,10 @@ export function absent(
   const { id, mode, tries } = operation;
   if (!operation.started) {
     const request = mode === "run" ? "run" : "follow";
+    // What an executor writes into the audit from now on comes after all that is known of it.
+    const auditFloor = operation.begun ? operation.auditFloor : (state.audit?.seq ?? 0);
     return step(
-      withOperation(state, { ...operation, step: "starting" }),
+      withOperation(state, { ...operation, step: "starting", auditFloor }),
       [],
       [{ effect: "start", id, request }],
     );
@@ -202,19 +206,36 @@ export function said(
       const next = stateOf(body);
       // Of what is only asked again, the end is all that counts.
       if (operation.mode === "replay" && !isTerminal(next)) return nothing(state);
-      const head: OutboxChange[] =
-        "audit" in said && said.audit !== undefined
-          ? [{ change: "record", body: { type: "audit-head", ...said.audit } }]
-          : [];
+      const head = audited(state, operation, said);
       const changes: OutboxChange[] = [
         ...(operation.mode === "run"
           ? [{ change: "move", id, state: next, eventSeq: said.seq } as const]
           : []),
         { change: "record", body },
-        ...head,
+        ...head.changes,
       ];
-      if (isTerminal(next)) return end(state, operation, changes);
-      return step(withOperation(state, { ...operation, state: next, eventSeq: said.seq }), changes);
+      const rest = isTerminal(next)
+        ? end(head.state, operation, changes)
+        : step(withOperation(head.state, { ...operation, state: next, eventSeq: said.seq }), changes);
+      return step(rest.state, rest.changes, [...head.effects, ...rest.effects]);
+    }
+  }
+}
+
+/** Where the host's audit stood then: told when it goes further than all that is known, or cannot be true. */
+function audited(state: OperationsState, operation: OpenOperation, said: JournalledOrAnswer): OperationsStep {
+  const head = "audit" in said ? said.audit : undefined;
+  if (head === undefined) return nothing(state);
+  const record: OutboxChange = { change: "record", body: { type: "audit-head", ...head } };
+  const { seq, hash } = head;
+  switch (relayHead(state.audit, operation.auditFloor, head)) {
+    case "covered":
+      return nothing(state);
+    case "sent":
+      return step({ ...state, audit: { seq, hash } }, [record]);
+    case "broken": {
+      const message = `audit.broken: its executor signed entry ${seq} of this host's audit, which was at ${state.audit?.seq} before it began: the audit was cut off or there are two. Run \`bedplate audit verify\` here`;
+      return step(state, [record], [{ effect: "log", level: "error", id: operation.id, message }]);
     }
   }
 }

@@ -13,6 +13,7 @@ import type { ExecutorRequest } from "../executor/contract.ts";
 import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
 import type { ExecutorLauncher, Following, StartedExecutor } from "../host/executor-process.ts";
+import type { AuditHeads } from "../link/audit-heads.ts";
 import type { Outbox } from "../link/outbox.ts";
 import type { KeptOffer } from "../link/outbox-rules.ts";
 import type { Offer, ProgressMessage } from "../link/session.ts";
@@ -29,6 +30,8 @@ export interface OperationsOptions {
   authority(): string;
   /** Runs a command that needs no right. @throws BedplateError */
   runHere(command: Command): Promise<unknown>;
+  /** Keeps where the host's audit stood. */
+  readonly audit?: Pick<AuditHeads, "newest" | "sent">;
   readonly clock: Clock;
   readonly log: Log;
   /** There is something to send. */
@@ -119,6 +122,8 @@ export function createOperations(options: OperationsOptions): Operations {
       return "not-kept";
     }
     state = step.state;
+    for (const change of step.changes)
+      if (change.change === "record" && change.body.type === "audit-head") options.audit?.sent(change.body);
     for (const effect of step.effects) perform(effect);
     if (step.changes.length > 0) options.onChange();
     return "applied";
@@ -304,7 +309,7 @@ export function createOperations(options: OperationsOptions): Operations {
       const operations = outbox
         .openOperations()
         .map((kept) => ({ ...kept, changesState: changesState(kept) }));
-      void happen({ event: "opened", operations });
+      void happen({ event: "opened", operations, audit: options.audit?.newest() });
       await Promise.race([whenAborted(signal), failed.promise]);
       while (tasks.size > 0) await Promise.all(tasks);
     },

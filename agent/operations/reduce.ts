@@ -47,6 +47,7 @@ function happened(state: OperationsState, event: OperationsEvent, facts: Operati
     case "opened":
       return nothing({
         ...noOperations,
+        audit: event.audit,
         open: new Map(event.operations.map((kept) => [kept.id, reopened(kept)])),
       });
     case "offer":
@@ -109,6 +110,7 @@ function newOperation({ id, changesState }: Pick<OpenOperation, "id" | "changesS
   return {
     ...{ id, changesState, mode: "run", state: "received", eventSeq: 0, outputEnd: 0, step: "queued" },
     ...{ begun: false, started: false, tries: 0, deaths: 0, sinceMs: 0, cancel: false, held: false },
+    auditFloor: 0,
   };
 }
 

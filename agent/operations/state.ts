@@ -1,4 +1,5 @@
 // What the agent knows of the operations that have not ended, what can happen to them, and what then is to be done.
+import type { AuditHead } from "../../protocol/audit.ts";
 import type { OperationState, Result } from "../../protocol/commands.ts";
 import type { ErrorReport } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
@@ -50,6 +51,8 @@ export interface OpenOperation {
   readonly cancel: boolean;
   /** No more is read from its executor until records of output are acknowledged. */
   readonly held: boolean;
+  /** The entry of the host's audit that was the newest known one when it first went to an executor. */
+  readonly auditFloor: number;
 }
 
 /** An offer that came when there was no room. */
@@ -67,9 +70,13 @@ export interface OperationsState {
   /** Commands that run in the agent itself now. */
   readonly here: ReadonlySet<string>;
   readonly link: "up" | "down";
+  /** The furthest that the host's audit is known to be. */
+  readonly audit: Pick<AuditHead, "seq" | "hash"> | undefined;
 }
 
-export const noOperations: OperationsState = { open: new Map(), waiting: [], here: new Set(), link: "down" };
+export const noOperations: OperationsState = {
+  ...{ open: new Map(), waiting: [], here: new Set(), link: "down", audit: undefined },
+};
 
 /** What the outbox has of an operation; `answered`: nothing of it waits there for the controller. */
 export type Known = KeptOperation & { readonly answered: boolean };
@@ -79,6 +86,7 @@ export type OperationsEvent =
   | {
       readonly event: "opened";
       readonly operations: readonly (KeptOperation & { readonly changesState: boolean })[];
+      readonly audit?: OperationsState["audit"];
     }
   | {
       readonly event: "offer";

@@ -233,6 +233,9 @@ test("a host set up anew takes over its name and history", async () => {
   expect(run.stderr).toContain(`in the place of ${before.id.slice(0, 12)}`);
   startAgent("phoenix", address(), "--join", run.stdout.trim());
   await expect
+    .poll(async () => (await hostOf("phoenix"))?.formerIds, { timeout: 20_000 })
+    .toEqual([before.id]);
+  await expect
     .poll(async () => (await hostOf("phoenix"))?.telemetry.samples, { timeout: 20_000 })
     .toBeGreaterThan(before.telemetry.samples);
   const after = await api.host("phoenix");
@@ -298,7 +301,7 @@ test("a key that others can read stops the agent before it is used", async () =>
   mkdirSync(join(directory, "leaky"), { mode: 0o755 });
   const agent = startAgent("leaky", address());
   await ended(agent.child);
-  expect(agent.child.exitCode).toBe(1);
+  expect(agent.child.exitCode).toBe(3);
   expect(agent.log()).toContain("state.unsafe");
 });
 
