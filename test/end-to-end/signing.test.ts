@@ -1,9 +1,11 @@
 // Operators and their signatures, end to end: real controller, agents, executors and SSH keys; and a controller that lies.
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cp, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { mintCommandId } from "../../cli/clock.ts";
 import { policyText } from "../../cli/demo/disks.ts";
@@ -13,7 +15,13 @@ import { type Command, DeployPlanOutput, encodeCommand } from "../../protocol/co
 import { formatDiskSelector } from "../../protocol/disks.ts";
 import type { Plan } from "../../protocol/plans.ts";
 import { checker } from "../../protocol/schema.ts";
-import { type CommandLine, commandLine, type Failure } from "../support/command-line.ts";
+import {
+  bedplateProgram,
+  type CommandLine,
+  commandLine,
+  type Failure,
+  type Run,
+} from "../support/command-line.ts";
 import { type LyingProxy, lyingProxy } from "../support/lying-proxy.ts";
 
 const here = spawnSync("ssh-keygen", ["-?"]).error === undefined;
@@ -496,5 +504,113 @@ test.runIf(here)(
       ),
     ).toEqual([3, "signature.invalid"]);
     expect(applied()).toEqual([]);
+  },
+);
+
+/** On the host itself: where its executor's things are, as its administrator sees them. */
+function onHost(host: DemoHost, ...argv: string[]): Run {
+  const { rights } = host;
+  const bedplate: [string, ...string[]] = [process.execPath, bedplateProgram, "--json", ...argv];
+  const [program, ...rest] = rights.wrap(
+    rights.kind === "private-mounts" ? bedplate : [...bedplate, "--journal", rights.paths.executorState],
+  );
+  const { status, stdout, stderr } = spawnSync(program, rest, {
+    encoding: "utf8",
+    env: { PATH: process.env.PATH, HOME: directory, BEDPLATE_CLIENT: stage.clientFile },
+    ...(rights.kind === "other-user" ? { uid: 65_534, gid: 65_534 } : {}),
+  });
+  return { code: status, stdout, stderr };
+}
+
+test.runIf(here)(
+  "on the host: what the policy says, the fence, and an audit that names what is wrong with it",
+  {
+    timeout: 120_000,
+  },
+  async () => {
+    const { command } = await submit(1);
+    const file = join(directory, "explained.json");
+    await operator.json(0, "command", "sign", command.id, "--output", file);
+    const policy =
+      web.rights.kind === "private-mounts"
+        ? []
+        : ["--policy", join(web.rights.paths.policyDirectory, "policy.toml")];
+    const explain = (...signed: string[]) => {
+      const signatures = signed.flatMap((name) => {
+        const text = execFileSync(
+          "ssh-keygen",
+          ["-q", "-Y", "sign", "-n", "bedplate-command", "-f", key(name)],
+          {
+            input: readFileSync(file),
+            encoding: "utf8",
+            stdio: ["pipe", "pipe", "ignore"],
+          },
+        );
+        writeFileSync(`${file}.${name}`, text);
+        return ["--signature", `${file}.${name}`];
+      });
+      const run = onHost(web, "policy", "explain", file, ...signatures, ...policy);
+      expect(run.stdout, run.stderr).toMatch(/^\{/);
+      return { code: run.code, ...(JSON.parse(run.stdout) as { allowed: boolean; signedBy: string[] }) };
+    };
+    expect(explain()).toMatchObject({ code: 3, allowed: false });
+    expect(explain("alice", "mallory")).toMatchObject({ code: 3, allowed: false });
+    expect(explain("alice", "bob")).toMatchObject({ code: 0, allowed: true, signedBy: ["alice", "bob"] });
+
+    const fence = onHost(web, "fence", "show");
+    expect(JSON.parse(fence.stdout), fence.stderr).toMatchObject({ fence: { epoch: 1 } });
+    const show = onHost(web, "audit", "show", "--lines", "500");
+    const { entries } = JSON.parse(show.stdout) as {
+      entries: { seq: number; event: string; hash: string }[];
+    };
+    for (const event of ["planned", "accepted", "refused", "started", "ended"])
+      expect(entries.map((entry) => entry.event)).toContain(event);
+
+    const { id } = await stage.client.host("web-1");
+    const heads = join(directory, "web-1.heads");
+    await writeFile(heads, (await operator.run("audit", "heads", "web-1")).stdout);
+    const verify = (...more: string[]) =>
+      onHost(web, "audit", "verify", "--host", id, "--heads", heads, ...more);
+    const whole = verify();
+    expect(whole.code, whole.stdout + whole.stderr).toBe(0);
+    expect(JSON.parse(whole.stdout)).toMatchObject({ faults: [] });
+    expect((JSON.parse(whole.stdout) as { heads: number }).heads).toBeGreaterThan(1);
+
+    // Someone with root's rights edits the journal, or deletes from it: in a copy, which names the fault all the same.
+    const spoilt = async (name: string, sql: string) => {
+      const copy = join(directory, name);
+      await cp(web.rights.paths.executorState, copy, { recursive: true });
+      using database = new DatabaseSync(join(copy, "journal.db"));
+      database.exec(sql);
+      return copy;
+    };
+    const middle = entries[Math.floor(entries.length / 2)]!.seq;
+    for (const [fault, sql] of [
+      ["edited", `UPDATE audit SET text = replace(text, '"at":', '"at": ') WHERE seq = ${middle}`],
+      ["deleted", `DELETE FROM audit WHERE seq = ${middle}`],
+      ["truncated", `DELETE FROM audit WHERE seq > ${middle}`],
+    ] as const) {
+      const copy = await spoilt(fault, sql);
+      const run = spawnSync(
+        process.execPath,
+        [
+          bedplateProgram,
+          ...["--json", "audit", "verify", "--host", id, "--heads", heads, "--journal", copy],
+        ],
+        { encoding: "utf8", env: { PATH: process.env.PATH, HOME: directory } },
+      );
+      expect(run.status, run.stdout + run.stderr).toBe(1);
+      const broken = JSON.parse(run.stdout) as Failure & { faults: { fault: string }[] };
+      expect(broken.error.code).toBe("audit.broken");
+      expect(broken.faults.map((one) => one.fault)).toContain(fault);
+    }
+
+    const reset = onHost(web, "fence", "reset", "--yes");
+    expect(reset.code, reset.stderr).toBe(0);
+    expect(JSON.parse(onHost(web, "fence", "show").stdout)).toEqual({ fence: null });
+    const after = JSON.parse(onHost(web, "audit", "show", "--lines", "1").stdout) as {
+      entries: { event: string }[];
+    };
+    expect(after.entries[0]!.event).toBe("fence-reset");
   },
 );
