@@ -17,7 +17,7 @@ import {
   rootPaths,
 } from "./contract.ts";
 import { boundedReport } from "./operation.ts";
-import { type ExecutorEnd, execute } from "./run.ts";
+import { type ExecutorEnd, execute, refuseRequest } from "./run.ts";
 
 /** The process's exit codes. Whoever started it need not look: what happened is in the journal. */
 export const exitCodes = {
@@ -57,9 +57,15 @@ async function main(argv: readonly string[]): Promise<number> {
       processes: systemProcesses,
       facts: () => createFacts(systemFiles),
     };
-    return exitCodes[
-      await execute(await readRequest(stopping.signal), { paths, user, host, stopping: stopping.signal, log })
-    ];
+    const options = { paths, user, separated: startedBySystemd(user), host, stopping: stopping.signal, log };
+    let request: ExecutorRequest;
+    try {
+      request = await readRequest(stopping.signal);
+    } catch (error) {
+      refuseRequest(error, options);
+      throw error;
+    }
+    return exitCodes[await execute(request, options)];
   } catch (error) {
     const report = boundedReport(error);
     process.stderr.write(
@@ -67,6 +73,11 @@ async function main(argv: readonly string[]): Promise<number> {
     );
     return report.code === "usage" ? exitCodes.usage : exitCodes.failed;
   }
+}
+
+/** Another root than systemd is the agent itself, or a person: neither is kept from anything that this process may. */
+function startedBySystemd(user: number): boolean {
+  return user === 0 && createFacts(systemFiles).optionalText(`/proc/${process.ppid}/comm`) === "systemd";
 }
 
 /** @throws `usage` */

@@ -11,14 +11,14 @@ export interface IdentityFacts extends MachineNames {
   readonly key: AttestationKey;
   readonly policyState: ExecutorIdentity["policyState"];
   readonly policyDigest: string | null;
-  /** The effective user: the executor's own rights are all that separates it from the agent. */
-  readonly user: number;
+  /** Whether this process has rights that its agent has not. */
+  readonly separated: boolean;
 }
 
 const identityBytesMax = 64 * 1024;
 
 export function identityOf(facts: IdentityFacts): ExecutorIdentity {
-  const { host, key, policyState, policyDigest, hostname, chassisSerial, user } = facts;
+  const { host, key, policyState, policyDigest, hostname, chassisSerial, separated } = facts;
   return {
     bedplate: "identity/1",
     host,
@@ -28,7 +28,7 @@ export function identityOf(facts: IdentityFacts): ExecutorIdentity {
     policyDigest,
     hostname,
     chassisSerial,
-    privilegeSplit: user === 0 ? "present" : "absent",
+    privilegeSplit: separated ? "present" : "absent",
   };
 }
 

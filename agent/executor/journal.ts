@@ -164,7 +164,7 @@ function journalOf(store: Store): Journal {
     },
     waiting() {
       const rows = sql(
-        "SELECT id FROM operations WHERE effect <> 'read' AND state = 'accepted' AND runs = 0 ORDER BY rowid",
+        "SELECT id FROM operations WHERE effect <> 'read' AND state = 'accepted' AND runs = 0 AND server = 'run' ORDER BY rowid",
       ).all();
       return rows.map(({ id }) => String(id));
     },

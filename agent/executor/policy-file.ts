@@ -70,7 +70,8 @@ const PolicyFile = Type.Object(
             signatures: Type.Optional(
               Type.Object(
                 {
-                  k: Type.Integer({ minimum: 1, maximum: 256 }),
+                  // No offer carries more signatures than this.
+                  k: Type.Integer({ minimum: 1, maximum: 16 }),
                   from: Type.Array(Name, { minItems: 1, maxItems: 64, uniqueItems: true }),
                 },
                 closed,

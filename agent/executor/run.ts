@@ -1,4 +1,6 @@
 // What an executor does with its one request: admit, journal, serve the operation's socket, run, wait for the followers.
+
+import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
@@ -15,12 +17,13 @@ import { openAttestationKey } from "./attestation.ts";
 import { auditedJournal, createAuditLog } from "./audit-log.ts";
 import { type ExecutorPaths, type ExecutorRequest, operationSocketPath } from "./contract.ts";
 import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
-import { readDocument } from "./document.ts";
+import { type Document, readDocument } from "./document.ts";
 import { bindFollowers, type Followers, isListening } from "./followers.ts";
 import { identityOf, publishIdentity } from "./identify.ts";
 import { type Journal, keptMs, openJournal } from "./journal.ts";
 import { openLaneTurn } from "./lane-turn.ts";
 import { endLeftoverOf, withLeftover } from "./leftovers.ts";
+import { boundedReport } from "./operation.ts";
 import { loadedPolicy } from "./policy.ts";
 import { checkSignatures, noSignatures } from "./signatures.ts";
 import { openSpoolOf, pruneSpools } from "./spool-files.ts";
@@ -30,6 +33,8 @@ export interface ExecutorOptions {
   readonly paths: ExecutorPaths;
   /** The effective user. */
   readonly user: number;
+  /** Whether systemd started this process as root: only then it has rights that its agent has not. */
+  readonly separated: boolean;
   readonly host: Host;
   readonly stopping: AbortSignal;
   readonly log: (text: string) => void;
@@ -52,7 +57,7 @@ const takeoverTriesMax = 50;
 
 /** @throws `state.unsafe`, `executor.failed`: what no journal could take */
 export async function execute(request: ExecutorRequest, options: ExecutorOptions): Promise<ExecutorEnd> {
-  const { paths, user, host, log } = options;
+  const { paths, user, separated, host, log } = options;
   requirePrivateDirectory(host.files, paths.stateDirectory, user);
   const gid = requireRunDirectory(host.files, paths.runDirectory, user);
   using journal = openJournal(paths.stateDirectory);
@@ -67,7 +72,7 @@ export async function execute(request: ExecutorRequest, options: ExecutorOptions
       identify(request.host, executor);
       return "ended";
     case "run":
-      if (user !== 0) log("runs as the agent's own user: the privilege split is absent");
+      if (!separated) log("not started by systemd as root: the privilege split is absent");
       return await run(request, executor);
   }
 }
@@ -111,7 +116,7 @@ async function replay(
 }
 
 /** Publishes who this executor is. @returns what it signs with, the policy, and the machine's names, all as of now */
-function identify(hostId: string, { paths, user, host }: Executor) {
+function identify(hostId: string, { paths, user, separated, host }: Executor) {
   const key = openAttestationKey(host.files, paths.stateDirectory, user);
   const loaded = loadedPolicy(host.files, paths.policy, user);
   const names = readMachineNames(host.facts());
@@ -120,16 +125,46 @@ function identify(hostId: string, { paths, user, host }: Executor) {
     key,
     policyState: loaded.facts.state,
     policyDigest: loaded.policy.digest,
-    user,
+    separated,
     ...names,
   });
   publishIdentity(host.files, paths.runDirectory, identity);
   return { key, loaded, names };
 }
 
+/** @throws `executor.failed`, which the audit tells of: there is no id to keep it under */
+function documentOf(request: RunRequest, { journal, host }: Executor): Document {
+  try {
+    return readDocument(request.document);
+  } catch (error) {
+    auditGarbage(journal, error, host.clock.now());
+    throw error;
+  }
+}
+
+/** Whoever sends garbage is noted once, not each time: it must not push out what else is in the audit. */
+function auditGarbage(journal: Journal, error: unknown, at: number): void {
+  const { code, message } = boundedReport(error);
+  const [last] = journal.audit(1).lines;
+  const { event, command } = last === undefined ? {} : (JSON.parse(last.text) as Partial<HostAuditEntry>);
+  if (event === "refused" && command === null) return;
+  const detail = { code, message: message.slice(0, 512) };
+  journal.appendAudit({ at, event: "refused", command: null, kind: null, detail });
+}
+
+/** Tells the audit of a request that is none. @throws `state.unsafe`, `executor.failed` */
+export function refuseRequest(
+  error: unknown,
+  { paths, user, host }: Omit<ExecutorOptions, "stopping">,
+): void {
+  requirePrivateDirectory(host.files, paths.stateDirectory, user);
+  using journal = openJournal(paths.stateDirectory);
+  auditGarbage(journal, error, host.clock.now());
+}
+
 async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd> {
   const { paths, host, stopping, log, gid } = executor;
-  const document = readDocument(request.document);
+  const document = documentOf(request, executor);
   const { id } = document;
   const path = operationSocketPath(paths.runDirectory, id);
   const { key, loaded, names } = identify(request.host, executor);

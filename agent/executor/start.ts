@@ -76,7 +76,9 @@ export async function startOperation(
     clock: host.clock,
     stopping,
     async ready(signal) {
-      await turn.ready(command.limits.startWithinSeconds, signal);
+      // Once begun it waits as long as it takes: its disk may be half-written.
+      const begun = (journal.operation(id)?.runs ?? 0) > 0;
+      await turn.ready(begun ? undefined : command.limits.startWithinSeconds, signal);
       if (effect !== "read") await endOtherLeftovers(id, executor);
       await mayGoOn();
     },
