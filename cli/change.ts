@@ -86,16 +86,13 @@ export async function change(options: ChangeOptions): Promise<Changed | ExitCode
       `warning: ${name} is not in ${knownHosts.path}: that this plan is the host's own is the controller's word. bedplate known-hosts add ${name} --fingerprint FINGERPRINT`,
     );
   }
-  terminal.print(
-    changeText(
-      [
-        hostPairs({ id: before.id, name }, trusted),
-        changePairs(plan),
-        [["signatures", requirementText(plan)]],
-      ],
-      plan.findings,
-    ),
+  const text = changeText(
+    [hostPairs({ id: before.id, name }, trusted), changePairs(plan), [["signatures", requirementText(plan)]]],
+    plan.findings,
   );
+  // Where a program's output follows on stdout, it stands there alone.
+  if (options.alongside === undefined || options.planOnly) terminal.print(text);
+  else terminal.note(text);
   if (!plan.allowed) {
     terminal.fail(refusalOf(plan), { plan, planKey: trusted.signedBy });
     return exitCodes.refused;

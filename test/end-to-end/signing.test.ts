@@ -216,7 +216,7 @@ test.runIf(here)(
       ...["--", "/bin/sh", "-c", "printf 'to out'; printf 'to err' >&2; exit 3"],
     );
     expect(run.code, run.stderr).toBe(1);
-    expect(run.stdout).toContain("to out");
+    expect(run.stdout).toBe("to out");
     expect(run.stderr).toContain("to err");
     expect(run.stderr).toContain("exit code 3");
 
@@ -364,7 +364,7 @@ test.runIf(here)(
           document: swapped({ ...truth, arguments: { ...truth.arguments, disk: disk(web, 2).selector } }),
         })),
       ],
-      ["the host", "host.not-known", view(() => ({ document: swapped({ ...truth, host: dbId }) }))],
+      ["the host", "host.key-changed", view(() => ({ document: swapped({ ...truth, host: dbId }) }))],
       [
         "the host's name in the quote",
         "command.wrong-host",
@@ -396,11 +396,11 @@ test.runIf(here)(
       ],
       [
         "another host's document and plan",
-        "host.not-known",
+        "host.key-changed",
         view(() => ({ document: dbDocument, plan: dbPlan })),
       ],
       [
-        "another host's document and plan under this name",
+        "another host's document and plan under its own name",
         "host.not-known",
         view(() => ({
           document: dbDocument,
