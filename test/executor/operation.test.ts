@@ -106,7 +106,7 @@ function stage(kind: "host.exec" | "host.reboot", limits: CommandLimits = {}) {
       async start() {
         state.startedAtMs = time.clock.monotonic();
         state.alive = true;
-        files["/proc/4711/stat"] = `4711 (long) S 1 4711 4711 ${"0 ".repeat(16)}77`;
+        files["/proc/4711/stat"] = `4711 (long) S 1 4711 4711 ${"0 ".repeat(15)}77`;
         return { pid: 4711, exited: exited.promise, closed: exited.promise.then(() => {}), release() {} };
       },
       signalGroup(_group: number, signal: NodeJS.Signals | 0) {
