@@ -1,6 +1,7 @@
 // What operators sign, by real executor processes: the one good command runs once, and every other is refused by name,
 // audited, and leaves the disk as it was.
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { chmod, open, rm } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -12,12 +13,14 @@ import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type Command, type DeployPlanOutput, encodeCommand } from "../../protocol/commands.ts";
 import { type Plan, verifyPlan } from "../../protocol/plans.ts";
 import {
+  attach,
   type ExecutorHost,
   hostId,
   mintId,
   openExecutorHost,
   type RunOptions,
   resultOf,
+  runRequest,
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
@@ -411,6 +414,54 @@ describe("what is signed well runs once", () => {
     await comesToNothing(command, { ...(await byBoth(command)), ...how }, code);
   });
 
+  test("cut off, and its signer taken out of the policy: it is not resumed, and the disk boots nothing", async () => {
+    const command = applyOf(await plan("second"));
+    const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 1 });
+    const held: (() => void)[] = [];
+    server.misbehave((_, __, serve) => void held.push(serve));
+    try {
+      const first = host.start(request);
+      const follower = await attach(host, command.id);
+      await follower.until((event) => event.type === "progress" && event.progress.phase === "write");
+      first.process.kill("SIGKILL");
+      await first.ended;
+      await host.writePolicy(policyText({ ops: [people.alice, people.mallory] }));
+      // Whoever starts it again may bring other signatures: those that it was accepted with are what counts.
+      const second = host.start({ ...request, signatures: [] } as typeof request);
+      const again = await attach(host, command.id);
+      const result = resultOf(await again.last);
+      again.close();
+      expect(result).toMatchObject({ outcome: "failed", error: { code: "signature.unknown-key" } });
+      await second.ended;
+      const bytes = readFileSync(disks[1]!.path).subarray(0, 64).toString("latin1");
+      expect(bytes).toContain("BEDPLATE DEPLOY IN PROGRESS");
+    } finally {
+      server.misbehave(undefined);
+      for (const serve of held) serve();
+      await host.writePolicy(policyText());
+    }
+  });
+
+  test("cut off, and the policy as it was: it is resumed without its signatures being sent again", async () => {
+    const command = applyOf(await plan("second"));
+    const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 2 });
+    const held: (() => void)[] = [];
+    server.misbehave((_, __, serve) => void held.push(serve));
+    const first = host.start(request);
+    const follower = await attach(host, command.id);
+    await follower.until((event) => event.type === "progress" && event.progress.phase === "write");
+    first.process.kill("SIGKILL");
+    await first.ended;
+    server.misbehave(undefined);
+    for (const serve of held) serve();
+    const second = host.start({ ...request, signatures: [] } as typeof request);
+    const again = await attach(host, command.id);
+    const result = resultOf(await again.last);
+    again.close();
+    expect(result).toMatchObject({ outcome: "succeeded", output: { resumed: { times: 1 } } });
+    await second.ended;
+  });
+
   test("a plan that is too old is plan.expired", async () => {
     const fresh = await plan();
     {
@@ -418,7 +469,7 @@ describe("what is signed well runs once", () => {
       database.prepare("UPDATE plans SET expires_at = 1000 WHERE id = ?").run(fresh.plan.id);
     }
     const command = applyOf(fresh);
-    await comesToNothing(command, { ...(await byBoth(command)), generation: generation + 1 }, "plan.expired");
+    await comesToNothing(command, { ...(await byBoth(command)), generation: generation + 3 }, "plan.expired");
   });
 
   test("with the journal lost, nothing that was signed before runs again", async () => {
