@@ -137,8 +137,12 @@ export function hostPairs(host: { readonly id: string; readonly name: string }, 
   ];
 }
 
-export function requirementText({ requires }: Plan): string {
-  if (requires === null) return "no signature: the host's policy takes this kind unsigned";
+export function requirementText({ requires, findings }: Pick<Plan, "requires" | "findings">): string {
+  if (requires === null) {
+    return findings.some(({ ok, code }) => !ok && code === "policy.signature-required")
+      ? "the host's policy does not say whose"
+      : "none: the host's policy takes this kind unsigned";
+  }
   const { k, from, operators } = requires;
   return `${k} of ${from.join(" or ")} (${operators.join(", ")})`;
 }

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import type { AuditCheck } from "../../agent/host-tools.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { headLines } from "../audit-heads.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { countOption, example } from "../options.ts";
@@ -65,12 +66,12 @@ export function addAuditCommand(program: Command, perform: Performer): void {
     )
     .option(
       "--heads <file>",
-      "signed heads, one a line: `bedplate audit heads HOST`; may be repeated",
+      "signed heads, one a line, as `bedplate audit heads HOST` prints them; may be repeated (as root: those that the agent keeps)",
       several,
     )
     .option(
       "--key <key>",
-      "a public key that heads may be signed by beside the host's own: the controller's audit key",
+      "the controller's audit key, as `bedplate audit heads` tells it (else the one that the file of heads names)",
       several,
     )
     .option("--host <id>", "the host's id, where its executor has not published it")
@@ -79,11 +80,15 @@ export function addAuditCommand(program: Command, perform: Performer): void {
     perform<HostOptions & { heads?: string[]; key?: string[]; host?: string }>(
       async ({ terminal }, options) => {
         const { verifyAudit } = await import("../../agent/host-tools.ts");
+        const { headFilesOf, keysInHeads } = await import("../audit-heads.ts");
+        const headFiles = headFilesOf(options.heads);
+        const keys = options.key ?? keysInHeads(headFiles);
         const check = await verifyAudit(await readingPaths(options), {
-          headFiles: options.heads ?? [],
-          keys: options.key ?? [],
+          headFiles,
+          keys,
           ...(options.host === undefined ? {} : { host: options.host }),
         });
+        for (const key of keys) terminal.note(`countersigned by ${key}`);
         terminal.print(checkText(check));
         if (check.faults.length === 0) {
           terminal.document(check);
@@ -120,8 +125,7 @@ export function addAuditCommand(program: Command, perform: Performer): void {
       perform<{ limit: number }>(async ({ terminal, api }, { limit }, [reference]) => {
         const found = await (await api()).auditHeads(reference!, limit);
         terminal.document(found);
-        for (const { seq, hash, signature } of found.heads)
-          terminal.print(JSON.stringify({ seq, hash, signature }));
+        for (const line of headLines(found)) terminal.print(line);
         terminal.note(`countersigned by ${found.auditKey}`);
         return exitCodes.ok;
       }),

@@ -297,6 +297,7 @@ test.runIf(here)(
     const other = await stage.client.image("other");
     const swapped = (document: unknown) =>
       Buffer.from(JSON.stringify(document, undefined, 2)).toString("base64");
+    const documentOf = (changed: Command) => Buffer.from(encodeCommand(changed)).toString("base64");
     const view =
       (changes: (answer: CommandView) => Partial<CommandView>) => (path: string, answer: unknown) =>
         path === `/v1/commands/${id}`
@@ -343,7 +344,7 @@ test.runIf(here)(
     };
     const dbId = (await stage.client.host("db-1")).id;
     const dbPlan = await planOn(db, 0, await stage.client.image("small"));
-    const dbDocument = swapped(JSON.parse(new TextDecoder().decode(encodeCommand(quoting(dbPlan, dbId)))));
+    const dbDocument = documentOf(quoting(dbPlan, dbId));
     const signature = { text: "{}", signature: dbPlan.signature };
 
     const lies: readonly (readonly [string, string, Parameters<LyingProxy["tell"]>[0]])[] = [
@@ -382,7 +383,7 @@ test.runIf(here)(
           );
           return {
             plan: { ...plan!, text },
-            document: swapped(JSON.parse(JSON.stringify(quoting({ text }, truth.host)))),
+            document: documentOf(quoting({ text }, truth.host)),
           };
         }),
       ],
@@ -391,7 +392,7 @@ test.runIf(here)(
         "signature.invalid",
         view(({ plan }) => {
           const text = plan!.text.replaceAll(disk(web, 1).backing, disk(web, 2).backing);
-          return { plan: { ...plan!, text }, document: swapped(quoting({ text }, truth.host)) };
+          return { plan: { ...plan!, text }, document: documentOf(quoting({ text }, truth.host)) };
         }),
       ],
       [
@@ -439,9 +440,7 @@ test.runIf(here)(
     proxy.tell(
       view(() => ({
         plan: otherDisk,
-        document: swapped(
-          JSON.parse(new TextDecoder().decode(encodeCommand(quoting(otherDisk, truth.host)))),
-        ),
+        document: documentOf(quoting(otherDisk, truth.host)),
       })),
     );
     const { digest } = await operator.json<{ digest: string }>(0, "command", "sign", id, "--print");
