@@ -15,7 +15,7 @@ import {
   type OperationsStep,
   operationLimits,
 } from "./state.ts";
-import { nothing, step, then, withOperation, withoutOperation } from "./steps.ts";
+import { andThen, nothing, step, withOperation, withoutOperation } from "./steps.ts";
 
 /**
  * Begins with every operation whose turn it is. Those that change the host begin one after the other, in order of arrival:
@@ -30,7 +30,7 @@ export function startDue(state: OperationsState, facts: OperationsFacts): Operat
       if (unsettled) continue;
       unsettled = true;
     }
-    all = then(all, (next) => begin(next, operation, facts));
+    all = andThen(all, (next) => begin(next, operation, facts));
   }
   return all;
 }
@@ -311,7 +311,7 @@ export function readOn(state: OperationsState, facts: OperationsFacts): Operatio
     .filter(({ held }) => held)
     .reduce(
       (all, operation) =>
-        then(all, (next) =>
+        andThen(all, (next) =>
           step(
             withOperation(next, { ...operation, held: false }),
             [],

@@ -28,7 +28,7 @@ import {
   operationLimits,
   type WaitingOffer,
 } from "./state.ts";
-import { nothing, step, then, withOperation } from "./steps.ts";
+import { andThen, nothing, step, withOperation } from "./steps.ts";
 
 export function reduceOperations(
   state: OperationsState,
@@ -36,8 +36,8 @@ export function reduceOperations(
   facts: OperationsFacts,
 ): OperationsStep {
   const first = happened(state, event, facts);
-  return then(
-    then(first, (next) => takeWaiting(next, facts)),
+  return andThen(
+    andThen(first, (next) => takeWaiting(next, facts)),
     (next) => startDue(next, facts),
   );
 }
@@ -150,7 +150,7 @@ function takeWaiting(state: OperationsState, facts: OperationsFacts): Operations
   let all = nothing(state);
   for (const waiting of state.waiting) {
     if (!hasRoom(all.state, facts)) break;
-    all = then(all, (next) => take({ ...next, waiting: next.waiting.slice(1) }, waiting));
+    all = andThen(all, (next) => take({ ...next, waiting: next.waiting.slice(1) }, waiting));
   }
   return all;
 }

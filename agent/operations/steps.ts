@@ -15,7 +15,8 @@ export function step(
   return { state, changes, effects };
 }
 
-export function then(
+// Not called `then`: a module that exports one is taken for a promise by whoever imports it dynamically.
+export function andThen(
   first: OperationsStep,
   next: (state: OperationsState) => OperationsStep,
 ): OperationsStep {
