@@ -1,7 +1,7 @@
 // Programs as the executor sees them: started with an argument list and a clean environment, never through a shell.
-import { type ChildProcessByStdio, spawn } from "node:child_process";
-import type { Readable } from "node:stream";
+import { type ChildProcess, spawn } from "node:child_process";
 import { assert } from "../../protocol/errors.ts";
+import { closeWriteEnds, openPipes } from "./pipes.ts";
 
 export interface ProcessOptions {
   readonly signal: AbortSignal;
@@ -80,44 +80,46 @@ export const systemProcesses: Processes = {
     return promise;
   },
   async start([program, ...rest], { directory, environment, onOutput }) {
+    const pipes = await openPipes(outputStreams.length, cleanEnvironment);
     // What a program writes is for whom it decides: not the executor's own umask.
     const before = process.umask(usualUmask);
-    let child: ChildProcessByStdio<null, Readable, Readable>;
+    let child: ChildProcess;
     try {
       child = spawn(program, rest, {
         env: environment,
         cwd: directory,
         detached: true,
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: ["ignore", ...(pipes?.map(({ writeEnd }) => writeEnd) ?? (["pipe", "pipe"] as const))],
       });
     } finally {
       process.umask(before);
+      if (pipes !== undefined) closeWriteEnds(pipes);
     }
+    const readables = pipes?.map(({ readable }) => readable) ?? [child.stdout!, child.stderr!];
     const exited = Promise.withResolvers<Awaited<StartedProcess["exited"]>>();
-    const closed = Promise.withResolvers<void>();
     child.on("exit", (exitCode, signal) => exited.resolve({ exitCode, signal }));
-    child.on("close", () => closed.resolve());
-    for (const stream of ["stdout", "stderr"] as const)
-      child[stream]
-        .on("data", (bytes: Buffer) => {
-          onOutput(stream, bytes);
-          giveBack(bytes);
-        })
-        .on("error", () => {});
-    await new Promise<void>((resolve, reject) => {
-      child.once("spawn", resolve);
-      child.once("error", reject);
+    const closed = readables.map((readable, index) => {
+      readable.on("error", () => {});
+      readable.on("data", (bytes: Buffer) => {
+        onOutput(outputStreams[index]!, bytes);
+        giveBack(bytes);
+      });
+      return new Promise<void>((resolve) => readable.once("close", () => resolve()));
     });
-    child.on("error", () => {});
-    return {
-      pid: child.pid!,
-      exited: exited.promise,
-      closed: closed.promise,
-      release() {
-        child.stdout.destroy();
-        child.stderr.destroy();
-      },
+    const release = () => {
+      for (const readable of readables) readable.destroy();
     };
+    try {
+      await new Promise<void>((resolve, reject) => {
+        child.once("spawn", resolve);
+        child.once("error", reject);
+      });
+    } catch (error) {
+      release();
+      throw error;
+    }
+    child.on("error", () => {});
+    return { pid: child.pid!, exited: exited.promise, closed: Promise.all(closed).then(() => {}), release };
   },
   signalGroup(group, signal) {
     // 0 and 1 as a group would be this process's own, or everybody.
@@ -134,6 +136,7 @@ export const systemProcesses: Processes = {
   },
 };
 
+const outputStreams = ["stdout", "stderr"] as const;
 const usualUmask = 0o022;
 
 /** Frees a buffer's memory now, not when the collector comes, where it is the buffer's alone. */

@@ -136,6 +136,12 @@ test("a clean environment plus the given names, the given directory, an empty in
     resultOf((await run(exec({ argv: asked, directory: host.directory }))).last).output,
   ).tail.text.split("\n");
   expect([directory, umask, count]).toEqual([host.directory, "0022", "0"]);
+  // A pipe that a script can open by its name.
+  const named = "echo out > /dev/stdout; echo err > /dev/stderr";
+  expect(resultOf((await run(exec({ argv: shell(named) }))).last)).toMatchObject({
+    outcome: "succeeded",
+    output: { stdoutBytes: 4, stderrBytes: 4 },
+  });
   // In a session and group of its own.
   expect(groups!.trim().split(" ")).toEqual([pid, pid]);
 });
