@@ -60,6 +60,7 @@ describe("argument vectors", () => {
     [["/a", "b", "**"], ["/a", "c", "b"], false],
     [["/a", "*.service"], ["/a", "x.service"], false],
     [["/a", "*"], ["/a", ""], true],
+    [["*"], ["/a"], false],
     [["/a"], ["/b"], false],
     [["/a", "b"], ["/a", "B"], false],
     [["/a"], [], false],
