@@ -2,7 +2,7 @@
 import { equalBytes } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
-import type { MachineNames } from "../devices/system.ts";
+import type { MachineNames } from "../devices/machine-names.ts";
 import { type Admission, type AdmissionFacts, admit, type LaneBusy, type PolicyFacts } from "./admit.ts";
 import type { AuditLog, AuditSubject } from "./audit-log.ts";
 import type { ExecutorRequest } from "./contract.ts";

@@ -1,7 +1,7 @@
 // Who this host's executor is, published where the agent can read it: attestation key, policy, the machine's names.
 import { utf8 } from "../../protocol/bytes.ts";
 import { attestationProofBytes, type ExecutorIdentity } from "../../protocol/identity.ts";
-import type { MachineNames } from "../devices/system.ts";
+import type { MachineNames } from "../devices/machine-names.ts";
 import { errnoOf, type Files } from "../host/files.ts";
 import type { AttestationKey } from "./attestation.ts";
 import { identityPath } from "./contract.ts";

@@ -3,7 +3,7 @@ import type { Command } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { encodePlan, type Plan, type PlanArtefact, planLimits } from "../../protocol/plans.ts";
 import type { CommandEnd } from "../commands/command.ts";
-import type { MachineNames } from "../devices/system.ts";
+import type { MachineNames } from "../devices/machine-names.ts";
 import type { Random } from "../host/random.ts";
 import type { AttestationKey } from "./attestation.ts";
 import { policyFindings } from "./findings.ts";

@@ -4,7 +4,7 @@ import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { assert, BedplateError } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
-import { readMachineNames } from "../devices/system.ts";
+import { readMachineNames } from "../devices/machine-names.ts";
 import {
   decide,
   type Offer,
