@@ -21,7 +21,7 @@ test.each<[Record<string, string>, string | null]>([
   [{ chassis_serial: "Default string", product_serial: "0000000000" }, null],
   [{ chassis_serial: " ", product_serial: "Not Specified" }, null],
   [{ product_serial: "System Serial Number" }, null],
-  [{ product_serial: "x".repeat(300) }, "x".repeat(255)],
+  [{ product_serial: "y".repeat(300) }, "y".repeat(255)],
   [{}, null],
 ])("%j: %j", (files, serial) => {
   expect(namesOf({ ...files, hostname: "web-1\n" })).toEqual({ hostname: "web-1", chassisSerial: serial });
