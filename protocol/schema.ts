@@ -67,8 +67,10 @@ export function checker<T extends TSchema>(
   code: Code,
   what: string,
 ): (value: unknown) => Static<T> {
-  const compiled = Compile(schema);
+  // When first needed: a process knows many schemas and meets few.
+  let compiled: ReturnType<typeof Compile<T>> | undefined;
   return (value) => {
+    compiled ??= Compile(schema);
     if (compiled.Check(value)) return value as Static<T>;
     const [first] = compiled.Errors(value);
     const where =

@@ -1,5 +1,5 @@
 // The /metrics page for Prometheus: the agent's own metrics, then the host's. On loopback, since it asks for no password.
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { BedplateError } from "../../protocol/errors.ts";
 import { whenAborted } from "../host/abort.ts";
@@ -7,6 +7,9 @@ import type { Log } from "../log.ts";
 import { createExposition, type Exposition } from "./exposition.ts";
 import type { Snapshot } from "./newest-values.ts";
 import { createOwnMetrics, type OwnMetrics, type OwnMetricsOptions } from "./own-metrics.ts";
+
+// Imported by name, node:http has its getters called, and one of them loads all of fetch and HTTP/2: 12 MB for nothing.
+const { createServer } = process.getBuiltinModule("node:http");
 
 export interface MetricsOptions extends OwnMetricsOptions {
   /** `ADDRESS:PORT`, `[ADDRESS]:PORT`; port 0 for any. */

@@ -47,6 +47,8 @@ const restartMs = { first: 1000, most: 60_000 } as const;
 const stopMs = 2000;
 // The worker keeps little: more than this is a leak, which then ends the worker alone and not the agent.
 const workerHeapMibMax = 64;
+/** A second's pass leaves little behind: V8 would rather take 16 MiB for it than collect. */
+const workerYoungMibMax = 1;
 
 export class Sampler {
   readonly #options: SamplerOptions;
@@ -103,7 +105,10 @@ export class Sampler {
     const worker = new Worker(workerUrl, {
       name: "sampler",
       workerData: data,
-      resourceLimits: { maxOldGenerationSizeMb: workerHeapMibMax },
+      resourceLimits: {
+        maxOldGenerationSizeMb: workerHeapMibMax,
+        maxYoungGenerationSizeMb: workerYoungMibMax,
+      },
     });
     this.#worker = worker;
     const ended = Promise.withResolvers<unknown>();
