@@ -275,8 +275,21 @@ export const AuditEntry = Type.Object({
   status: Type.Integer(),
   /** Of the refusal, when it was one. */
   code: Nullable(Type.String()),
+  /** SHA-256 of the entry as it is chained; null for entries older than the chain. */
+  hash: Nullable(Digest),
 });
 export type AuditEntry = Static<typeof AuditEntry>;
+/** What the controller's own audit says of itself: a chain of hashes, as the hosts' audits are. */
+export const AuditChainView = Type.Object({
+  entries: Count,
+  /** What the oldest entry that is kept follows. */
+  anchor: Type.Object({ seq: Count, hash: Digest }),
+  /** The newest entry: kept elsewhere and asked for later, it shows whether the chain was cut off or made anew. */
+  head: Type.Object({ seq: Count, hash: Digest }),
+  /** None when it is whole; at most 100. */
+  faults: Type.Array(Type.Object({ fault: Type.String(), finding: Line })),
+});
+export type AuditChainView = Static<typeof AuditChainView>;
 export const AuditList = Type.Object({ entries: Type.Array(AuditEntry) });
 
 export const ApproveRequest = Type.Object(
@@ -391,6 +404,7 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/tokens                              TokenList
  * POST /v1/tokens/{id}/revoke                  TokenState
  * GET  /v1/audit?limit=                        AuditList, newest first
+ * GET  /v1/audit/verify?seq=&hash=             AuditChainView; seq and hash: a head that was had before
  * GET  /v1/authority                           RotationView
  * POST /v1/authority/rotate                    RotationView (admin)
  * POST /v1/authority/finish                    RotationView (admin)

@@ -64,17 +64,34 @@ export function auditHeadBytes(host: string, { seq, hash }: Pick<AuditHead, "seq
   return utf8(`bedplate audit ${host} ${seq} ${hash}`);
 }
 
+/** What every entry of such a chain has, whatever else it tells. */
+export interface ChainEntry {
+  readonly seq: number;
+  readonly previous: string;
+}
+
+/** The line that follows `last` in a chain of any entries: `make` gives the entry its number and the hash before it. */
+export function nextChainLine(
+  last: AuditAnchor | undefined,
+  make: (seq: number, previous: string) => ChainEntry,
+  sha256: Sha256Hex,
+): AuditLine & { readonly seq: number } {
+  const seq = (last?.seq ?? 0) + 1;
+  const text = JSON.stringify(make(seq, last?.hash ?? auditStart));
+  return { seq, text, hash: sha256(text) };
+}
+
 /** The line that follows `last`: the newest entry, the anchor where all were pruned, undefined for the first one ever. */
 export function nextAuditLine(
   last: AuditAnchor | undefined,
   entry: Omit<HostAuditEntry, "seq" | "previous">,
   sha256: Sha256Hex,
 ): AuditLine & { readonly seq: number } {
-  const seq = (last?.seq ?? 0) + 1;
   const { at, event, command, kind, detail } = entry;
-  const whole: HostAuditEntry = { seq, at, event, command, kind, detail, previous: last?.hash ?? auditStart };
-  const text = JSON.stringify(whole);
-  return { seq, text, hash: sha256(text) };
+  const make = (seq: number, previous: string): HostAuditEntry => ({
+    ...{ seq, at, event, command, kind, detail, previous },
+  });
+  return nextChainLine(last, make, sha256);
 }
 
 export type AuditFault =
@@ -89,14 +106,25 @@ export type AuditFault =
 
 const checkEntry = checker(HostAuditEntry, "message.invalid", "audit entry");
 
+/** A host's audit by `chainFaults`. */
+export function auditFaults(
+  chain: { readonly anchor: AuditAnchor | undefined; readonly lines: readonly AuditLine[] },
+  heads: readonly Pick<AuditHead, "seq" | "hash">[],
+  sha256: Sha256Hex,
+): AuditFault[] {
+  return chainFaults(chain, heads, sha256, checkEntry);
+}
+
 /**
  * Goes through a chain in order and against heads whose signatures the caller has verified.
  * Heads older than the anchor prove nothing about what is kept and are passed over.
+ * @param check returns an entry, or throws where the value is none
  */
-export function auditFaults(
+export function chainFaults(
   { anchor, lines }: { readonly anchor: AuditAnchor | undefined; readonly lines: readonly AuditLine[] },
   heads: readonly Pick<AuditHead, "seq" | "hash">[],
   sha256: Sha256Hex,
+  check: (value: unknown) => ChainEntry,
 ): AuditFault[] {
   const faults: AuditFault[] = [];
   const start = anchor ?? { seq: 0, hash: auditStart };
@@ -104,9 +132,9 @@ export function auditFaults(
   let last: AuditAnchor = start;
   for (const [index, { text, hash }] of lines.entries()) {
     const expected = last.seq + 1;
-    let entry: HostAuditEntry;
+    let entry: ChainEntry;
     try {
-      entry = checkEntry(JSON.parse(text));
+      entry = check(JSON.parse(text));
     } catch {
       faults.push({ fault: "edited", seq: expected, finding: `Line ${index + 1} is no audit entry.` });
       last = { seq: expected, hash };

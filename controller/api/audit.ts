@@ -1,11 +1,19 @@
-// Who called what from where: an entry for each call that changes something, before its answer; and GET /v1/audit.
+// Who called what from where: an entry for each call that changes something, before its answer; GET /v1/audit, and whether
+// its chain holds.
 import Type from "typebox";
-import { AuditList } from "../../protocol/api.ts";
+import { AuditChainView, AuditList } from "../../protocol/api.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { Count, Digest } from "../../protocol/schema.ts";
+import { verifyAudit } from "../audit-chain.ts";
 import type { ApiParts, App } from "./app.ts";
 import { problemAnswers } from "./schemas.ts";
 
 const Query = Type.Object(
   { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })) },
+  { additionalProperties: false },
+);
+const HeadQuery = Type.Object(
+  { seq: Type.Optional(Count), hash: Type.Optional(Digest) },
   { additionalProperties: false },
 );
 const listedByDefault = 100;
@@ -30,7 +38,7 @@ export function auditCalls(app: App, { store, clock }: ApiParts): void {
   });
 }
 
-export function auditRoutes(app: App, { store }: ApiParts): void {
+export function auditRoutes(app: App, { store, clock }: ApiParts): void {
   app.get(
     "/v1/audit",
     {
@@ -38,6 +46,25 @@ export function auditRoutes(app: App, { store }: ApiParts): void {
       schema: { querystring: Query, response: { 200: AuditList, ...problemAnswers } },
     },
     async (request) => ({ entries: [...(await store.audit.list(request.query.limit ?? listedByDefault))] }),
+  );
+
+  app.get(
+    "/v1/audit/verify",
+    {
+      config: { access: "admin" },
+      schema: { querystring: HeadQuery, response: { 200: AuditChainView, ...problemAnswers } },
+    },
+    async (request) => {
+      const { seq, hash } = request.query;
+      if ((seq === undefined) !== (hash === undefined))
+        throw new BedplateError("api.bad-request", "A head is its seq and its hash, both.");
+      const head = seq === undefined || hash === undefined ? undefined : { seq, hash };
+      return verifyAudit(
+        store.audit,
+        head,
+        () => new Promise<void>((resolve) => void clock.after(0, resolve)),
+      );
+    },
   );
 }
 

@@ -188,4 +188,20 @@ export const migrations: readonly string[] = [
     primary key (host, instance, boot_id)
   ) strict;
   `,
+  `
+  create table audit_lines (
+    seq integer primary key,
+    at integer not null,
+    text text not null,
+    hash text not null
+  ) strict;
+
+  create table audit_anchor (
+    only integer primary key check (only = 1),
+    seq integer not null,
+    hash text not null
+  ) strict;
+  insert into audit_anchor (only, seq, hash)
+    select 1, coalesce(max(number), 0), '0000000000000000000000000000000000000000000000000000000000000000' from audit;
+  `,
 ];

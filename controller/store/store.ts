@@ -1,5 +1,6 @@
 // What the controller keeps, as one interface: every method is one transaction, durable when its promise resolves.
 import type { ApiEvent, AuditEntry, Scope } from "../../protocol/api.ts";
+import type { AuditAnchor, AuditLine } from "../../protocol/audit.ts";
 import type { OperationState } from "../../protocol/commands.ts";
 import type { HostIdentity } from "../../protocol/identity.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
@@ -221,10 +222,15 @@ export interface TokenStore {
 }
 
 export interface AuditStore {
-  append(entry: Omit<AuditEntry, "index">): Promise<void>;
+  /** Appends an entry to the chain. */
+  append(entry: Omit<AuditEntry, "index" | "hash">): Promise<void>;
   /** Newest first. */
   list(limit: number): Promise<readonly AuditEntry[]>;
-  /** Keeps the newest `keep` entries, and none from before `before`. */
+  /** What the oldest line that is kept follows. */
+  anchor(): Promise<AuditAnchor>;
+  /** Lines of the chain after a number, in order. */
+  lines(after: number, limit: number): Promise<readonly (AuditLine & { readonly seq: number })[]>;
+  /** Keeps the newest `keep` entries, and none from before `before` that no newer one precedes. */
   prune(before: number, keep: number): Promise<void>;
 }
 

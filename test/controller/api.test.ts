@@ -231,6 +231,7 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
   expect(documented.sort()).toEqual([
     "GET /metrics",
     "GET /v1/audit",
+    "GET /v1/audit/verify",
     "GET /v1/authority",
     "GET /v1/ca",
     "GET /v1/commands",

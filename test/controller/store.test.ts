@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { verifyAudit } from "../../controller/audit-chain.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import {
   type JoinRequest,
@@ -12,6 +13,7 @@ import {
   type Store,
   storeLimits,
 } from "../../controller/store/store.ts";
+import type { AuditAnchor } from "../../protocol/audit.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { newCommandId } from "../support/commands.ts";
 
@@ -737,13 +739,59 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     await store.audit.append(entry(3));
     await reopen();
     expect(await store.audit.list(2)).toEqual([
-      { index: 3, ...entry(3) },
-      { index: 2, ...entry(2, { object: "web-1", status: 403, code: "api.forbidden" }) },
+      { index: 3, ...entry(3), hash: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      {
+        ...{ index: 2, ...entry(2, { object: "web-1", status: 403, code: "api.forbidden" }) },
+        hash: expect.any(String),
+      },
     ]);
     await store.audit.prune(2, 9);
     expect((await store.audit.list(9)).map(({ at }) => at)).toEqual([3, 2]);
     await store.audit.prune(0, 1);
     expect((await store.audit.list(9)).map(({ at }) => at)).toEqual([3]);
+  });
+
+  test("the audit is a chain, which pruning takes only its old end from", async () => {
+    const verify = (head?: AuditAnchor) => verifyAudit(store.audit, head, async () => {});
+    const start = await verify();
+    expect(start).toEqual({
+      ...{ entries: 0, anchor: { seq: 0, hash: "0".repeat(64) }, faults: [] },
+      head: { seq: 0, hash: "0".repeat(64) },
+    });
+    // A clock that was set back: newer entries with older times.
+    const times = [1, 2, 9, 3, 4, 9, 9];
+    for (const at of times)
+      await store.audit.append({
+        ...{ at, token: { id: "t", name: "n" }, address: "::1", method: "POST", route: "/v1/x" },
+        ...{ object: null, status: 200, code: null },
+      });
+    const whole = await verify();
+    expect(whole).toMatchObject({ entries: 7, head: { seq: 7 }, faults: [] });
+    await reopen();
+    await store.audit.prune(5, 100);
+    expect((await store.audit.lines(0, 100)).map(({ seq }) => seq)).toEqual([3, 4, 5, 6, 7]);
+    expect(await verify(whole.head)).toMatchObject({
+      entries: 5,
+      anchor: { seq: 2 },
+      head: whole.head,
+      faults: [],
+    });
+    await store.audit.prune(0, 2);
+    expect(await verify()).toMatchObject({ entries: 2, anchor: { seq: 5 }, faults: [] });
+    await store.audit.prune(100, 100);
+    expect(await verify(whole.head)).toEqual({
+      entries: 0,
+      anchor: whole.head,
+      head: whole.head,
+      faults: [],
+    });
+    expect((await verify({ seq: 8, hash: "1".repeat(64) })).faults).toMatchObject([{ fault: "truncated" }]);
+    expect((await verify({ seq: 7, hash: "1".repeat(64) })).faults).toMatchObject([{ fault: "forked" }]);
+    await store.audit.append({
+      ...{ at: 10, token: { id: "t", name: "n" }, address: "::1", method: "POST", route: "/v1/x" },
+      ...{ object: null, status: 200, code: null },
+    });
+    expect(await verify(whole.head)).toMatchObject({ entries: 1, head: { seq: 8 }, faults: [] });
   });
 
   test("a second one on the same directory is refused", async () => {
