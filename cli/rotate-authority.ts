@@ -63,7 +63,11 @@ export function rotationText({ state, startedAt, authorities, waiting }: Rotatio
           ]),
         ]),
     ...(state === "overlapping"
-      ? ["", "When the list is empty: bedplate controller rotate-ca --finish"]
+      ? [
+          "",
+          `${waiting.length === 0 ? "All hosts know both" : "When the list is empty"}: bedplate controller rotate-ca --finish`,
+          "Before that, client files on other machines need the certificate of the controller's new client.json.",
+        ]
       : []),
   ].join("\n");
 }

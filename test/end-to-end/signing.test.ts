@@ -451,6 +451,14 @@ test.runIf(here)(
     const shown = await lied.run("command", "sign", id, "--print");
     expect(shown.stdout).toContain(disk(web, 2).backing);
 
+    // The same in the place of the plan that was asked for.
+    proxy.tell((_, answer) => {
+      const output = (answer as Partial<CommandView>).result?.output as { artefact?: unknown } | undefined;
+      if (output?.artefact !== undefined) output.artefact = otherDisk;
+      return answer;
+    });
+    expect(await lied.refusal(...deployTo(web, 1), "--sign", key("alice"))).toEqual([3, "plan.changed"]);
+
     proxy.tell((_, answer) => answer);
     await lied.json(0, "command", "sign", id, "--digest", digest, "--key", key("alice"), "--yes");
     expect(await signedBy(id)).toBe(1);
@@ -503,6 +511,48 @@ test.runIf(here)(
       ),
     ).toEqual([3, "signature.invalid"]);
     expect(applied()).toEqual([]);
+  },
+);
+
+test.runIf(here)("who waits sees the other's signature come, and the end", { timeout: 90_000 }, async () => {
+  const waiting = operator.start(["--json", ...deployTo(web, 2), "--sign", key("alice"), "--wait"]);
+  const find = async () =>
+    (await stage.client.commands({ state: "waiting", limit: 20 })).find(
+      ({ mode, signatures, createdAt }) => mode === "apply" && signatures.length === 1 && createdAt > started,
+    );
+  const started = (await stage.client.status()).at - 1000;
+  await expect.poll(find, { timeout: 30_000, interval: 100 }).toBeDefined();
+  const { id } = (await find())!;
+  await operator.json(0, "command", "sign", id, "--key", key("carol"), "--yes");
+  const { code, stdout } = await waiting.ended;
+  expect(code, stdout).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    deploy: { sizeBytes: imageBytes },
+    command: { id, state: "succeeded" },
+  });
+  expect((await contentOf(web, 2, imageBytes)).equals(image)).toBe(true);
+});
+
+test.runIf(here)(
+  "a token that only reads shows what would be signed, and adds no signature",
+  {
+    timeout: 60_000,
+  },
+  async () => {
+    const { command } = await submit(1);
+    const { token } = await stage.client.createToken({ scope: "read", name: "reader" });
+    const file = join(directory, "reader.json");
+    const own = JSON.parse(await readFile(stage.clientFile, "utf8")) as object;
+    await writeFile(file, JSON.stringify({ ...own, token }), { mode: 0o600 });
+    const shown = await operator.json<{ digest: string }>(
+      0,
+      ...["command", "sign", command.id, "--print", "--client", file],
+    );
+    expect(shown.digest).toMatch(/^[0-9a-f]{64}$/);
+    const sign = ["command", "sign", command.id, "--key", key("alice"), "--yes", "--client", file];
+    expect(await operator.refusal(...sign)).toEqual([3, "api.forbidden"]);
+    expect(await operator.refusal(...deployTo(web, 1), "--client", file)).toEqual([3, "api.forbidden"]);
+    expect(await signedBy(command.id)).toBe(0);
   },
 );
 
@@ -611,5 +661,35 @@ test.runIf(here)(
       entries: { event: string }[];
     };
     expect(after.entries[0]!.event).toBe("fence-reset");
+  },
+);
+
+test.runIf(here)(
+  "the authority changes under a host that is connected; client and host go on",
+  {
+    timeout: 60_000,
+  },
+  async () => {
+    const old = JSON.parse(await readFile(stage.clientFile, "utf8")) as { ca: string };
+    const file = join(directory, "old-client.json");
+    await writeFile(file, JSON.stringify(old), { mode: 0o600 });
+    const begun = await operator.json<{ state: string; authorities: string[] }>(0, "controller", "rotate-ca");
+    expect(begun).toMatchObject({ state: "overlapping" });
+    expect(begun.authorities).toHaveLength(2);
+    // Who trusts the old one only is served all the same.
+    await operator.json(0, "hosts", "--client", file);
+    await expect
+      .poll(
+        async () =>
+          (await operator.json<{ waiting: unknown[] }>(0, "controller", "rotate-ca", "--status")).waiting
+            .length,
+        { timeout: 30_000, interval: 500 },
+      )
+      .toBe(0);
+    expect(await operator.json(0, "controller", "rotate-ca", "--finish")).toMatchObject({
+      state: "finished",
+    });
+    await operator.json(0, "ping", "web-1");
+    expect(await operator.refusal("hosts", "--client", file)).toEqual([8, "controller.untrusted"]);
   },
 );
