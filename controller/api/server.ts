@@ -34,6 +34,8 @@ export async function createApi(parts: ApiParts): Promise<App> {
       handshakeTimeout: limits.authSecondsMax * 1000,
       // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
       headersTimeout: limits.authSecondsMax * 1000,
+      // How often Node looks for those that are late: at its default of 30 s a limit of 5 s would be one of 35.
+      connectionsCheckingInterval: 1000,
     },
     requestTimeout: 0,
     bodyLimit: 64 * 1024,
