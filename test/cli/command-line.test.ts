@@ -1,6 +1,6 @@
 // The command line as a user meets it: real processes, their exit codes, stdout and stderr.
 import { spawn } from "node:child_process";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -73,6 +73,14 @@ describe("usage", () => {
     [["audit", "api", "--limit", "no"], /whole number/, /audit api --help/],
     [["controller", "restore"], /missing required argument 'file'/i, /controller restore --help/],
     [["hosts", "--frobnicate"], /unknown option/i, /hosts --help/],
+    [["exec", "web-1"], /missing required argument 'argv'/i, /bedplate exec --help/],
+    [["exec", "web-1", "--environment", "=x"], /NAME=VALUE/, /exec --help/],
+    [["reboot", "web-1", "--on-link-lost", "wait"], /continue, pause or abort/, /reboot --help/],
+    [["logs", "web-1", "--source", "kernel"], /agent or executor/, /logs --help/],
+    [["known-hosts", "add", "web-1"], /--fingerprint/, /known-hosts add --help/],
+    [["host", "release", "web-1"], /--instance/, /host release --help/],
+    [["command", "sign", "x", "--digest", "abc"], /64 hexadecimal/, /command sign --help/],
+    [["command", "output", "x", "--after", "-1"], /number of bytes/, /command output --help/],
   ])("%j is refused with a sentence and a hint", async (argv, message, hint) => {
     const [text, json] = await Promise.all([bedplate(argv), bedplate([...argv, "--json"])]);
     expect(text.code).toBe(2);
@@ -116,6 +124,90 @@ describe("usage", () => {
     expect(run.code).toBe(2);
     expect(run.stderr).toContain("--yes");
   });
+});
+
+describe("nobody is there to be asked", () => {
+  test.each([
+    ["exec", "web-1", "--", "/bin/true"],
+    ["reboot", "web-1"],
+    ["poweroff", "web-1", "--sign", "agent"],
+    ["command", "sign", "01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90"],
+    ["fence", "reset", "--journal", "/nowhere"],
+  ])("%s %s needs --yes", async (...argv) => {
+    const run = await bedplate(["--client", client, ...argv]);
+    expect(run.code).toBe(2);
+    expect(run.stderr).toContain("--yes");
+  });
+
+  test("one way to sign at a time", async () => {
+    const run = await bedplate(["command", "sign", "x", "--print", "--key", "k", "--json"]);
+    expect([run.code, errorOf(run).code]).toEqual([2, "usage"]);
+  });
+});
+
+test("every command's help ends with an example of it", async () => {
+  const nouns = [
+    ["known-hosts", "add"],
+    ["known-hosts", "list"],
+    ["known-hosts", "remove"],
+    ["command", "sign"],
+    ["command", "output"],
+    ["exec"],
+    ["reboot"],
+    ["poweroff"],
+    ["logs"],
+    ["policy", "check"],
+    ["policy", "explain"],
+    ["fence", "show"],
+    ["fence", "reset"],
+    ["audit", "show"],
+    ["audit", "verify"],
+    ["audit", "heads"],
+    ["host", "release"],
+    ["controller", "rotate-ca"],
+  ];
+  for (const words of nouns) {
+    const { code, stdout } = await bedplate([...words, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`Examples?:\\n +bedplate ${words.join(" ")}`));
+  }
+});
+
+describe("a host's own policy", () => {
+  const valid = 'allowDisks = ["serial:S"]\nunsigned = ["host.reboot"]\n';
+
+  test("is checked as a draft: what it demands, or file, line and key", async () => {
+    const file = join(directory, "policy.toml");
+    await writeFile(file, valid, { mode: 0o600 });
+    const run = await bedplate(["policy", "check", file]);
+    expect(run.code, run.stderr).toBe(0);
+    expect(run.stdout).toMatch(/^host\.reboot +unsigned$/m);
+    await writeFile(file, `${valid}alowDisks = []\n`);
+    const wrong = await bedplate(["policy", "check", file, "--json"]);
+    expect([wrong.code, errorOf(wrong).code]).toEqual([2, "config.invalid"]);
+    expect(errorOf(wrong).message).toContain(`${file}, line 3: "alowDisks"`);
+  });
+
+  test("that others can write would not be trusted", async () => {
+    const file = join(directory, "open-policy.toml");
+    await writeFile(file, valid);
+    await chmod(file, 0o666);
+    const run = await bedplate(["policy", "check", file, "--json"]);
+    expect([run.code, errorOf(run).code]).toEqual([3, "policy.unsafe"]);
+  });
+});
+
+test("known hosts are listed and forgotten without a controller", async () => {
+  const path = join(directory, "some_known_hosts");
+  const id = "ab".repeat(32);
+  const line = `${id} web-1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICiBNzAoiFkvt4Bzis7xN+ZpSQMx8O3KOYEFigMhl6Oa`;
+  await writeFile(path, `# mine\n${line}\n`, { mode: 0o600 });
+  const list = await bedplate(["known-hosts", "list", "--known-hosts", path]);
+  expect(list.stdout).toMatch(/^web-1 +ABAB-ABAB-ABAB-ABAB +SHA256:[A-Za-z0-9+/]{43}$/m);
+  const unknown = await bedplate(["known-hosts", "remove", "web-2", "--known-hosts", path, "--json"]);
+  expect([unknown.code, errorOf(unknown).code]).toEqual([1, "host.unknown"]);
+  expect((await bedplate(["known-hosts", "remove", "web-1", "--known-hosts", path])).code).toBe(0);
+  expect(await readFile(path, "utf8")).toBe("# mine\n");
 });
 
 describe("the controller", () => {
