@@ -92,6 +92,21 @@ export const TelemetryView = Type.Object({
 });
 export type TelemetryView = Static<typeof TelemetryView>;
 
+/** Readings of the past, oldest first. `from` and `to` by the controller's clock, each point's moment by the host's. */
+export const TelemetryHistoryView = Type.Object({
+  from: UnixMs,
+  to: UnixMs,
+  series: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      labels: Type.Record(Type.String(), Type.String()),
+      type: Series.properties.type,
+      points: Type.Array(Type.Tuple([UnixMs, Type.Number()])),
+    }),
+  ),
+});
+export type TelemetryHistoryView = Static<typeof TelemetryHistoryView>;
+
 /** Events of `GET /v1/hosts/{host}/telemetry/live` (SSE): one `dictionary` first and after each change, then `sample`s. */
 export const LiveDictionary = Type.Object({ series: Type.Array(Series) });
 export type LiveDictionary = Static<typeof LiveDictionary>;
@@ -378,6 +393,7 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/hosts                               HostList
  * GET  /v1/hosts/{host}                        HostView ({host}: id, unique id prefix of 6 or more, or name)
  * GET  /v1/hosts/{host}/telemetry              TelemetryView
+ * GET  /v1/hosts/{host}/telemetry/history?series=&from=&to=&stepSeconds= TelemetryHistoryView
  * GET  /v1/hosts/{host}/telemetry/live         SSE: LiveDictionary, LiveSample
  * POST /v1/hosts/{host}/approve ApproveRequest HostView; 409 enrol.fingerprint-mismatch, host.not-pending
  * POST /v1/hosts/{host}/reject                 HostView (admin, as approve, revoke and rename)

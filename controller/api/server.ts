@@ -19,6 +19,7 @@ import { outputRoutes } from "./outputs.ts";
 import { answerProblems } from "./problems.ts";
 import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
+import { telemetryRoutes } from "./telemetry.ts";
 import { tokenRoutes } from "./tokens.ts";
 
 /** What the server shows, and how: also when its authority changes while it runs. */
@@ -75,6 +76,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   authorityRoutes(app, parts);
   hostRoutes(app, parts);
   hostChangeRoutes(app, parts);
+  telemetryRoutes(app, parts);
   auditHeadRoutes(app, parts);
   commandRoutes(app, parts);
   outputRoutes(app, parts);

@@ -54,7 +54,12 @@ export class Readings {
 
   /** In the units that the names end with. */
   values(): number[] {
-    return this.series.map((series, index) => finite(readingValue(this.#values[index]!, series)));
+    return this.series.map((_, index) => this.value(index));
+  }
+
+  /** Of one series, by its place in the dictionary. */
+  value(index: number): number {
+    return finite(readingValue(this.#values[index]!, this.series[index]!));
   }
 }
 

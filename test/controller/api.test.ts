@@ -242,6 +242,7 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
     "GET /v1/hosts/{host}",
     "GET /v1/hosts/{host}/audit-heads",
     "GET /v1/hosts/{host}/telemetry",
+    "GET /v1/hosts/{host}/telemetry/history",
     "GET /v1/hosts/{host}/telemetry/live",
     "GET /v1/images",
     "GET /v1/images/{root}",
