@@ -441,6 +441,54 @@ test("who detaches at any place and attaches again gets every byte once; also af
   expect(await replay.ended).toBe(0);
 });
 
+describe("while another one has the lane", () => {
+  const holding = async () => {
+    const command = exec({ argv: shell("echo begun; exec sleep 100") });
+    const executor = host.start(runRequest(command));
+    const follower = await attach(host, command.id, 0, { afterOutput: 0 });
+    await follower.until((event) => event.type === "output");
+    return async () => {
+      follower.cancel("");
+      await follower.last;
+      follower.close();
+      await executor.ended;
+    };
+  };
+
+  test("it is accepted, waits, and is cancelled there; another waits as long as it may; neither runs", async () => {
+    const release = await holding();
+    const ran = join(host.directory, "waited-ran");
+    const waiting = (seconds: number) =>
+      exec({ argv: shell(`echo ran >> ${ran}`) }, { limits: { startWithinSeconds: seconds } });
+    const first = waiting(600);
+    const executor = host.start(runRequest(first));
+    const follower = await attach(host, first.id);
+    await follower.until((event) => event.type === "accepted");
+    expect(resultOf((await run(waiting(1))).last)).toMatchObject({
+      outcome: "timed-out",
+      error: { code: "command.expired" },
+    });
+    follower.cancel("enough");
+    expect(await follower.until((event) => event.type === "cancel")).toMatchObject({
+      answer: "cancelling",
+      reason: "it has not begun, and will not",
+    });
+    expect(resultOf(await follower.last)).toMatchObject({ outcome: "cancelled" });
+    expect(follower.events.map(({ type }) => type)).not.toContain("running");
+    follower.close();
+    await executor.ended;
+    const third = waiting(600);
+    const runs = run(third);
+    await attach(host, third.id).then(async (one) => {
+      await one.until((event) => event.type === "accepted");
+      one.close();
+    });
+    await release();
+    expect(resultOf((await runs).last)).toMatchObject({ outcome: "succeeded" });
+    expect(readFileSync(ran, "utf8")).toBe("ran\n");
+  });
+});
+
 describe("cut off", () => {
   test("an executor killed with KILL: no child is left, grandchildren neither; it ends indeterminate and never runs again", async () => {
     const pids = join(host.directory, "killed");

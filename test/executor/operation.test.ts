@@ -66,7 +66,14 @@ function stage(kind: "host.exec" | "host.reboot", limits: CommandLimits = {}) {
     limits,
   } as ExecutorCommand;
   const events: ExecutorEvent[] = [];
-  const state = { link: true, startedAtMs: -1, asked: 0, results: [] as Result[], alive: false };
+  const state = {
+    link: true,
+    startedAtMs: -1,
+    argv: undefined as readonly string[] | undefined,
+    asked: 0,
+    results: [] as Result[],
+    alive: false,
+  };
   const lane = Promise.withResolvers<void>();
   const stopping = new AbortController();
   const exited = Promise.withResolvers<{ exitCode: number | null; signal: string | null }>();
@@ -103,7 +110,8 @@ function stage(kind: "host.exec" | "host.reboot", limits: CommandLimits = {}) {
         state.asked++;
         return { exitCode: 0, output: "", errors: "" };
       },
-      async start() {
+      async start(argv: readonly string[]) {
+        state.argv = argv;
         state.startedAtMs = time.clock.monotonic();
         state.alive = true;
         files["/proc/4711/stat"] = `4711 (long) S 1 4711 4711 ${"0 ".repeat(15)}77`;
@@ -202,14 +210,18 @@ describe("a cancel", () => {
     expect(state.startedAtMs).toBe(-1);
   });
 
-  test("while it runs: what it had printed is kept", async () => {
-    const { operation, end, pass, open, result } = stage("host.exec");
+  test("while it runs: what it had printed is kept; without setpriv the result says that it might have outlived us", async () => {
+    const { operation, end, pass, open, result, state } = stage("host.exec");
     open();
     await pass(3000);
     operation.cancel("enough");
     await pass(1000);
     await end;
-    expect(result()).toMatchObject({ outcome: "cancelled", output: { signal: "SIGTERM" } });
+    expect(result()).toMatchObject({
+      outcome: "cancelled",
+      output: { signal: "SIGTERM", endsWithExecutor: false },
+    });
+    expect(state.argv).toEqual(["/bin/long"]);
   });
 
   test("past the point of no return: too late, and no limit stops it either", async () => {
