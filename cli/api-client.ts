@@ -3,6 +3,7 @@ import type { Readable } from "node:stream";
 import type { Static, TSchema } from "typebox";
 import {
   ApiEvent,
+  AuditChainView,
   type AuditEntry,
   AuditHeadList,
   AuditList,
@@ -86,6 +87,8 @@ export interface ApiClient extends Disposable {
   tokens(): Promise<TokenState[]>;
   revokeToken(id: string): Promise<TokenState>;
   audit(limit: number): Promise<AuditEntry[]>;
+  /** Whether the controller's own audit holds, also against a head that it once had. */
+  verifyAudit(head?: { readonly seq: number; readonly hash: string }): Promise<AuditChainView>;
   authority(): Promise<RotationView>;
   rotateAuthority(step: "rotate" | "finish"): Promise<RotationView>;
   /** Makes a backup on the controller's machine; its bytes do not come this way. */
@@ -217,6 +220,11 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     tokens: async () => (await get(TokenList, "/v1/tokens")).tokens,
     revokeToken: (id) => post(TokenState, `/v1/tokens/${segment(id)}/revoke`),
     audit: async (limit) => (await get(AuditList, `/v1/audit?limit=${limit}`)).entries,
+    verifyAudit: (head) =>
+      get(
+        AuditChainView,
+        `/v1/audit/verify${head === undefined ? "" : `?seq=${head.seq}&hash=${segment(head.hash)}`}`,
+      ),
     authority: () => get(RotationView, "/v1/authority"),
     rotateAuthority: (step) => post(RotationView, `/v1/authority/${step}`),
     backup: () => post(BackupView, "/v1/backups"),

@@ -1,6 +1,7 @@
 // `bedplate audit api|heads`: who called what of the controller, and what it has of a host's audit; `audit show|verify` on the host.
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import type { AuditCheck } from "../../agent/host-tools.ts";
+import type { AuditChainView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { headLines } from "../audit-heads.ts";
 import type { Performer } from "../context.ts";
@@ -9,14 +10,32 @@ import { countOption, example } from "../options.ts";
 import { facts, formatTime, plain, table } from "../output.ts";
 import { addJournalOption, type HostOptions, readingPaths } from "./host-options.ts";
 
+interface ApiOptions {
+  readonly limit: number;
+  readonly verify?: boolean;
+  readonly head?: { readonly seq: number; readonly hash: string };
+}
+
 export function addAuditCommand(program: Command, perform: Performer): void {
   const noun = program.command("audit").description("what was done, by whom");
   const api = noun
     .command("api")
     .description("calls to the controller's API that changed something or were to, newest first")
     .option("--limit <n>", "at most so many, up to 1000", countOption, 50)
+    .option("--verify", "instead: whether its chain of hashes holds; exit code 1 if not")
+    .option(
+      "--head <seq:hash>",
+      "with --verify: a head that was printed before, which it must still have",
+      headOption,
+    )
     .action(
-      perform<{ limit: number }>(async ({ terminal, api }, { limit }) => {
+      perform<ApiOptions>(async ({ terminal, api }, { limit, verify, head }) => {
+        if (verify === true || head !== undefined) {
+          const chain = await (await api()).verifyAudit(head);
+          terminal.document(chain);
+          terminal.print(chainText(chain));
+          return chain.faults.length === 0 ? exitCodes.ok : exitCodes.failed;
+        }
         const entries = await (await api()).audit(limit);
         terminal.document({ entries });
         terminal.print(
@@ -37,7 +56,7 @@ export function addAuditCommand(program: Command, perform: Performer): void {
         return exitCodes.ok;
       }),
     );
-  example(api, "bedplate audit api --limit 20");
+  example(api, "bedplate audit api --limit 20", "bedplate audit api --verify");
 
   const show = noun
     .command("show")
@@ -176,5 +195,23 @@ function checkText({ entries, anchor, head, heads, headsHeld, faults }: AuditChe
       ["chain", faults.length === 0 ? "holds" : "BROKEN"],
     ]),
     ...faults.map(({ fault, finding }) => `  ${fault}: ${plain(finding)}`),
+  ].join("\n");
+}
+
+function headOption(text: string): { readonly seq: number; readonly hash: string } {
+  const match = /^(\d{1,15}):([0-9a-f]{64})$/.exec(text);
+  if (match === null) throw new InvalidArgumentError("A head is SEQ:HASH, as --verify prints it.");
+  return { seq: Number(match[1]), hash: match[2]! };
+}
+
+function chainText({ entries, anchor, head, faults }: AuditChainView): string {
+  const kept = `${entries} entries${anchor.seq === 0 ? "" : ` after ${anchor.seq}, older ones are no longer kept`}`;
+  const lines = faults.map(({ fault, finding }) => `${fault}: ${finding}`);
+  return [
+    faults.length === 0
+      ? `The controller's audit is whole: ${kept}.`
+      : `The controller's audit does not hold: ${kept}.`,
+    ...lines,
+    `Its head, to be kept elsewhere and asked for later with --head: ${head.seq}:${head.hash}`,
   ].join("\n");
 }

@@ -71,6 +71,7 @@ describe("usage", () => {
     [["join-token", "create", "--approve", "never"], /auto or manual/, /join-token create --help/],
     [["host", "rename", "web-1"], /missing required argument 'name'/i, /host rename --help/],
     [["audit", "api", "--limit", "no"], /whole number/, /audit api --help/],
+    [["audit", "api", "--head", "7"], /SEQ:HASH/, /audit api --help/],
     [["controller", "restore"], /missing required argument 'file'/i, /controller restore --help/],
     [["hosts", "--frobnicate"], /unknown option/i, /hosts --help/],
     [["exec", "web-1"], /missing required argument 'argv'/i, /bedplate exec --help/],
