@@ -37,8 +37,10 @@ export function addHostCommands(program: Command, perform: Performer): void {
             { title: "GAPS", of: (host) => `${host.telemetry.gaps}`, align: "right" },
           ]),
         );
-        for (const host of hosts.filter(({ suggest }) => suggest !== null))
-          terminal.note(`${host.name}: ${host.reason ?? host.standing}: ${host.suggest}`);
+        for (const host of hosts.filter(({ standing }) => standing === "pending"))
+          terminal.note(`${host.name} waits for approval: ${host.suggest}`);
+        for (const host of hosts.filter(({ standing }) => standing === "quarantined"))
+          terminal.note(`${host.name} is in quarantine, two machines have its key: ${host.suggest}`);
         return exitCodes.ok;
       }),
     );
