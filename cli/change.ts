@@ -45,6 +45,9 @@ export interface ChangeOptions {
   readonly alongside?: (id: string, until: AbortSignal) => Promise<void>;
 }
 
+/** As many as the controller holds for a command. */
+const signaturesMax = 16;
+
 /** It has come to its last state. */
 export interface Changed {
   readonly host: HostView;
@@ -113,7 +116,7 @@ export async function change(options: ChangeOptions): Promise<Changed | ExitCode
     wait: options.wait,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
     ...(options.sign === undefined ? {} : { sign: signerOf(options.sign, terminal, signal) }),
-    ...(plan.requires === null ? {} : { signaturesWanted: plan.requires.k }),
+    ...(plan.requires === null ? {} : { signaturesWanted: Math.min(plan.requires.k, signaturesMax) }),
     ...(options.alongside === undefined ? {} : { alongside: options.alongside }),
     ...(plan.requires !== null && options.wait ? { onView: noteOnce(terminal) } : {}),
   });

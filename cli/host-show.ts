@@ -24,7 +24,7 @@ const inventorySeconds = 60;
 export async function showHost({ client, terminal, signal, reference }: HostShowOptions): Promise<ExitCode> {
   const host = await client.host(reference);
   let view: CommandView | undefined;
-  if (host.connection === "online" && host.standing === "approved") {
+  if (host.connection === "online" && (host.standing === "approved" || host.standing === "quarantined")) {
     ({ view } = await operate({
       client,
       terminal,
