@@ -125,6 +125,11 @@ export function progressLine(progress: Static<typeof Progress>, columns: number)
   const { phase, done, total, unit, rate, secondsLeft } = progress;
   const share = total === 0 ? 1 : Math.min(1, done / total);
   const amount = (count: number) => (unit === "bytes" ? formatBytes(count) : `${count}`);
+  // What has no known end, such as a program's output, has no share of it either.
+  if (total === 0 && done > 0) {
+    const rateNow = rate > 0 ? `  ${amount(Math.round(rate))}/s` : "";
+    return `${plain(phase).padEnd(8)} ${amount(done)}${rateNow}`.slice(0, Math.max(0, columns - 1));
+  }
   const tail = [
     `${`${Math.floor(share * 100)}`.padStart(3)}%`,
     `${amount(done)} of ${amount(total)}${unit === "bytes" ? "" : ` ${unit}`}`,

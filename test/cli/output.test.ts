@@ -108,6 +108,9 @@ test("a progress line has share, amounts, rate and time left, and fits the width
     expect(progressLine(half, columns).length).toBeLessThan(columns);
   expect(progressLine({ ...half, done: half.total, rate: 0 }, 70)).toContain("100%  192 MiB of 192 MiB");
   expect(progressLine({ ...half, done: 0, total: 0, secondsLeft: null }, 70)).toContain("100%");
+  expect(progressLine({ ...half, phase: "run", total: 0, secondsLeft: null }, 70)).toMatch(
+    /^run {6}98 MiB {2}[\d.]+ MiB\/s$/,
+  );
 });
 
 test("an error shows its sentence, hint, candidates and code", () => {
