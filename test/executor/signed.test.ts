@@ -30,6 +30,8 @@ import { makeImage, type TestImage } from "../support/test-image.ts";
 
 if (!sshKeygenPresent) console.log("ssh-keygen is not installed: operators' keys are node's");
 
+// Several executors after each other, which give way to whatever else runs on a busy machine.
+const busy = { timeout: 180_000 } as const;
 const mib = 1 << 20;
 const diskBytes = 4 * mib;
 let host: ExecutorHost;
@@ -63,7 +65,7 @@ beforeAll(async () => {
   disks = await Promise.all([makeDisk("first"), makeDisk("second"), makeDisk("kept")]);
   await host.writePolicy(policyText());
   planned = await plan();
-});
+}, busy.timeout);
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
   await host?.[Symbol.asyncDispose]();
@@ -192,7 +194,7 @@ test("a plan is signed by the host's attestation key, and says what the policy w
   expect(plan.findings.map(({ guard }) => guard)).toContain("signatures");
 });
 
-describe("what is signed", () => {
+describe("what is signed", busy, () => {
   type Case = [name: string, code: string, make: () => Promise<readonly [Command, RunOptions]>];
   const apply = (changes: object = {}) => applyOf(planned, changes);
   const quoting = (more: object) => apply({ plan: { ...apply().plan!, ...more } });
@@ -280,7 +282,7 @@ describe("what is signed", () => {
   });
 });
 
-describe("what the policy says", () => {
+describe("what the policy says", busy, () => {
   const restored = async (work: () => Promise<void>) => {
     try {
       await work();
@@ -343,7 +345,7 @@ describe("what the policy says", () => {
   });
 });
 
-describe("what is signed well runs once", () => {
+describe("what is signed well runs once", busy, () => {
   let ran: Command;
   let options: RunOptions;
   const generation = 5000;

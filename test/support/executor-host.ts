@@ -196,7 +196,8 @@ export async function attach(
   const path = operationSocketPath(host.runDirectory, id);
   let socket: Socket | undefined;
   for (let tries = 0; socket === undefined; tries++) {
-    if (tries > 400)
+    // They give way to whatever else runs on a busy machine.
+    if (tries > 1600)
       throw new Error(
         `no executor listens at ${path} (${existsSync(path) ? "a stale socket is there" : "nothing there"})`,
       );
