@@ -176,6 +176,8 @@ test("while authorities overlap, who knows either or both trusts the server; aft
   expect(await open()).toEqual(during);
   for (const ca of [before.caPem, during.caPem, during.trustedPem])
     expect(await connectTo(served(during), ca)).toBe("connected");
+  // Both in one text are both taken, the second too.
+  expect(await connectTo(served(before), during.trustedPem)).toBe("connected");
   await finishRotation(directory);
   const after = await open();
   expect(after).toMatchObject({ caSha256: during.caSha256, trusted: [during.caSha256] });

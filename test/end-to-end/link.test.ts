@@ -288,6 +288,31 @@ test("a backup of a controller at work is restored elsewhere, one epoch further"
   expect(bedplate("controller", "backup", still, "--state-directory", target).stdout).toContain("epoch 2");
 });
 
+test("a copied agent is found out; nothing is changed on its host until a person has said which one is true", async () => {
+  startAgent("twin", address(), "--join", await token());
+  await expect.poll(online("twin"), { timeout: 20_000 }).toBe(true);
+  spawnSync("cp", ["-a", join(directory, "twin"), join(directory, "copy")]);
+  // As on another machine: there it would be the boot that differs.
+  writeFileSync(join(directory, "copy/instance"), "the-copy", { mode: 0o600 });
+  const copy = startAgent("copy", address());
+  await expect.poll(() => copy.log(), { timeout: 20_000 }).toContain("host.quarantined");
+  expect(copy.log()).toContain("remove its state directory");
+  await expect.poll(async () => (await hostOf("twin"))?.standing, { timeout: 10_000 }).toBe("quarantined");
+  const view = (await hostOf("twin"))!;
+  expect(view.instances.map(({ instance }) => instance)).toContain("the-copy");
+  expect(bedplate("ping", "twin").status).toBe(0);
+  const [first] = view.instances;
+  expect(view.suggest).toContain(`bedplate host release twin --instance ${first!.instance}`);
+  const listed = bedplate("hosts");
+  expect(listed.stdout).toMatch(/twin .* quarantined +online/);
+  const released = bedplate("host", "release", "twin", "--instance", first!.instance);
+  expect(released.status, released.stderr).toBe(0);
+  await expect.poll(async () => (await hostOf("twin"))?.standing).toBe("approved");
+  await expect.poll(() => copy.log(), { timeout: 20_000 }).toContain('"code":"host.copy"');
+  expect(await online("twin")()).toBe(true);
+  expect(bedplate("ping", "twin").status).toBe(0);
+});
+
 test("two agents never share one state directory", async () => {
   startAgent("single", address(), "--join", await token());
   await expect.poll(online("single"), { timeout: 20_000 }).toBe(true);
