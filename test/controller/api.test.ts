@@ -285,6 +285,14 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
     const put = body.paths[`/v1/images/{root}/${part}`]!.put as { requestBody: { content: object } };
     expect(Object.keys(put.requestBody.content)).toEqual(["application/octet-stream"]);
   }
+  const post = body.paths["/v1/commands"]!.post as { parameters: { in: string; name: string }[] };
+  expect(post.parameters).toMatchObject([
+    {
+      in: "header",
+      name: "idempotency-key",
+      schema: { description: expect.stringContaining("document's id") },
+    },
+  ]);
   // What is documented for an answer is what protocol/api.ts says.
   const image = body.paths["/v1/images/{root}"]!.get as {
     responses: Record<string, { content: Record<string, { schema: object }> }>;

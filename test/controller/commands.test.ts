@@ -1,5 +1,6 @@
 // Commands: taken once, offered to their host until it answers, ended once.
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { offering } from "../../controller/commands/offering.ts";
 import type { CommandView, Problem } from "../../protocol/api.ts";
 import { textOf } from "../../protocol/bytes.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
@@ -134,6 +135,49 @@ test("what waits is offered in order when its host comes, and again after a brok
   );
   expect(await view(ids[1]!)).toMatchObject({ state: "refused", runs: 0 });
   third.client[Symbol.dispose]();
+});
+
+test("no more offers are on their way than the agent has confirmed; then the next ones follow", async () => {
+  const joined = await newHost();
+  const total = offering.inFlightMax + 6;
+  const ids: string[] = [];
+  for (let i = 0; i < total; i++) ids.push((await submit(controller, documentOf(joined.host))).body.id);
+  const offered: string[] = [];
+  for (let i = 0; i < offering.inFlightMax; i++) offered.push(offeredId(await joined.client.next("offer")));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(joined.client.received.filter(({ t }) => t === "offer")).toEqual([]);
+  expect(await view(ids.at(-1)!)).toMatchObject({
+    state: "waiting",
+    reason: expect.stringContaining("confirmed what was sent before it"),
+  });
+  // A cancel goes out all the same.
+  await controller.call("POST", `/v1/commands/${ids[3]}/cancel`);
+  expect((await joined.client.next("cancel")).command).toBe(ids[3]);
+  await tell(joined, 1, { type: "received", command: ids[0]! }, { type: "received", command: ids[1]! });
+  for (let i = 0; i < 2; i++) offered.push(offeredId(await joined.client.next("offer")));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(joined.client.received.filter(({ t }) => t === "offer")).toEqual([]);
+  await tell(joined, 3, ...ids.slice(2, 10).map((command) => ({ type: "received", command }) as const));
+  for (let i = 0; i < 4; i++) offered.push(offeredId(await joined.client.next("offer")));
+  expect(offered).toEqual(ids);
+  joined.client[Symbol.dispose]();
+});
+
+test("commands that many submit at once reach their host in the order of their generations, each once", async () => {
+  const joined = await newHost();
+  const documents = Array.from({ length: 40 }, () => documentOf(joined.host, { kind: "host.reboot" }));
+  const answers = await Promise.all(documents.map((document) => submit(controller, document)));
+  expect(answers.map(({ status }) => status)).toEqual(documents.map(() => 201));
+  const offers = [];
+  for (let i = 0; i < documents.length; i++) offers.push(await joined.client.next("offer"));
+  expect(offers.map(({ generation }) => generation)).toEqual(documents.map((_, i) => i + 1));
+  expect(offers.map(offeredId).sort()).toEqual(answers.map(({ body }) => body.id).sort());
+  await leave(joined);
+  const back = { ...joined, ...(await joinLink(controller, joined)) };
+  const again = [];
+  for (let i = 0; i < documents.length; i++) again.push((await back.client.next("offer")).generation);
+  expect(again).toEqual(documents.map((_, i) => i + 1));
+  back.client[Symbol.dispose]();
 });
 
 test("a command that was never offered is cancelled at once", async () => {

@@ -1,0 +1,138 @@
+// How long commands are kept, and how often output is told of: by clocks that the test moves.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { OutputNews } from "../../controller/commands/output-news.ts";
+import { forgottenBefore, judgeMinting, mintedAt, retention } from "../../controller/commands/retention.ts";
+import { CommandService } from "../../controller/commands/service.ts";
+import { silentLog } from "../../controller/log.ts";
+import { openSqliteStore } from "../../controller/store/sqlite.ts";
+import { type Clock, systemClock } from "../../controller/system.ts";
+import type { ApiEvent } from "../../protocol/api.ts";
+import { utf8 } from "../../protocol/bytes.ts";
+import { uuidV7 } from "../../protocol/identifiers.ts";
+
+const dayMs = 86_400_000;
+const secretHash = new Uint8Array(32).fill(1);
+
+test("what ended is kept for more than 30 days, then forgotten; what has not ended stays", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bedplate-retention-"));
+  const store = await openSqliteStore(join(directory, "controller.db"));
+  try {
+    const host = "a".repeat(64);
+    const joinToken = {
+      id: "t",
+      secretHash,
+      createdAt: 0,
+      expiresAt: 1e15,
+      uses: 1,
+      forHost: null,
+      cidr: null,
+    };
+    await store.tokens.createJoinToken({ ...joinToken, approve: "auto" });
+    await store.hosts.join({
+      ...{ host, linkKey: secretHash, name: "h", token: { id: "t", secretHash }, address: "::1", at: 1 },
+      ...{ instance: "i", bootId: "b", hostname: "h", agentVersion: "1" },
+    });
+    const start = 1_800_000_000_000;
+    let nowMs = start;
+    const clock: Clock = { ...systemClock, now: () => nowMs };
+    const ids = Array.from({ length: 450 }, (_, i) => uuidV7(start + i, new Uint8Array(10)));
+    for (const id of ids)
+      await store.commands.create({
+        ...{ id, host, kind: "agent.ping", mode: "apply", document: utf8("{}"), signatures: [] },
+        ...{ signaturesWanted: 0, notAfter: null, at: start },
+      });
+    for (const id of ids.slice(1)) await store.commands.apply(id, { type: "ask-cancel" }, start);
+    const parts = { store, clock, log: silentLog, images: { find: () => expect.fail() } };
+    const dispatcher = { create: () => expect.fail(), wake: () => {} };
+    using service = new CommandService({ ...parts, dispatcher });
+    const count = async () => (await store.commands.list({ limit: 1000 })).length;
+    for (const days of [29, 30, 39]) {
+      nowMs = start + days * dayMs;
+      await service.forget();
+      expect(await count()).toBe(450);
+    }
+    nowMs = start + 41 * dayMs;
+    await service.forget();
+    expect((await store.commands.list({ limit: 1000 })).map(({ id }) => id)).toEqual([ids[0]]);
+  } finally {
+    await store[Symbol.asyncDispose]();
+    await rm(directory, { recursive: true });
+  }
+});
+
+test("no id is taken for new once its command may be forgotten, however wrong the caller's clock", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 0, max: 4e12 }),
+      fc.integer({ min: -60 * dayMs, max: 60 * dayMs }),
+      fc.nat(60 * dayMs),
+      fc.nat(400 * dayMs),
+      (submitted, skew, ran, later) => {
+        const id = uuidV7(Math.max(0, submitted + skew), new Uint8Array(10));
+        expect(mintedAt(id)).toBe(Math.max(0, submitted + skew));
+        if (judgeMinting(id, submitted) !== "new") return;
+        const ended = submitted + ran;
+        const at = ended + later;
+        if (ended < forgottenBefore(at)) expect(judgeMinting(id, at)).not.toBe("new");
+      },
+    ),
+    { numRuns: 2000 },
+  );
+  expect(retention.keptMs).toBeGreaterThanOrEqual(30 * dayMs);
+});
+
+test("output is told of at once, then at most once in a quarter of a second, and the last of it always", async () => {
+  let nowMs = 0;
+  const timers: { at: number; action: () => void }[] = [];
+  const clock: Clock = {
+    now: () => nowMs,
+    monotonicMs: () => nowMs,
+    every: () => expect.fail(),
+    after(delayMs, action) {
+      const timer = { at: nowMs + delayMs, action };
+      timers.push(timer);
+      return { [Symbol.dispose]: () => void timers.splice(timers.indexOf(timer) >>> 0, 1) };
+    },
+  };
+  const pass = (ms: number) => {
+    nowMs += ms;
+    for (const timer of timers.filter(({ at }) => at <= nowMs)) {
+      timers.splice(timers.indexOf(timer), 1);
+      timer.action();
+    }
+  };
+  const told: string[] = [];
+  let print: (command: string) => void = () => {};
+  const events = {
+    append: async ({ id, event }: Pick<ApiEvent, "topic" | "id" | "event">, at: number) =>
+      void told.push(`${at} ${id} ${event}`),
+  };
+  const records = {
+    followOutput: (listener: (command: string) => void) => {
+      print = listener;
+      return { [Symbol.dispose]: () => {} };
+    },
+  };
+  using news = new OutputNews({ store: { events, records } as never, clock, log: silentLog });
+  let woken = 0;
+  using _reader = news.follow("a", () => woken++);
+  print("a");
+  print("b");
+  pass(100);
+  for (let i = 0; i < 5; i++) print("a");
+  expect([told, woken]).toEqual([["0 a output", "0 b output"], 6]);
+  pass(150);
+  expect(told.slice(2)).toEqual(["250 a output"]);
+  pass(250);
+  expect([told.length, timers.length]).toEqual([3, 0]);
+  print("a");
+  expect(told.slice(3)).toEqual(["500 a output"]);
+  print("a");
+  news[Symbol.dispose]();
+  pass(1000);
+  expect([told.length, timers.length]).toEqual([4, 0]);
+});
