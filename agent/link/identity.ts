@@ -41,7 +41,7 @@ export interface IdentityWatch {
 
 export const identityLimits = {
   fileBytesMax: 64 * 1024,
-  /** Before it asks an executor, so that the connection comes first. */
+  /** Before it asks an executor, so that the connection comes first; where nothing was published yet, no longer than that. */
   firstAskMs: 3000,
   /** How often it asks again: the policy may have been changed while nothing was asked of this host. */
   askEveryMs: 3_600_000,
@@ -62,6 +62,7 @@ export function createIdentityWatch(options: IdentityOptions): IdentityWatch {
   /** What the controller has; undefined while nothing is known of that. */
   let known: { readonly digest: string | undefined } | undefined;
   let trouble = "";
+  const connected = new AbortController();
 
   const complain = (error: unknown) => {
     const code = error instanceof BedplateError ? error.code : errnoOf(error);
@@ -121,7 +122,8 @@ export function createIdentityWatch(options: IdentityOptions): IdentityWatch {
   };
 
   const askAgainAndAgain = async (signal: AbortSignal) => {
-    await clock.sleep(identityLimits.firstAskMs, signal).catch(() => undefined);
+    const first = AbortSignal.any([signal, connected.signal]);
+    await clock.sleep(identityLimits.firstAskMs, first).catch(() => undefined);
     while (!signal.aborted) {
       await ask(signal);
       await clock.sleep(identityLimits.askEveryMs, signal).catch(() => undefined);
@@ -144,6 +146,8 @@ export function createIdentityWatch(options: IdentityOptions): IdentityWatch {
     welcomed(digest) {
       known = { digest };
       bell.ring();
+      // Nobody can approve a host by a key that it has not told: not later than it must be.
+      if (current === undefined) connected.abort();
     },
     executorRan: () => bell.ring(),
     async run(signal) {
