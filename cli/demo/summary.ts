@@ -7,14 +7,14 @@ import { labUnsigned } from "./disks.ts";
 
 export interface DemoSummary {
   ok: boolean;
-  /** A lab's policy: these kinds of command need no operator's signature. */
-  readonly unsigned: readonly string[];
   host: {
     readonly name: string;
     readonly id: string;
     readonly hostname: string;
     readonly agentVersion: string;
     readonly agentRuns: string;
+    /** A lab's policy: these kinds of command need no operator's signature. */
+    readonly unsigned: readonly string[];
     readonly kernel: string;
     readonly architecture: string;
     readonly processor: string | null;
@@ -50,7 +50,6 @@ export interface DemoSummary {
 export function emptySummary(): DemoSummary {
   return {
     ok: false,
-    unsigned: labUnsigned,
     host: null,
     telemetry: null,
     image: null,
@@ -99,6 +98,7 @@ export function hostSummary(
     hostname: host.hostname,
     agentVersion: host.agentVersion,
     agentRuns,
+    unsigned: labUnsigned,
     kernel: system.kernel,
     architecture: system.architecture,
     processor: cpu.model,

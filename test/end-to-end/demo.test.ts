@@ -88,6 +88,8 @@ test("every act ends as it must, in time, and nothing is left", { timeout: 180_0
   expect(run.code).toBe(0);
 
   expect(summary.host).toMatchObject({ name: "demo-host", id: expect.stringMatching(/^[0-9a-f]{64}$/) });
+  // A lab's policy, and it says so.
+  expect(summary.host!.unsigned).toEqual(["image.deploy"]);
   expect(summary.host!.disks.filter((disk) => disk.allowed).length).toBe(3);
   expect(summary.telemetry!.samples).toBeGreaterThan(3);
   expect(summary.telemetry!.series).toBeGreaterThan(50);
