@@ -5,6 +5,7 @@ import { wasmUrl } from "../assembly/built.ts";
 import { variants } from "../assembly/load.ts";
 import { deploy } from "./deploy.ts";
 import { files } from "./files.ts";
+import { footprint } from "./footprint.ts";
 import { frames } from "./frames.ts";
 import { type Bench, type BenchResult, measureSuite } from "./harness.ts";
 import { kernels } from "./kernels.ts";
@@ -15,7 +16,7 @@ import { printMachine, printResult, writeResult } from "./report.ts";
 import { telemetry } from "./telemetry.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files, frames, native, deploy, link, telemetry];
+const benches: readonly Bench[] = [kernels, files, frames, native, deploy, link, telemetry, footprint];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;

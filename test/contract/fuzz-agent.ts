@@ -149,7 +149,7 @@ async function session(peer: AgentPeer, run: Run): Promise<void> {
       counts.refused += 1;
       return;
     }
-    if (foretold.taken.t === "offer" || foretold.taken.t === "authority") {
+    if (foretold.taken.t === "offer" || String(foretold.taken.t) === "authority") {
       // What is no command, and no certificate, may end the session too.
       await sleep(2);
       if (!peer.open) {
