@@ -28,6 +28,7 @@ export const codes = {
   "command.link-lost": "The host's link was lost, and the command says to stop then.",
   "command.not-cancellable":
     "It is too late to cancel: the operation has ended or passed its point of no return.",
+  "command.not-known": "The host's journal does not know the command, and was not to begin it.",
   "command.stale-epoch": "The offer is from an older epoch of the controller than this host has seen.",
   "command.stale-generation": "The offer's generation is below one the host has accepted.",
   "command.stalled": "The operation made no progress for as long as its limit allows.",

@@ -44,6 +44,7 @@ export function decide(
   const quoted = "decoded" in document.command ? document.command.decoded.plan?.id : undefined;
   const facts: AdmissionFacts = {
     nowMs,
+    onlyKnown: request.onlyKnown ?? false,
     host: request.host,
     ...names,
     epoch: request.epoch,
@@ -71,6 +72,7 @@ export function recordAdmission(
   const { request, document, policyDigest, signatures } = offer;
   const { id, bytes, digest, command } = document;
   const subject = subjectOf(document);
+  if (admission.do === "not-known") return;
   const known = journal.operation(id);
   audit.note("offered", subject, {
     digest: sha256Hex(bytes),
@@ -145,5 +147,6 @@ function refusalOf({ code, message }: ErrorReport) {
 /** Whether whoever serves the operation now only replays it, and makes room for one that runs it. */
 export function onlyReplayed(journal: Journal, id: string): boolean {
   const known = journal.operation(id);
-  return known?.server === "follow" && !isTerminal(known.state);
+  // Of one that is not known it is only said that it is not.
+  return known === undefined || (known.server === "follow" && !isTerminal(known.state));
 }

@@ -21,6 +21,8 @@ export type PolicyFacts =
 
 export interface AdmissionFacts {
   readonly nowMs: number;
+  /** The agent only asks whether it is known: what is not must not begin. */
+  readonly onlyKnown?: boolean;
   /** This host's id, and the names that people know the machine by. */
   readonly host: string;
   readonly hostname: string;
@@ -62,6 +64,8 @@ export interface LaneBusy {
 export type Admission =
   /** Serve what the journal has: the operation is over. */
   | { readonly do: "replay" }
+  /** Nobody asked for it to begin: nothing is kept of it. */
+  | { readonly do: "not-known"; readonly error: ErrorReport }
   /** Another command of the same id is known; its record stays as it is. */
   | { readonly do: "conflict"; readonly error: ErrorReport }
   /** Record and serve a refusal. */
@@ -89,6 +93,12 @@ export const waitingMax = 8;
 
 export function admit(facts: AdmissionFacts): Admission {
   const { known } = facts;
+  if (known === undefined && facts.onlyKnown) {
+    return {
+      do: "not-known",
+      error: { code: "command.not-known", message: "This host's journal does not know the command." },
+    };
+  }
   if (known === undefined) return admitNew(facts);
   if (!known.sameDocument) {
     return {

@@ -20,6 +20,8 @@ export const ExecutorRequest = Type.Union([
     ca: Type.String(),
     /** The host's own id: a command that names another is refused. */
     host: HostId,
+    /** Begin nothing that the journal does not know: then the one event is a refusal `command.not-known`, and nothing is kept. */
+    onlyKnown: Type.Optional(Type.Literal(true)),
   }),
   /** Replay the journal of an operation whose executor is gone, for whoever attaches; start nothing. */
   Type.Object({ request: Type.Literal("follow"), command: CommandId }),

@@ -2,7 +2,7 @@
 
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
-import { assert, BedplateError } from "../../protocol/errors.ts";
+import { assert, BedplateError, type ErrorReport } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
 import { readMachineNames } from "../devices/machine-names.ts";
 import {
@@ -20,7 +20,7 @@ import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
 import { type Document, readDocument } from "./document.ts";
 import { bindFollowers, type Followers, isListening } from "./followers.ts";
 import { identityOf, publishIdentity } from "./identify.ts";
-import { type Journal, keptMs, openJournal } from "./journal.ts";
+import { type Journal, type JournalledEvent, keptMs, openJournal } from "./journal.ts";
 import { openLaneTurn } from "./lane-turn.ts";
 import { endLeftoverOf, withLeftover } from "./leftovers.ts";
 import { boundedReport } from "./operation.ts";
@@ -115,6 +115,27 @@ async function replay(
   return "ended";
 }
 
+/** Says to whoever asked that the journal does not know the operation. */
+async function tellNotKnown(
+  error: ErrorReport,
+  id: string,
+  bound: Followers,
+  { paths, host, stopping }: Executor,
+): Promise<ExecutorEnd> {
+  using output = openSpoolOf(host.files, paths.stateDirectory, id);
+  await using followers = bound;
+  const told: JournalledEvent = {
+    type: "refused",
+    seq: 1,
+    at: host.clock.now(),
+    error: boundedReport(error),
+  };
+  const cancel = () => ({ answer: "too-late", reason: "the operation is not known" }) as const;
+  followers.serve({ replay: () => [told], cancel, output }, host.clock);
+  await followers.drained(host.clock, stopping);
+  return "ended";
+}
+
 /** Publishes who this executor is. @returns what it signs with, the policy, and the machine's names, all as of now */
 function identify(hostId: string, { paths, user, separated, host }: Executor) {
   const key = openAttestationKey(host.files, paths.stateDirectory, user);
@@ -187,7 +208,8 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         ? noSignatures
         : await checkSignatures(request.signatures, document.bytes, policy.rules),
   };
-  using turn = openLaneTurn({ id, reads, journal, paths, host });
+  const asksOnly = request.onlyKnown === true && journal.operation(id) === undefined;
+  using turn = openLaneTurn({ id, reads: reads || asksOnly, journal, paths, host });
   const leftover = await endLeftoverOf(id, executor);
 
   for (let tries = 0; ; tries++) {
@@ -220,6 +242,7 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
     }
     const { admission, followers } = begun;
     log(`${id}: ${admission.do}${"error" in admission ? ` ${admission.error.code}` : ""}`);
+    if (admission.do === "not-known") return await tellNotKnown(admission.error, id, followers, executor);
     if (admission.do !== "start" && admission.do !== "resume") {
       turn.release();
       return await replay(id, followers, executor);

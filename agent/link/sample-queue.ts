@@ -23,7 +23,7 @@ export interface SampleQueue {
   /** Batches dropped so far. */
   readonly dropped: number;
   add(batch: Batch): void;
-  /** A session begins, and the controller has everything up to `stored`: what it lacks is queued again. */
+  /** A session begins, and the controller has everything up to `stored`, or knows of its gap: what it lacks is queued again. */
   resume(stored: number): void;
   /** The next batch to send; undefined when all are sent. */
   peek(): NumberedBatch | undefined;
@@ -45,6 +45,8 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
   let numbered = false;
   let gaps: Gap[] = [];
   let droppedCount = 0;
+  /** Dropped here while on their way: the controller has them, or the session ends before. */
+  let doubtful: { readonly from: number; readonly to: number }[] = [];
   // Nothing that a difference could be added to is queued or known at the other end: only a key frame may come next.
   let needsKey = true;
 
@@ -64,12 +66,19 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
     let end = index;
     while (end < queue.length && !queue[end]!.key) end++;
     const dropped = queue.slice(0, end);
+    const onTheirWay = dropped.slice(0, sent);
     queue = queue.slice(end);
     sent = Math.max(0, sent - end);
     needsKey ||= queue.length === 0;
     if (dropped.length === 0) return;
     bytes -= dropped.reduce((sum, batch) => sum + cost(batch), 0);
-    tellDropped(dropped[0]!.seq, dropped.at(-1)!.seq);
+    if (onTheirWay.length > 0) doubtful.push({ from: onTheirWay[0]!.seq, to: onTheirWay.at(-1)!.seq });
+    if (dropped.length > onTheirWay.length) tellDropped(dropped[onTheirWay.length]!.seq, dropped.at(-1)!.seq);
+  };
+  const settleDoubt = (stored: number) => {
+    doubtful = doubtful
+      .filter(({ to }) => to > stored)
+      .map(({ from, to }) => ({ from: Math.max(from, stored + 1), to }));
   };
 
   return {
@@ -88,7 +97,7 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
       needsKey = false;
       queue.push({ ...batch, seq });
       bytes += cost(batch);
-      if (bytes > bytesMax) dropBefore(1);
+      while (bytes > bytesMax) dropBefore(1);
     },
     resume(stored) {
       if (!numbered) {
@@ -99,6 +108,8 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
         nextSeq += stored;
       } else {
         this.acknowledge(stored);
+        for (const { from, to } of doubtful) tellDropped(from, to);
+        doubtful = [];
       }
       sent = 0;
       // What this end has sent before is no base for the new session.
@@ -115,6 +126,7 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
       while (count < queue.length && queue[count]!.seq <= seq) bytes -= cost(queue[count++]!);
       queue = queue.slice(count);
       sent = Math.max(0, sent - count);
+      settleDoubt(seq);
       assert(bytes >= 0, "a queue never holds less than nothing");
     },
     takeGaps() {

@@ -17,7 +17,7 @@ export function withdrawn(command: string, unixMs: number): Ending {
 
 /** Its executors died one after the other. */
 export function givenUp(
-  operation: Pick<OpenOperation, "id" | "begun" | "changesState">,
+  operation: Pick<OpenOperation, "id" | "handedOver" | "changesState">,
   trouble: string,
   unixMs: number,
 ): Ending {
@@ -27,7 +27,7 @@ export function givenUp(
     hint: "Run `bedplate doctor` on the host; the executor's log is in the agent's state directory.",
   };
   // What never reached an executor, or only reads, did nothing; of anything else nobody knows.
-  if (!operation.begun || !operation.changesState)
+  if (!operation.handedOver || !operation.changesState)
     return { type: "refused", command: operation.id, error: wireReport(report) };
   return result(operation.id, "indeterminate", unixMs, report);
 }

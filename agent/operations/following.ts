@@ -19,24 +19,38 @@ import { andThen, nothing, step, withOperation, withoutOperation } from "./steps
 
 /**
  * Begins with every operation whose turn it is. Those that change the host begin one after the other, in order of arrival:
- * the next when the one before is accepted or has ended, so that the order on the host is the controller's.
+ * the next when the one before is accepted or has ended, so that the order on the host is the controller's. Asking whether
+ * the journal knows one waits for no turn: nothing begins by it.
  */
 export function startDue(state: OperationsState, facts: OperationsFacts): OperationsStep {
-  let unsettled = [...state.open.values()].some((each) => takesTurns(each) && each.step !== "queued");
-  let all = nothing(state);
-  for (const operation of state.open.values()) {
-    if (operation.step !== "queued") continue;
-    if (takesTurns(operation)) {
-      if (unsettled) continue;
-      unsettled = true;
-    }
-    all = andThen(all, (next) => begin(next, operation, facts));
-  }
-  return all;
+  const open = [...state.open.values()];
+  const inTurn = open.filter(takesTurns);
+  let asking = open.filter((each) => isAsking(each) && each.step !== "queued").length;
+  const begun = inTurn.some((each) => !isAsking(each) && each.step !== "queued");
+  return open
+    .filter((operation) => {
+      if (operation.step !== "queued") return false;
+      if (isAsking(operation)) return asking++ < operationLimits.askingMax;
+      return !takesTurns(operation) || (!begun && operation === inTurn[0]);
+    })
+    .reduce((all, operation) => andThen(all, (next) => begin(next, operation, facts)), nothing(state));
 }
 
-function takesTurns({ mode, changesState, state }: OpenOperation): boolean {
-  return mode === "run" && changesState && state === "received";
+function takesTurns({ mode, changesState, state, step, begun, cancel }: OpenOperation): boolean {
+  if (mode === "replay" || !changesState || state !== "received" || step === "unconfirmed") return false;
+  return begun || !cancel;
+}
+
+/** Whether it must not begin now, so that only the journal is asked about it. */
+function onlyAsks({ state, confirmed, cancel }: OpenOperation): boolean {
+  return state === "received" && (!confirmed || cancel);
+}
+
+/** Its executor was told to answer, not to begin it; or the next one will be. */
+function isAsking(operation: OpenOperation): boolean {
+  const { step, asked, state } = operation;
+  if (step === "unconfirmed" || state !== "received") return false;
+  return step === "queued" ? onlyAsks(operation) : asked || onlyAsks(operation);
 }
 
 function begin(state: OperationsState, operation: OpenOperation, facts: OperationsFacts): OperationsStep {
@@ -76,11 +90,15 @@ export function absent(
 ): OperationsStep {
   const { id, mode, tries } = operation;
   if (!operation.started) {
-    const request = mode === "run" ? "run" : "follow";
+    const asked = onlyAsks(operation);
+    const request = mode === "replay" ? "follow" : asked ? "ask" : "run";
     // What an executor writes into the audit from now on comes after all that is known of it.
     const auditFloor = operation.begun ? operation.auditFloor : (state.audit?.seq ?? 0);
     return step(
-      withOperation(state, { ...operation, step: "starting", auditFloor }),
+      withOperation(state, {
+        ...operation,
+        ...{ step: "starting", asked, auditFloor, begun: operation.begun || !asked },
+      }),
       [],
       [{ effect: "start", id, request }],
     );
@@ -94,7 +112,8 @@ export function absent(
 }
 
 export function started(state: OperationsState, operation: OpenOperation): OperationsStep {
-  return attach(state, { ...operation, begun: true, started: true, tries: 0 });
+  const handedOver = operation.handedOver || !operation.asked;
+  return attach(state, { ...operation, handedOver, started: true, tries: 0 });
 }
 
 export function notStarted(
@@ -103,7 +122,6 @@ export function notStarted(
   trouble: string,
   facts: OperationsFacts,
 ): OperationsStep {
-  if (operation.cancel && !operation.begun) return withdraw(state, operation, facts);
   return died(state, operation, trouble, facts);
 }
 
@@ -121,7 +139,15 @@ export function resumeAfterPause(
   operation: OpenOperation,
   facts: OperationsFacts,
 ): OperationsStep {
-  return operation.started ? attach(state, operation) : begin(state, operation, facts);
+  if (operation.step === "unconfirmed") {
+    const linkedMs = state.link === "up" ? facts.monotonicMs - state.linkSinceMs : 0;
+    return linkedMs < operationLimits.confirmMs ? nothing(state) : withdraw(state, operation, facts);
+  }
+  if (operation.step !== "pausing") return nothing(state);
+  if (operation.started) return attach(state, operation);
+  // One that was asked about waits for its turn now.
+  if (isAsking(operation)) return nothing(withOperation(state, { ...operation, step: "queued" }));
+  return begin(state, operation, facts);
 }
 
 function died(
@@ -146,6 +172,7 @@ function died(
     withOperation(state, { ...operation, step: "pausing", started: false, held: false, deaths }),
     [],
     [
+      { effect: "detach", id },
       {
         effect: "log",
         level: "warn",
@@ -157,19 +184,55 @@ function died(
   );
 }
 
-/** Ends what no executor can know of. */
+/** The journal does not know it: nothing of it has begun, and nothing will where it is not wanted. */
+function notKnown(state: OperationsState, operation: OpenOperation, facts: OperationsFacts): OperationsStep {
+  const { id } = operation;
+  if (operation.cancel) return withdraw(state, operation, facts);
+  // Repeated meanwhile: it begins when it is its turn, and the one who answered is gone.
+  if (operation.confirmed) {
+    return step(
+      withOperation(state, {
+        ...operation,
+        step: "pausing",
+        started: false,
+        begun: false,
+        handedOver: false,
+      }),
+      [],
+      [
+        { effect: "detach", id },
+        { effect: "pause", id, ms: operationLimits.attachPauseMs },
+      ],
+    );
+  }
+  return step(
+    withOperation(state, { ...operation, step: "unconfirmed", begun: false, handedOver: false }),
+    [],
+    [{ effect: "detach", id }, ...(state.link === "up" ? [patience(id)] : [])],
+  );
+}
+
+/** When an operation that the controller does not repeat is looked at again. */
+export function patience(id: string): Effect {
+  return { effect: "pause", id, ms: operationLimits.confirmMs };
+}
+
+/** Ends what no executor knows of. */
 export function withdraw(
   state: OperationsState,
-  { id }: OpenOperation,
+  { id, cancel }: OpenOperation,
   facts: OperationsFacts,
 ): OperationsStep {
   const ending = withdrawn(id, facts.unixMs);
+  const answer: RecordBody = {
+    type: "cancel",
+    command: id,
+    answer: "cancelling",
+    reason: "it had not begun",
+  };
   return end(state, { id }, [
     { change: "move", id, state: "cancelled", ending },
-    {
-      change: "record",
-      body: { type: "cancel", command: id, answer: "cancelling", reason: "it had not begun" },
-    },
+    ...(cancel ? [{ change: "record", body: answer } as const] : []),
     { change: "record", body: ending },
   ]);
 }
@@ -202,6 +265,8 @@ export function said(
     case "result": {
       // Replayed after a reconnect: it became a record before.
       if (said.seq <= operation.eventSeq) return nothing(state);
+      if (said.type === "refused" && said.error.code === "command.not-known")
+        return notKnown(state, operation, facts);
       const body = recordOf(id, said);
       const next = stateOf(body);
       // Of what is only asked again, the end is all that counts.

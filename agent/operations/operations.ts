@@ -245,12 +245,13 @@ export function createOperations(options: OperationsOptions): Operations {
 
   const troubleOf = (id: string) => executorsOf.get(id)?.started.logTail() ?? "no log";
 
-  const requestOf = (id: string, request: "run" | "follow"): ExecutorRequest => {
+  const requestOf = (id: string, request: "run" | "ask" | "follow"): ExecutorRequest => {
     if (request === "follow") return { request, command: id };
     const offer = outbox.operation(id)?.offer;
     assert(offer !== null && offer !== undefined, "only what was offered is started");
     return {
-      request,
+      request: "run",
+      ...(request === "ask" ? { onlyKnown: true } : {}),
       document: Buffer.from(offer.document).toString("base64"),
       signatures: [...offer.signatures],
       generation: offer.generation,

@@ -10,6 +10,7 @@ import {
   cancelOf,
   lost,
   notStarted,
+  patience,
   readOn,
   resumeAfterPause,
   said,
@@ -55,7 +56,7 @@ function happened(state: OperationsState, event: OperationsEvent, facts: Operati
     case "cancel":
       return cancelled(state, event, facts);
     case "link":
-      return linkIs(state, event.link);
+      return linkIs(state, event.link, facts);
     case "acknowledged":
       return readOn(state, facts);
     case "done-here":
@@ -102,15 +103,24 @@ function happenedTo(
 
 function reopened(kept: Extract<OperationsEvent, { event: "opened" }>["operations"][number]): OpenOperation {
   const { id, changesState, state, eventSeq, outputEnd } = kept;
+  const confirmed = !changesState || state !== "received";
   // Whether the process before started an executor for it is not known.
-  return { ...newOperation({ id, changesState }), state, eventSeq, outputEnd, begun: true };
+  return {
+    ...newOperation({ id, changesState }),
+    state,
+    eventSeq,
+    outputEnd,
+    confirmed,
+    begun: true,
+    handedOver: true,
+  };
 }
 
 function newOperation({ id, changesState }: Pick<OpenOperation, "id" | "changesState">): OpenOperation {
   return {
     ...{ id, changesState, mode: "run", state: "received", eventSeq: 0, outputEnd: 0, step: "queued" },
-    ...{ begun: false, started: false, tries: 0, deaths: 0, sinceMs: 0, cancel: false, held: false },
-    auditFloor: 0,
+    ...{ confirmed: true, begun: false, handedOver: false, asked: false, started: false, tries: 0 },
+    ...{ deaths: 0, sinceMs: 0, cancel: false, held: false, auditFloor: 0 },
   };
 }
 
@@ -204,7 +214,7 @@ function offeredAgain(
     const message = "command.id-conflict: the controller offered other content under a known id; ignored";
     return step(state, [], [{ effect: "log", level: "error", id, message }]);
   }
-  if (!isTerminal(known.state)) return step(state, [{ change: "refresh", id, offer }]);
+  if (!isTerminal(known.state)) return step(confirmed(state, id), [{ change: "refresh", id, offer }]);
   // Its last record is on its way; or it is being asked for already.
   if (!known.answered || state.open.has(id) || state.here.has(id)) return nothing(state);
   // The controller had it and has it no more: it was set back to a backup.
@@ -214,9 +224,17 @@ function offeredAgain(
   return nothing(
     withOperation(state, {
       ...newOperation({ id, changesState }),
-      ...{ mode: "replay", state: known.state, begun: true },
+      ...{ mode: "replay", state: known.state, begun: true, handedOver: true },
     }),
   );
+}
+
+/** The controller repeats what an earlier process took: it still wants it. */
+function confirmed(state: OperationsState, id: string): OperationsState {
+  const operation = state.open.get(id);
+  if (operation === undefined || operation.confirmed) return state;
+  const turn = operation.step === "unconfirmed" ? "queued" : operation.step;
+  return withOperation(state, { ...operation, confirmed: true, step: turn });
 }
 
 function cancelled(
@@ -226,7 +244,7 @@ function cancelled(
 ): OperationsStep {
   const operation = state.open.get(id);
   if (operation?.mode === "run") {
-    if (!operation.begun && operation.step !== "starting") return withdraw(state, operation, facts);
+    if (operation.step === "unconfirmed") return withdraw(state, { ...operation, cancel: true }, facts);
     // Asked once; a new executor of it is asked again.
     if (operation.cancel) return nothing(state);
     const effects = operation.step === "following" ? [cancelOf(id)] : [];
@@ -245,13 +263,18 @@ function cancelled(
   ]);
 }
 
-function linkIs(state: OperationsState, link: "up" | "down"): OperationsStep {
+function linkIs(state: OperationsState, link: "up" | "down", facts: OperationsFacts): OperationsStep {
   if (link === state.link) return nothing(state);
-  const following = [...state.open.values()].filter((each) => each.step === "following");
+  const open = [...state.open.values()];
+  const following = open.filter((each) => each.step === "following");
+  const unconfirmed = link === "up" ? open.filter((each) => each.step === "unconfirmed") : [];
   return step(
     // What had no room is offered again in the next session, all in order.
-    { ...state, link, waiting: link === "down" ? [] : state.waiting },
+    { ...state, link, linkSinceMs: facts.monotonicMs, waiting: link === "down" ? [] : state.waiting },
     [],
-    following.map(({ id }) => ({ effect: "send", id, request: { link } })),
+    [
+      ...following.map(({ id }) => ({ effect: "send", id, request: { link } }) as const),
+      ...unconfirmed.map(({ id }) => patience(id)),
+    ],
   );
 }

@@ -27,6 +27,10 @@ export const operationLimits = {
   /** How often it is tried to attach to an executor that was just started. */
   attachTriesMax: 200,
   attachPauseMs: 50,
+  /** Operations that the journal is asked about, at once: each takes an executor. */
+  askingMax: 4,
+  /** How long a link must be up, and the controller silent about it, until what it does not repeat is not wanted any more. */
+  confirmMs: 600_000,
 } as const;
 
 export interface OpenOperation {
@@ -38,9 +42,19 @@ export interface OpenOperation {
   readonly state: OperationState;
   readonly eventSeq: number;
   readonly outputEnd: number;
-  readonly step: "queued" | "attaching" | "starting" | "following" | "pausing";
-  /** An executor may know of it. False only of what this very process took and did not start. */
+  /** `unconfirmed`: the journal does not know it, and it waits for the controller to offer it again. */
+  readonly step: "queued" | "attaching" | "starting" | "following" | "pausing" | "unconfirmed";
+  /**
+   * Offered to this very process. What an earlier one took may come from an old copy of the outbox, and have been
+   * cancelled since: it goes on where the journal knows it, and does not begin before the controller repeats it.
+   */
+  readonly confirmed: boolean;
+  /** An executor is told to begin it, or was. */
   readonly begun: boolean;
+  /** An executor has got that. */
+  readonly handedOver: boolean;
+  /** The last executor that was started only answers whether the journal knows it. */
+  readonly asked: boolean;
   /** Since the last death an executor was started. */
   readonly started: boolean;
   /** Tries to attach to it. */
@@ -70,12 +84,14 @@ export interface OperationsState {
   /** Commands that run in the agent itself now. */
   readonly here: ReadonlySet<string>;
   readonly link: "up" | "down";
+  /** Monotonic. */
+  readonly linkSinceMs: number;
   /** The furthest that the host's audit is known to be. */
   readonly audit: Pick<AuditHead, "seq" | "hash"> | undefined;
 }
 
 export const noOperations: OperationsState = {
-  ...{ open: new Map(), waiting: [], here: new Set(), link: "down", audit: undefined },
+  ...{ open: new Map(), waiting: [], here: new Set(), link: "down", linkSinceMs: 0, audit: undefined },
 };
 
 /** What the outbox has of an operation; `answered`: nothing of it waits there for the controller. */
@@ -135,8 +151,8 @@ export type Effect =
       readonly afterSeq: number;
       readonly afterOutput: number | undefined;
     }
-  /** Only when all changes so far are durable. `follow` asks the journal and starts nothing. */
-  | { readonly effect: "start"; readonly id: string; readonly request: "run" | "follow" }
+  /** Only when all changes so far are durable. `ask`: goes on with what the journal knows; `follow`: only replays it. */
+  | { readonly effect: "start"; readonly id: string; readonly request: "run" | "ask" | "follow" }
   | { readonly effect: "send"; readonly id: string; readonly request: FollowerRequest }
   | { readonly effect: "detach"; readonly id: string }
   | { readonly effect: "pause"; readonly id: string; readonly ms: number }
