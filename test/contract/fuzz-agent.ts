@@ -101,10 +101,23 @@ async function unproven(peer: AgentPeer, run: Run): Promise<void> {
     if ((await peer.next("auth", answerMs)) === undefined) throw new Error(`no proof came: ${show(frame)}`);
     run.counts.taken += 1;
   } else {
-    // Nothing else may come: the agent leaves, with or without a word.
-    await expectClosed(peer, frame, [1005, 1006, 4400]);
-    run.counts.refused += 1;
+    await expectRefused(peer, foretold.taken, frame, run);
   }
+}
+
+/** A message that is not due: the agent leaves, with or without a word; after a goodbye it waits for our close. */
+async function expectRefused(
+  peer: AgentPeer,
+  message: ControllerMessage,
+  frame: Uint8Array,
+  run: Run,
+): Promise<void> {
+  if (message.t === "goaway") {
+    run.counts.taken += 1;
+    return;
+  }
+  await expectClosed(peer, frame, [1005, 1006, 4400]);
+  run.counts.refused += 1;
 }
 
 /** In place of the welcome. */
@@ -121,9 +134,11 @@ async function unwelcome(peer: AgentPeer, run: Run): Promise<void> {
   } else if (foretold.taken.t === "welcome") {
     await Promise.race([peer.next("heartbeat", 1000), peer.closed]);
     run.counts.taken += 1;
+  } else if (foretold.taken.t === "probe") {
+    if ((await peer.next("proof", answerMs)) === undefined) throw new Error(`no answer came: ${show(frame)}`);
+    run.counts.taken += 1;
   } else {
-    await expectClosed(peer, frame, [1005, 1006, 4400]);
-    run.counts.refused += 1;
+    await expectRefused(peer, foretold.taken, frame, run);
   }
 }
 
@@ -136,7 +151,6 @@ async function session(peer: AgentPeer, run: Run): Promise<void> {
     const message = controllerMessage(host, lots);
     const frame = lots.chance(0.7) ? encodeFrame(message) : mutated(message, run);
     const foretold = foretell(frame);
-    if (tooTrue(foretold)) continue;
     peer.sendRaw(frame);
     counts.frames += 1;
     if ("code" in foretold) {
@@ -149,7 +163,7 @@ async function session(peer: AgentPeer, run: Run): Promise<void> {
       counts.refused += 1;
       return;
     }
-    if (foretold.taken.t === "offer" || String(foretold.taken.t) === "authority") {
+    if (foretold.taken.t === "offer" || foretold.taken.t === "authority") {
       // What is no command, and no certificate, may end the session too.
       await sleep(2);
       if (!peer.open) {
@@ -165,13 +179,6 @@ async function session(peer: AgentPeer, run: Run): Promise<void> {
     if (lots.chance(0.3) && records.length > 0)
       peer.send({ t: "ack", records: Math.max(...records), samples: Math.max(0, ...samples) });
   }
-}
-
-/** Messages whose honest effect is not wanted here: trust in another authority, and work for the machine itself. */
-function tooTrue(foretold: Foretold): boolean {
-  if ("code" in foretold) return false;
-  const { taken } = foretold;
-  return taken.t === "authority" && taken.ca.includes("BEGIN CERTIFICATE");
 }
 
 async function welcomed(peer: AgentPeer): Promise<string | undefined> {
@@ -204,7 +211,7 @@ async function flood(peer: AgentPeer, { lots, counts }: Run): Promise<void> {
   }
   for (let k = 0; k < 500 && peer.open; k++) {
     const message = controllerMessage(host, lots);
-    if (!tooTrue(foretell(encodeFrame(message)))) peer.sendRaw(encodeFrame(message));
+    peer.sendRaw(encodeFrame(message));
   }
   counts.frames += 500;
   // Alive still: it beats or, because an offer was none, has left.

@@ -20,7 +20,9 @@ const word = () => randomBytes(6).toString("hex");
 export function agentMessage(session: AgentSession, lots: Lots): Message {
   const command = lots.chance(0.7) ? (session.commands.at(-1) ?? mintCommandId()) : mintCommandId();
   const at = Date.now();
-  switch (lots.below(6)) {
+  switch (lots.below(7)) {
+    case 6:
+      return { t: "proof", nonce: lots.bytes(32), signature: lots.bytes(64) };
     case 0:
       return { t: "heartbeat", at, operations: [{ id: command, state: "running" }], outbox };
     case 1:
@@ -93,13 +95,28 @@ function recordBody(command: string, lots: Lots): Message {
     { type: "gap", from: 1, to: 5, count: 5 },
     { type: "cancel", command, answer: "too-late", reason: "it has ended" },
     { type: "output", command, stream: "stdout", offset: lots.below(1000), data: "aGVsbG8=" },
+    { type: "identity", identity: identityOf(lots) },
     { type: "audit-head", seq: 1 + lots.below(9), hash: "ab".repeat(32), signature: "none" },
   ]);
 }
 
+function identityOf(lots: Lots): Message {
+  return {
+    ...{ bedplate: "identity/1", host: "ab".repeat(32), hostname: "a-host", chassisSerial: null },
+    attestationKey: `ssh-ed25519 ${Buffer.from(lots.bytes(51)).toString("base64")} bedplate-attestation`,
+    ...{ proof: "none", linkSignature: "none", policyState: "missing", policyDigest: null },
+    privilegeSplit: "absent",
+  };
+}
+
+const notOne = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+
 /** What a controller says after the welcome. */
 export function controllerMessage(host: string, lots: Lots): Message {
-  switch (lots.below(8)) {
+  switch (lots.below(9)) {
+    case 8:
+      // No certificate: an agent that kept it could trust nobody any more.
+      return { t: "authority", ca: lots.pick([notOne, "none", `${notOne}${notOne}`]) };
     case 0:
       return { t: "heartbeat", at: Date.now() };
     case 1:
