@@ -1,6 +1,7 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
 
 import { groupCount } from "../../protocol/groups.ts";
+import { type Comparing, createComparing } from "./comparing.ts";
 import { type Frame, type FrameAt, frames } from "./frame-stream.ts";
 import {
   decodeFrame,
@@ -30,12 +31,13 @@ interface Run {
 
 /** Until no group is left, or the signal aborts. */
 export async function writeGroups(work: Work): Promise<void> {
-  let next = prepare(work);
+  const comparing = createComparing();
+  let next = prepare(work, comparing);
   try {
     for (;;) {
       const run = await next;
       if (run === undefined) return;
-      next = prepare(work);
+      next = prepare(work, comparing);
       // Awaited in the next turn; until then a failure must not count as unhandled.
       next.catch(() => {});
       await writeRun(work, run);
@@ -47,7 +49,7 @@ export async function writeGroups(work: Work): Promise<void> {
 }
 
 /** Claims a run, compares what the disk holds, and asks for the first frames that are needed. */
-async function prepare(work: Work): Promise<Run | undefined> {
+async function prepare(work: Work, comparing: Comparing): Promise<Run | undefined> {
   const { job } = work;
   const { shared } = job;
   const count = groupCount(job.sizeBytes);
@@ -61,9 +63,10 @@ async function prepare(work: Work): Promise<Run | undefined> {
       addTo(shared, "done", extentOf(job, group).length);
       continue;
     }
-    if (group < job.claimedBefore) addTo(shared, "rechecked", 1);
-    await readGroup(work, group, compareWindow);
-    if (isRight(work, group, compareWindow)) finish(work, group, "skipped");
+    const doubtful = group < job.claimedBefore;
+    if (doubtful) addTo(shared, "rechecked", 1);
+    if ((doubtful || comparing.worth(group)) && (await holds(work, group, comparing)))
+      finish(work, group, "skipped");
     else if (isZeroGroup(shared, group)) zeroes.push(group);
     else addFrame(stretches, frameAt(job, group));
   }
@@ -71,6 +74,13 @@ async function prepare(work: Work): Promise<Run | undefined> {
   const firstFrame = stream?.next();
   firstFrame?.catch(() => {});
   return { zeroes, stretches, stream, firstFrame };
+}
+
+async function holds(work: Work, group: number, comparing: Comparing): Promise<boolean> {
+  await readGroup(work, group, compareWindow);
+  const right = isRight(work, group, compareWindow);
+  comparing.told(right);
+  return right;
 }
 
 /** Frames that lie side by side come in one stretch; groups of zeroes between them have none. */
