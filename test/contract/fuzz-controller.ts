@@ -11,12 +11,11 @@ import {
   type Closed,
   helloOf,
   type Identity,
-  joinLink,
   type LinkAddress,
   type LinkClient,
   newLinkKey,
-  openLink,
 } from "../support/link-client.ts";
+import { createAddresses, joinFrom, openFrom } from "./crowd.ts";
 import { createLots, type Lots, mutateBytes, mutateValue, oddValues } from "./mutations.ts";
 import { type AgentSession, agentMessage } from "./samples.ts";
 
@@ -49,6 +48,8 @@ export async function fuzzController(fuzz: ControllerFuzz): Promise<Counts> {
   const counts: Counts = { connections: 0, frames: 0, taken: 0, refused: 0, broken: 0 };
   const until = performance.now() + fuzz.seconds * 1000;
   const odd = oddValues(fuzz.seed, 400);
+  // A stranger with so many refused proofs would not be let in again soon.
+  const newAddress = createAddresses();
   await Promise.all(
     Array.from({ length: peers }, async (_, peer) => {
       const lots = createLots(fuzz.seed + peer);
@@ -56,8 +57,8 @@ export async function fuzzController(fuzz: ControllerFuzz): Promise<Counts> {
         ...{ key: newLinkKey(), joinToken: fuzz.joinToken },
         ...{ name: `fuzzed-${peer}`, instance: `instance-${peer}` },
       };
-      const run: Run = { ...fuzz, lots, odd, identity, counts };
-      (await joinLink(fuzz.address, identity)).client[Symbol.dispose]();
+      const run: Run = { ...fuzz, lots, odd, identity, counts, newAddress };
+      (await joinFrom(newAddress(), fuzz.address, identity)).client[Symbol.dispose]();
       while (performance.now() < until) {
         counts.connections += 1;
         await lots.pick([
@@ -82,6 +83,7 @@ interface Run extends ControllerFuzz {
   readonly odd: readonly unknown[];
   readonly identity: Identity;
   readonly counts: Counts;
+  newAddress(): string;
 }
 
 /** What the specification says of a frame where only `due` may come; undefined: any message of an agent. */
@@ -131,7 +133,7 @@ function show(frame: Uint8Array): string {
 /** A mutated hello, or a right hello and a mutated proof. */
 async function early(run: Run): Promise<void> {
   const { lots, identity, counts, address } = run;
-  using client = await openLink(address);
+  using client = await openFrom(run.newAddress(), address);
   const nonce = lots.bytes(32);
   const right = encodeFrame(helloOf(identity, nonce));
   const hello = lots.chance(0.6) ? mutated(helloOf(identity, nonce), run) : right;
@@ -179,7 +181,7 @@ async function early(run: Run): Promise<void> {
 /** A session that sends what is half right until it is closed for it, or has had enough. */
 async function session(run: Run): Promise<void> {
   const { lots, identity, counts, address } = run;
-  const { client, welcome, host } = await joinLink(address, identity);
+  const { client, welcome, host } = await joinFrom(run.newAddress(), address, identity);
   using _closing = client;
   const commands = await run.command(host);
   let agreed: AgentSession = { record: welcome.records + 1, batch: welcome.samples + 1, commands };
@@ -250,7 +252,9 @@ async function fateOf(
 async function brokenFraming(run: Run): Promise<void> {
   const { lots, counts, address, identity } = run;
   const proven = lots.chance(0.5);
-  const client = proven ? (await joinLink(address, identity)).client : await openLink(address);
+  const client = proven
+    ? (await joinFrom(run.newAddress(), address, identity)).client
+    : await openFrom(run.newAddress(), address);
   using _closing = client;
   const payload = encodeFrame(helloOf(identity, lots.bytes(32)));
   const mask = lots.bytes(4);
@@ -280,11 +284,12 @@ const upgrade = [
   "\r\n",
 ].join("\r\n");
 
-async function brokenHttp({ lots, counts, address }: Run): Promise<void> {
+async function brokenHttp({ lots, counts, address, newAddress }: Run): Promise<void> {
   const { hostname, port } = new URL(address.url);
   const socket = connectTls({
     host: hostname,
     port: Number(port),
+    localAddress: newAddress(),
     ca: address.ca,
     servername: tlsServerName,
   });
@@ -299,9 +304,9 @@ async function brokenHttp({ lots, counts, address }: Run): Promise<void> {
 }
 
 /** The first bytes of a TLS 1.3 ClientHello, broken, or none of it. */
-async function brokenTls({ lots, counts, address }: Run): Promise<void> {
+async function brokenTls({ lots, counts, address, newAddress }: Run): Promise<void> {
   const { hostname, port } = new URL(address.url);
-  const socket = connectPlain({ host: hostname, port: Number(port) });
+  const socket = connectPlain({ host: hostname, port: Number(port), localAddress: newAddress() });
   socket.on("error", () => {});
   const start = Buffer.concat([Buffer.from("160301006f0100006b0303", "hex"), lots.bytes(108)]);
   socket.write(lots.chance(0.8) ? mutateBytes(start, start, lots) : lots.bytes(200));

@@ -1,0 +1,110 @@
+// Strangers who stall at the controller's door: shut out in time, for little memory each, and in nobody's way.
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../protocol/limits.ts";
+import { type ControllerProcess, startControllerProcess } from "../contract/controller-process.ts";
+import { createAddresses, joinFrom } from "../contract/crowd.ts";
+import { type Directory, memoryOf, openDirectory } from "../contract/programs.ts";
+import { clientFrame, type Stalled, stalls, upgradedTo } from "../contract/stalls.ts";
+import { newLinkKey } from "../support/link-client.ts";
+
+/** The limit, a second until a peer that does not answer our close is cut off, and what a busy machine takes. */
+const secondsMax = limits.authSecondsMax + 1 + 3;
+const kibMax = 64;
+
+let directory: Directory;
+let controller: ControllerProcess;
+const newAddress = createAddresses();
+beforeAll(async () => {
+  directory = await openDirectory("slow");
+  controller = await startControllerProcess(directory.path, {
+    logLevel: "warn",
+    nodeOptions: ["--max-semi-space-size=2"],
+  });
+});
+afterAll(async () => {
+  await controller?.[Symbol.asyncDispose]();
+  await directory?.[Symbol.asyncDispose]();
+});
+
+async function serves(): Promise<void> {
+  const started = performance.now();
+  const { client } = await joinFrom(newAddress(), controller, {
+    ...{ key: newLinkKey(), name: `honest-${newAddress()}`, joinToken: await controller.joinToken() },
+  });
+  client[Symbol.dispose]();
+  expect(performance.now() - started).toBeLessThan(2000);
+}
+
+describe("who never sends", () => {
+  test.concurrent.each(Object.keys(stalls))("%s is shut out in time", async (what) => {
+    using stranger = await stalls[what]!(controller, newAddress());
+    const seconds = await Promise.race([stranger.closedAfterSeconds, sleep(60_000)]);
+    expect(seconds).toBeLessThan(secondsMax);
+  });
+});
+
+describe("a crowd without proof", () => {
+  test.each([
+    ["says nothing", 0],
+    ["has sent all but the end of the largest message it may", limits.frameBytesBeforeAuthMax - 64],
+  ])("that %s takes little memory each", async (_what, bytes) => {
+    const wanted = 400;
+    const open = async () => {
+      const socket = await upgradedTo(controller, newAddress());
+      if (bytes > 0) socket.write(clientFrame(new Uint8Array(bytes)).subarray(0, bytes - 1));
+      return socket;
+    };
+    // As many at once as warm up what all share.
+    for (const socket of await Promise.all(Array.from({ length: 100 }, open))) socket.destroy();
+    await sleep(500);
+    const before = memoryOf(controller.program.pid).residentKib;
+    const crowd: Awaited<ReturnType<typeof open>>[] = [];
+    for (let k = 0; k < wanted / 20; k++)
+      crowd.push(...(await Promise.all(Array.from({ length: 20 }, open))));
+    await sleep(200);
+    const left = crowd.filter((socket) => !socket.destroyed).length;
+    const eachKib = (memoryOf(controller.program.pid).residentKib - before) / wanted;
+    console.log(`${wanted} strangers, ${left} of them left: ${eachKib.toFixed(1)} KiB each`);
+    expect(left).toBeGreaterThan(wanted / 2);
+    // Over what TLS itself takes on this Node, some 60.
+    expect(eachKib).toBeLessThan(kibMax + 60 + bytes / 1024);
+    await serves();
+    for (const socket of crowd) socket.destroy();
+  });
+});
+
+test("who asks and never reads the answers costs little, and nobody waits for it", async () => {
+  const before = memoryOf(controller.program.pid).residentKib;
+  const asked = "GET /v1/ca HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+  const strangers: Stalled[] = [];
+  for (let k = 0; k < 20; k++) strangers.push(await deaf(asked));
+  await sleep(1500);
+  expect(memoryOf(controller.program.pid).residentKib - before).toBeLessThan(64 * 1024);
+  await serves();
+  for (const stranger of strangers) stranger[Symbol.dispose]();
+});
+
+/** Writes requests for as long as they are taken. */
+async function deaf(request: string): Promise<Stalled> {
+  const { connect } = await import("node:tls");
+  const { hostname, port } = new URL(controller.url);
+  const socket = connect({
+    ...{ host: hostname, port: Number(port), ca: controller.ca, servername: "controller.bedplate.internal" },
+    ...({ localAddress: newAddress() } as object),
+  });
+  socket.on("error", () => {});
+  await new Promise((resolve) => socket.once("secureConnect", resolve));
+  socket.pause();
+  const since = performance.now();
+  const writing = setInterval(() => {
+    for (let k = 0; k < 20 && socket.writableLength < 1 << 20; k++) socket.write(request);
+  }, 20);
+  const closedAfterSeconds = new Promise<number>((resolve) =>
+    socket.once("close", () => {
+      clearInterval(writing);
+      resolve((performance.now() - since) / 1000);
+    }),
+  );
+  return { closedAfterSeconds, open: true, [Symbol.dispose]: () => socket.destroy() };
+}
