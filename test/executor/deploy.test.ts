@@ -128,7 +128,7 @@ function standStillAfter(on: ImageServer, requests: number): Disposable & { rele
 
 /** Waits until the journal says that some groups are good. */
 async function untilJournalled(id: string, groups: number): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 400; tries++) {
     await new Promise((resolve) => setTimeout(resolve, 50));
     try {
       using database = new DatabaseSync(`${host.stateDirectory}/journal.db`, { readOnly: true });
