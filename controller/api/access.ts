@@ -1,20 +1,28 @@
 // Who may do what: bearer tokens with scopes, the short-lived bearers of images, and patience with wrong ones.
+import type { IncomingHttpHeaders } from "node:http";
 import { BedplateError } from "../../protocol/errors.ts";
 import { findApiToken } from "../api-tokens.ts";
 import { type Scope, scopes } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 import type { ApiParts, App } from "./app.ts";
+import { notFound } from "./problems.ts";
 
 /** When a token was last used is kept no finer than this: a write each. */
 const lastUsedStepMs = 60_000;
 
 export function guardRoutes(app: App, parts: ApiParts): void {
+  // A stranger's body is not waited for, however slowly it comes: the answer ends the connection.
+  app.addHook("onSend", async (request, reply) => {
+    const known = request.apiToken !== undefined || request.imageRoot !== undefined;
+    if (!known && !request.raw.complete) void reply.header("connection", "close");
+  });
   const failures = new FailureCounter(parts.clock);
   app.decorateRequest("imageRoot", undefined);
   app.decorateRequest("apiToken", undefined);
   app.addHook("onRequest", async (request) => {
     const access = request.routeOptions.config.access;
-    // A path that does not exist has no access of its own; its answer tells nothing.
+    // A path that does not exist has no access of its own; its answer tells nothing, and waits for no body.
+    if (request.is404 && hasBody(request.headers)) throw notFound(request.method);
     if (access === "anyone" || request.is404) return;
     const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
     const image = text === undefined ? undefined : parts.bearers.check(text);
@@ -62,6 +70,10 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       );
     }
   });
+}
+
+function hasBody(headers: IncomingHttpHeaders): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 }
 
 /** Failures of each address within a minute; addresses beyond the bound push out the oldest. */

@@ -22,14 +22,13 @@ export function answerProblems(app: App, log: Log): void {
       known ?? new BedplateError("internal", "The controller failed; its log has more."),
     );
   });
-  app.setNotFoundHandler((request, reply) =>
-    sendProblem(
-      reply,
-      new BedplateError("api.not-found", `There is nothing to ${request.method} at this path.`, {
-        hint: "GET /openapi.json lists all paths.",
-      }),
-    ),
-  );
+  app.setNotFoundHandler((request, reply) => sendProblem(reply, notFound(request.method)));
+}
+
+export function notFound(method: string): BedplateError {
+  return new BedplateError("api.not-found", `There is nothing to ${method} at this path.`, {
+    hint: "GET /openapi.json lists all paths.",
+  });
 }
 
 function sendProblem(reply: FastifyReply, error: BedplateError): FastifyReply {
