@@ -1,50 +1,39 @@
-// host.inventory: what the machine is made of.
-import { createHash } from "node:crypto";
+// host.inventory: what the machine is made of; or that it is what it was, when that is asked.
 import { machine, networkInterfaces } from "node:os";
-import type { Inventory } from "../../protocol/inventory.ts";
-import { readCpu } from "../devices/cpu.ts";
-import type { DiskListing } from "../devices/disks.ts";
-import type { Facts } from "../devices/facts.ts";
-import { readMemory } from "../devices/memory.ts";
-import { type Addresses, readNics } from "../devices/nics.ts";
-import { readSystem } from "../devices/system.ts";
+import type { Inventory, InventoryUnchanged } from "../../protocol/inventory.ts";
+import { collectInventory, rounded } from "../devices/inventory/collect.ts";
+import { createDeviceReader } from "../devices/inventory/device-reader.ts";
+import type { Addresses } from "../devices/inventory/source.ts";
+import { askTools } from "../devices/inventory/tools/index.ts";
 import type { Command } from "./command.ts";
 
 export const hostInventory: Command<"host.inventory"> = {
-  async run(_command, context) {
-    const { host } = context;
-    const started = host.clock.monotonic();
-    const content = collectInventory(host.facts(), {
-      disks: context.disks,
+  async run({ arguments: { tools = false, unless } }, context, signal) {
+    const { clock, facts, processes } = context.host;
+    const started = clock.monotonic();
+    const collected = await collectInventory({
+      facts,
+      listDisks: context.disks,
+      devices: createDeviceReader(),
       architecture: machine(),
       addresses: addressesNow(),
+      slow: tools,
+      clock,
+      signal,
     });
-    return { output: { ...content, collectMs: host.clock.monotonic() - started } satisfies Inventory };
+    const collectMs = () => rounded(clock.monotonic() - started);
+    const inventory: Omit<Inventory, "collectMs"> = tools
+      ? await askTools(collected, { processes, clock, signal })
+      : collected;
+    if (inventory.contentHash === unless) {
+      const { contentHash, moment } = { ...inventory, moment: inventory.moment ?? collected.moment };
+      return {
+        output: { unchanged: true, contentHash, collectMs: collectMs(), moment } satisfies InventoryUnchanged,
+      };
+    }
+    return { output: { ...inventory, collectMs: collectMs() } satisfies Inventory };
   },
 };
-
-export interface InventorySources {
-  readonly disks: (facts: Facts) => DiskListing;
-  readonly architecture: string;
-  readonly addresses: Addresses;
-}
-
-/** All but how long it took. */
-export function collectInventory(
-  facts: Facts,
-  { disks, architecture, addresses }: InventorySources,
-): Omit<Inventory, "collectMs"> {
-  const content = {
-    system: readSystem(facts, architecture),
-    cpu: readCpu(facts),
-    memory: readMemory(facts),
-    disks: disks(facts).disks.map(({ disk }) => disk),
-    nics: readNics(facts, addresses),
-    unreadable: [...facts.unreadable()],
-  };
-  // Members stand in a fixed order, so the same host gives the same text.
-  return { ...content, contentHash: createHash("sha256").update(JSON.stringify(content)).digest("hex") };
-}
 
 function addressesNow(): Addresses {
   const entries = Object.entries(networkInterfaces());

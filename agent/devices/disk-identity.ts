@@ -1,6 +1,8 @@
 // The stable identities of a disk: serial, world-wide name, address on its bus, and how it is attached.
 import { cleanText, type Facts } from "./facts.ts";
 
+const identityMax = 256;
+
 export interface DiskIdentity {
   readonly serial: string | null;
   readonly wwn: string | null;
@@ -14,29 +16,50 @@ export interface DiskIdentity {
 
 /** `name` as in /sys/block, `number` its MAJOR:MINOR. */
 export function readIdentity(facts: Facts, name: string, number: string): DiskIdentity {
+  return identifyDisk(facts, name, number).identity;
+}
+
+/** Member to the file that it came from. */
+export type IdentitySources = Readonly<Record<string, string>>;
+
+/** Each identity is that of the first source that has one. */
+export function identifyDisk(
+  facts: Facts,
+  name: string,
+  number: string,
+): { readonly identity: DiskIdentity; readonly from: IdentitySources } {
   const disk = `/sys/block/${name}`;
   const device = `${disk}/device`;
-  const udev = parseUdev(facts.optionalText(`/run/udev/data/b${number}`) ?? "");
+  const database = `/run/udev/data/b${number}`;
+  const udev = parseUdev(facts.optionalText(database) ?? "");
   const page = facts.optionalBytes(`${device}/vpd_pg80`);
   const address = (facts.link(device) ?? "").split("/").at(-1)!;
+  const text = (path: string) => [path, known(facts.optionalText(path))] as const;
+  const property = (key: string) => [database, known(udev.get(key) ?? null)] as const;
+  const from: Record<string, string> = {};
+  const first = (field: keyof DiskIdentity, ...choices: readonly (readonly [string, string | null])[]) => {
+    const choice = choices.find(([, value]) => value !== null);
+    if (choice !== undefined) from[field] = choice[0];
+    return choice?.[1] ?? null;
+  };
+  const wwn = ([path, value]: readonly [string, string | null]) => [path, normalWwn(value ?? "")] as const;
   return {
-    serial:
-      known(page === null ? null : parseSerialPage(page)) ??
-      known(facts.optionalText(`${device}/serial`)) ??
-      known(facts.optionalText(`${disk}/serial`)) ??
-      known(udev.get("ID_SERIAL_SHORT") ?? null),
-    wwn: normalWwn(
-      known(facts.optionalText(`${disk}/wwid`)) ??
-        known(facts.optionalText(`${device}/wwid`)) ??
-        known(udev.get("ID_WWN") ?? null) ??
-        "",
-    ),
-    model: known(facts.optionalText(`${device}/model`)),
-    vendor: known(facts.optionalText(`${device}/vendor`)),
-    firmware:
-      known(facts.optionalText(`${device}/firmware_rev`)) ?? known(facts.optionalText(`${device}/rev`)),
-    hctl: /^\d+:\d+:\d+:\d+$/.test(address) ? address : null,
-    transport: transportOf(facts.realPath(disk) ?? "", facts.optionalText(`${device}/transport`)),
+    identity: {
+      serial: first(
+        "serial",
+        [`${device}/vpd_pg80`, known(page === null ? null : parseSerialPage(page))],
+        text(`${device}/serial`),
+        text(`${disk}/serial`),
+        property("ID_SERIAL_SHORT"),
+      ),
+      wwn: first("wwn", wwn(text(`${disk}/wwid`)), wwn(text(`${device}/wwid`)), wwn(property("ID_WWN"))),
+      model: first("model", text(`${device}/model`)),
+      vendor: first("vendor", text(`${device}/vendor`)),
+      firmware: first("firmware", text(`${device}/firmware_rev`), text(`${device}/rev`)),
+      hctl: /^\d+:\d+:\d+:\d+$/.test(address) ? address : null,
+      transport: transportOf(facts.realPath(disk) ?? "", facts.optionalText(`${device}/transport`)),
+    },
+    from,
   };
 }
 
@@ -79,7 +102,12 @@ export function transportOf(path: string, nvme: string | null): string | null {
   return path.includes("/mmc_host/") ? "mmc" : null;
 }
 
+/** One line; blanks within stay as they are, since selectors are compared with it. */
 function known(text: string | null): string | null {
-  const trimmed = text?.trim() ?? "";
+  const trimmed = (text ?? "")
+    .replace(/\p{C}+/gu, " ")
+    .trim()
+    .slice(0, identityMax)
+    .trim();
   return trimmed === "" ? null : trimmed;
 }

@@ -3,7 +3,7 @@ import type { Disk } from "../../protocol/disks.ts";
 import type { FileDisk } from "../executor/policy.ts";
 import { errnoOf, type Files } from "../host/files.ts";
 import { readIdentity } from "./disk-identity.ts";
-import type { Facts } from "./facts.ts";
+import { cleanLine, type Facts } from "./facts.ts";
 import { type Mount, mountOf, parseMountinfo, parseSwaps } from "./mounts.ts";
 
 export interface ListedDisk {
@@ -128,7 +128,7 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
     ...readIdentity(facts, path0, path0 === name ? number : (facts.text(`/sys/block/${path0}/dev`) ?? "")),
     ...(paths.length === 0 ? {} : { hctl: null }),
   };
-  const sizeBytes = (facts.number(`${at}/size`) ?? 0) * sectorBytes;
+  const sizeBytes = bytesOf(facts.number(`${at}/size`));
   const backing = uses.loops.get(name) ?? null;
   const reason = exclusion({
     name,
@@ -146,7 +146,7 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
   const state = facts.optionalText(`${at}/device/state`);
   const numbers = new Set(nodes.map((node) => facts.optionalText(`/sys/class/block/${node}/dev`) ?? "none"));
   const nodePaths = new Set(nodes.map(devicePath));
-  const logicalSectorBytes = facts.number(`${at}/queue/logical_block_size`) ?? 512;
+  const logicalSectorBytes = positive(facts.number(`${at}/queue/logical_block_size`)) ?? 512;
   return {
     number,
     disk: {
@@ -155,26 +155,27 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
       type: typeOf(name, facts.optionalNumber(`${at}/queue/rotational`)),
       sizeBytes,
       logicalSectorBytes,
-      physicalSectorBytes: facts.optionalNumber(`${at}/queue/physical_block_size`) ?? logicalSectorBytes,
+      physicalSectorBytes:
+        positive(facts.optionalNumber(`${at}/queue/physical_block_size`)) ?? logicalSectorBytes,
       byId: linksTo(facts, "/dev/disk/by-id", name),
       readOnly: facts.optionalNumber(`${at}/ro`) === 1,
       removable: facts.optionalNumber(`${at}/removable`) === 1,
-      diskSequence: facts.optionalNumber(`${at}/diskseq`) ?? 0,
+      diskSequence: positive(facts.optionalNumber(`${at}/diskseq`)) ?? 0,
       backing,
       fileDisk: null,
       partitions: partitions.map((partition) => ({
         path: devicePath(partition),
-        number: facts.number(`${at}/${partition}/partition`) ?? 0,
-        startBytes: (facts.number(`${at}/${partition}/start`) ?? 0) * sectorBytes,
-        sizeBytes: (facts.number(`${at}/${partition}/size`) ?? 0) * sectorBytes,
+        number: positive(facts.number(`${at}/${partition}/partition`)) ?? 0,
+        startBytes: bytesOf(facts.number(`${at}/${partition}/start`)),
+        sizeBytes: bytesOf(facts.number(`${at}/${partition}/size`)),
       })),
       mounts: uses.mounts
         .filter((mount) => numbers.has(mount.device) || nodePaths.has(mount.source))
-        .map((mount) => mount.mountPoint),
+        .map((mount) => cleanLine(mount.mountPoint, 1024)),
       swap: uses.swaps.some((swap) => nodePaths.has(swap)),
       holders: holdersOf(facts, nodes, uses),
       allowed: false,
-      ...(state === null || state === "" ? {} : { state }),
+      ...(state === null || state === "" ? {} : { state: cleanLine(state, 64) }),
       ...(paths.length === 0 ? {} : { paths: paths.map(devicePath) }),
     },
   };
@@ -263,6 +264,16 @@ function isMultipath(facts: Facts, name: string): boolean {
   return (
     name.startsWith("dm-") && facts.optionalText(`/sys/block/${name}/dm/uuid`)?.startsWith("mpath-") === true
   );
+}
+
+function positive(number: number | null): number | null {
+  return number !== null && number > 0 ? number : null;
+}
+
+/** Of sectors as the kernel counts them; what no disk can have is 0. */
+export function bytesOf(sectors: number | null): number {
+  const bytes = (positive(sectors) ?? 0) * sectorBytes;
+  return Number.isSafeInteger(bytes) ? bytes : 0;
 }
 
 function typeOf(name: string, rotational: number | null): Disk["type"] {

@@ -7,7 +7,8 @@ export interface Facts {
   text(path: string): string | null;
   /** Like `text`, for what many machines lack: a missing file, or a value the driver does not give, is not noted. */
   optionalText(path: string): string | null;
-  optionalBytes(path: string): Uint8Array | null;
+  /** At most the first `bytesMax`. */
+  optionalBytes(path: string, bytesMax?: number): Uint8Array | null;
   /** A whole number, or null when the text is none. */
   number(path: string): number | null;
   optionalNumber(path: string): number | null;
@@ -37,8 +38,8 @@ export function createFacts(files: Files, root = ""): Facts {
       return null;
     }
   };
-  const bytes = (path: string, optional: boolean) =>
-    attempt(path, optional, (full) => files.readBytes(full, factBytesMax));
+  const bytes = (path: string, optional: boolean, bytesMax = factBytesMax) =>
+    attempt(path, optional, (full) => files.readBytes(full, Math.min(bytesMax, factBytesMax)));
   const text = (path: string, optional: boolean) => {
     const read = bytes(path, optional);
     return read === null ? null : cleanText(read);
@@ -53,7 +54,7 @@ export function createFacts(files: Files, root = ""): Facts {
   return {
     text: (path) => text(path, false),
     optionalText: (path) => text(path, true),
-    optionalBytes: (path) => bytes(path, true),
+    optionalBytes: (path, bytesMax) => bytes(path, true, bytesMax),
     number: (path) => number(path, false),
     optionalNumber: (path) => number(path, true),
     list: (path) => attempt(path, true, (full) => files.list(full)) ?? [],

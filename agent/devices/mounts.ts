@@ -7,6 +7,7 @@ export interface Mount {
   readonly type: string;
   /** `/dev/sda1`, or what the file system calls its source. */
   readonly source: string;
+  readonly readOnly: boolean;
 }
 
 /** proc_pid_mountinfo(5): `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`. Lines that are not so are left out. */
@@ -14,12 +15,18 @@ export function parseMountinfo(text: string): readonly Mount[] {
   const mounts: Mount[] = [];
   for (const line of text.split("\n")) {
     const [before, after] = line.split(" - ", 2);
-    const [, , device, , mountPoint] = before!.split(" ");
+    const [, , device, , mountPoint, options = ""] = before!.split(" ");
     const [type, source] = (after ?? "").split(" ");
     if (device === undefined || mountPoint === undefined || type === undefined || source === undefined)
       continue;
     if (!/^\d+:\d+$/.test(device) || !mountPoint.startsWith("/")) continue;
-    mounts.push({ device, mountPoint: unescaped(mountPoint), type, source: unescaped(source) });
+    mounts.push({
+      device,
+      mountPoint: unescaped(mountPoint),
+      type,
+      source: unescaped(source),
+      readOnly: options.split(",").includes("ro"),
+    });
   }
   return mounts;
 }

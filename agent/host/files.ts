@@ -67,22 +67,25 @@ export const systemFiles: Files = {
     try {
       const pieces: Uint8Array[] = [];
       let length = 0;
-      // Files of the kernel state no size and give a page or so at a time: read until nothing comes.
+      // Files of the kernel state no size and give a page or so at a time: read until nothing comes. Most of them are
+      // small, and a buffer of 64 KiB for each took three quarters of the time of reading one.
+      let pieceBytes = 8192;
       while (length < bytesMax) {
-        const piece = new Uint8Array(Math.min(65_536, bytesMax - length));
+        const piece = Buffer.allocUnsafe(Math.min(pieceBytes, bytesMax - length));
         const count = readSync(fd, piece);
         if (count === 0) break;
         pieces.push(piece.subarray(0, count));
         length += count;
+        if (count === piece.length) pieceBytes = Math.min(2 * pieceBytes, 65_536);
       }
-      return pieces.length === 1 ? pieces[0]! : new Uint8Array(Buffer.concat(pieces));
+      return new Uint8Array(Buffer.concat(pieces));
     } finally {
       closeSync(fd);
     }
   },
   list: (path) => readdirSync(path).sort(),
   readLink: (path) => readlinkSync(path),
-  realPath: (path) => realpathSync(path),
+  realPath: (path) => realpathSync.native(path),
   status: (path) => statusOf(statSync(path, { bigint: true })),
   linkStatus: (path) => statusOf(lstatSync(path, { bigint: true })),
   makeDirectory(path, mode) {

@@ -1,11 +1,11 @@
 // The parsers of kernel texts: pasted samples, and garbage.
 import { describe, expect, test } from "vitest";
-import { parseCpuinfo, parseCpuList } from "../../agent/devices/cpu.ts";
 import { normalWwn, parseSerialPage, parseUdev, transportOf } from "../../agent/devices/disk-identity.ts";
 import { cleanText } from "../../agent/devices/facts.ts";
-import { parseMeminfo } from "../../agent/devices/memory.ts";
+import { parseCpuinfo, parseCpuList, parseSize } from "../../agent/devices/inventory/cpu.ts";
+import { parseMeminfo } from "../../agent/devices/inventory/memory.ts";
+import { parseOsRelease } from "../../agent/devices/inventory/operating-system.ts";
 import { mountOf, parseMountinfo, parseSwaps } from "../../agent/devices/mounts.ts";
-import { parseOsRelease } from "../../agent/devices/system.ts";
 import { serialPage } from "../support/fact-tree.ts";
 
 const mountinfo = `22 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw
@@ -26,7 +26,9 @@ describe("mountinfo", () => {
       mountPoint: "/srv/with blank",
       type: "xfs",
       source: "/dev/sdb1",
+      readOnly: false,
     });
+    expect(parseMountinfo("60 22 8:17 / /srv ro,relatime - xfs /dev/sdb1 rw")[0]?.readOnly).toBe(true);
   });
   test("a path lies on the longest mount point, the later one where two are the same", () => {
     expect(mountOf(mounts, "/var/lib")?.source).toBe("/dev/sda2");
@@ -103,12 +105,23 @@ test("memory in bytes", () => {
 });
 
 test("the operating system's name", () => {
-  expect(parseOsRelease('NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')).toBe(
-    "Debian GNU/Linux 12 (bookworm)",
-  );
-  expect(parseOsRelease("PRETTY_NAME=Alpine\n")).toBe("Alpine");
-  expect(parseOsRelease("no such line")).toBeNull();
+  expect(parseOsRelease('NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n')).toEqual({
+    id: "debian",
+    version: null,
+    name: "Debian GNU/Linux 12 (bookworm)",
+    build: null,
+  });
+  expect(parseOsRelease("PRETTY_NAME=Alpine\n").name).toBe("Alpine");
+  expect(parseOsRelease("no such line").name).toBeNull();
 });
+
+test.each([
+  ["32K", 32_768],
+  ["36M", 36 << 20],
+  ["512", 512],
+  ["-1K", null],
+  ["", null],
+])("the size %j is %j", (text, bytes) => expect(parseSize(text)).toBe(bytes));
 
 test("what firmware writes is cleaned", () => {
   expect(cleanText(new Uint8Array([0x20, 0x41, 0x00, 0xff, 0x42, 0x1b, 0x0a, 0x43, 0x20]))).toBe("AB\nC");

@@ -1,4 +1,5 @@
 // What lies on a disk: every signature from its documented layout, partition tables good and broken, and garbage.
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isSharedType } from "../../agent/devices/signatures/partition-types.ts";
@@ -176,9 +177,29 @@ describe("GPT", () => {
     const header = Buffer.from(disk.read({ offset: 512, length: 92 }));
     header.writeUInt32LE(1_000_000_000, 80);
     header.writeUInt32LE(0, 16);
-    header.writeUInt32LE((await import("node:zlib")).crc32(header), 16);
+    header.writeUInt32LE(crc32(header), 16);
     const found = await probe(disk.put(512, header));
     expect(found.table).toMatchObject({ primary: "bad", backup: "good" });
+  });
+
+  test("however large the entries that a header tells of, little is read", async () => {
+    const disk = putGpt(sparseDisk(2 ** 40), 512, partitions);
+    const header = Buffer.from(disk.read({ offset: 512, length: 92 }));
+    header.writeUInt32LE(1_000_000, 80);
+    header.writeUInt32LE(0, 16);
+    header.writeUInt32LE(crc32(header), 16);
+    disk.put(512, header);
+    let most = 0;
+    await probeDisk({
+      sizeBytes: disk.sizeBytes,
+      sectorBytes: 512,
+      read: async (stretch) => {
+        most = Math.max(most, stretch.length);
+        return disk.read(stretch);
+      },
+      signal: never,
+    });
+    expect(most).toBeLessThanOrEqual(256 * 1024);
   });
 });
 

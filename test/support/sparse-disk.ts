@@ -9,6 +9,8 @@ export interface SparseDisk {
   put(offset: number, bytes: Uint8Array | string): SparseDisk;
   number(offset: number, value: number | bigint, bytes: 1 | 2 | 4 | 8, order?: "little" | "big"): SparseDisk;
   read(stretch: Stretch): Uint8Array;
+  /** Those that something was written to, in base64, by their offset. */
+  sectors(): Record<string, string>;
   /** As a sparse file. */
   save(path: string): Promise<void>;
 }
@@ -39,6 +41,15 @@ export function sparseDisk(sizeBytes: number): SparseDisk {
           result.set(piece.bytes.subarray(from - piece.offset, to - piece.offset), from - offset);
       }
       return result;
+    },
+    sectors() {
+      const found: Record<string, string> = {};
+      for (const { offset, bytes } of written)
+        for (let at = offset - (offset % 512); at < offset + bytes.length; at += 512) {
+          const sector = disk.read({ offset: at, length: 512 });
+          if (sector.some((byte) => byte !== 0)) found[at] = Buffer.from(sector).toString("base64");
+        }
+      return found;
     },
     async save(path) {
       const file = await open(path, "w");

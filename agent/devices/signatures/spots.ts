@@ -130,6 +130,7 @@ export function guidField(bytes: Uint8Array | null): string | null {
   );
 }
 
-function hyphened(digits: string): string {
+/** 32 hexadecimal digits as RFC 9562 groups them. */
+export function hyphened(digits: string): string {
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
