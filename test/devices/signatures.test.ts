@@ -1,4 +1,5 @@
 // What lies on a disk: every signature from its documented layout, partition tables good and broken, and garbage.
+import { readFileSync } from "node:fs";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -63,6 +64,33 @@ describe("every signature is found by its documented layout, on a disk and in a 
       signatures: [],
       errors: [],
     });
+  });
+});
+
+interface Superblock {
+  readonly sizeBytes: number;
+  readonly blkid: { readonly type: string; readonly uuid: string | null; readonly label: string | null };
+  readonly sectors: { readonly [offset: string]: string };
+}
+const superblocks = JSON.parse(
+  readFileSync(new URL("../fixtures/superblocks.json", import.meta.url), "utf8"),
+) as Record<string, Superblock>;
+/** These keep their label or number behind pointers, which are not followed. */
+const labelNotRead = ["exfat", "ntfs", "udf"];
+const uuidNotRead = ["iso9660", "udf"];
+
+describe("what the makers' own programs wrote is found as libblkid finds it", () => {
+  test.each(Object.entries(superblocks))("%s", async (_, { sizeBytes, blkid, sectors }) => {
+    const disk = sparseDisk(sizeBytes);
+    for (const [offset, bytes] of Object.entries(sectors))
+      disk.put(Number(offset), Buffer.from(bytes, "base64"));
+    const { signatures } = await probe(disk);
+    expect(signatures.map(({ kind }) => kind)).toEqual([blkid.type]);
+    const [{ uuid, label } = { uuid: null, label: null }] = signatures;
+    if (!uuidNotRead.includes(blkid.type)) expect(uuid).toBe(blkid.uuid);
+    // libblkid gives no name of a volume group.
+    if (blkid.type === "LVM2_member") expect(label).toBe("vg-data");
+    else if (!labelNotRead.includes(blkid.type)) expect(label).toBe(blkid.label);
   });
 });
 

@@ -114,5 +114,5 @@ function drbd(spots: Spots): Found | null {
   if (number !== 0x8374026b && number !== 0x8374026c && number !== 0x8374026d) return null;
   const version = number === 0x8374026d ? "9" : "8";
   const device = block.getBigUint64(version === "9" ? 48 : 40);
-  return { offset: start + 60, uuid: device.toString(16).padStart(16, "0"), version };
+  return { offset: start + 60, uuid: device === 0n ? null : device.toString(16).padStart(16, "0"), version };
 }
