@@ -13,13 +13,18 @@ export interface Pipe {
   readonly writeEnd: number;
 }
 
-/** Undefined where there is no mkfifo. Throws node's own error. */
+/** Undefined where they cannot be made: no mkfifo, no directory to write to. */
 export async function openPipes(
   count: number,
   environment: Readonly<Record<string, string>>,
 ): Promise<readonly Pipe[] | undefined> {
-  // Of mode 0700: nobody else opens what lies in it.
-  const directory = mkdtempSync(join(tmpdir(), "bedplate-pipes-"));
+  let directory: string;
+  try {
+    // Of mode 0700: nobody else opens what lies in it.
+    directory = mkdtempSync(join(tmpdir(), "bedplate-pipes-"));
+  } catch {
+    return undefined;
+  }
   try {
     const paths = Array.from({ length: count }, (_, index) => join(directory, `${index}`));
     if (!(await makeNamedPipes(paths, environment))) return undefined;

@@ -21,6 +21,8 @@ import {
   runRequest,
 } from "../support/executor-host.ts";
 
+/** Real processes, on machines that may be busy. */
+const busy = { timeout: 180_000 } as const;
 const mib = 1 << 20;
 let host: ExecutorHost;
 beforeAll(async () => {
@@ -75,7 +77,7 @@ const lives = (pid: number) => {
     return false;
   }
 };
-async function untilTrue(what: string, check: () => boolean | Promise<boolean>, ms = 15_000): Promise<void> {
+async function untilTrue(what: string, check: () => boolean | Promise<boolean>, ms = 60_000): Promise<void> {
   for (const began = performance.now(); performance.now() - began < ms; await sleep(25))
     if (await check()) return;
   throw new Error(`not within ${ms} ms: ${what}`);
@@ -84,7 +86,7 @@ const fileHas = (path: string, lines: number) =>
   existsSync(path) && readFileSync(path, "utf8").trim().split("\n").filter(Boolean).length >= lines;
 const pidsIn = (path: string) => readFileSync(path, "utf8").trim().split("\n").map(Number);
 
-test("both streams, their order and digest; the output comes before the result", async () => {
+test("both streams, their order and digest; the output comes before the result", busy, async () => {
   const { last, events, pieces } = await run(
     exec({ argv: shell("printf one; sleep 0.2; printf two >&2; sleep 0.2; printf three") }),
   );
@@ -120,33 +122,37 @@ test("both streams, their order and digest; the output comes before the result",
   ]);
 });
 
-test("a clean environment plus the given names, the given directory, an empty input, the usual umask", async () => {
-  const command = exec({ argv: ["/usr/bin/env"], environment: { COLOUR: "red" } });
-  const { last } = await run(command);
-  const { tail } = checkOutput(resultOf(last).output);
-  expect(tail.text.trim().split("\n").sort()).toEqual([
-    `BEDPLATE_OPERATION=${command.id}`,
-    "COLOUR=red",
-    "LANG=C.UTF-8",
-    "LC_ALL=C.UTF-8",
-    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-  ]);
-  const asked = shell("pwd; umask; wc -c; ps -o pgid=,sid= -p $$ | tr -s ' '; echo $$");
-  const [directory, umask, count, groups, pid] = checkOutput(
-    resultOf((await run(exec({ argv: asked, directory: host.directory }))).last).output,
-  ).tail.text.split("\n");
-  expect([directory, umask, count]).toEqual([host.directory, "0022", "0"]);
-  // A pipe that a script can open by its name.
-  const named = "echo out > /dev/stdout; echo err > /dev/stderr";
-  expect(resultOf((await run(exec({ argv: shell(named) }))).last)).toMatchObject({
-    outcome: "succeeded",
-    output: { stdoutBytes: 4, stderrBytes: 4 },
-  });
-  // In a session and group of its own.
-  expect(groups!.trim().split(" ")).toEqual([pid, pid]);
-});
+test(
+  "a clean environment plus the given names, the given directory, an empty input, the usual umask",
+  busy,
+  async () => {
+    const command = exec({ argv: ["/usr/bin/env"], environment: { COLOUR: "red" } });
+    const { last } = await run(command);
+    const { tail } = checkOutput(resultOf(last).output);
+    expect(tail.text.trim().split("\n").sort()).toEqual([
+      `BEDPLATE_OPERATION=${command.id}`,
+      "COLOUR=red",
+      "LANG=C.UTF-8",
+      "LC_ALL=C.UTF-8",
+      "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    ]);
+    const asked = shell("pwd; umask; wc -c; ps -o pgid=,sid= -p $$ | tr -s ' '; echo $$");
+    const [directory, umask, count, groups, pid] = checkOutput(
+      resultOf((await run(exec({ argv: asked, directory: host.directory }))).last).output,
+    ).tail.text.split("\n");
+    expect([directory, umask, count]).toEqual([host.directory, "0022", "0"]);
+    // A pipe that a script can open by its name.
+    const named = "echo out > /dev/stdout; echo err > /dev/stderr";
+    expect(resultOf((await run(exec({ argv: shell(named) }))).last)).toMatchObject({
+      outcome: "succeeded",
+      output: { stdoutBytes: 4, stderrBytes: 4 },
+    });
+    // In a session and group of its own.
+    expect(groups!.trim().split(" ")).toEqual([pid, pid]);
+  },
+);
 
-test("an exit code and a signal are failures that keep the output", async () => {
+test("an exit code and a signal are failures that keep the output", busy, async () => {
   const failed = resultOf((await run(exec({ argv: shell("echo before; exit 3") }))).last);
   expect(failed).toMatchObject({
     outcome: "failed",
@@ -161,7 +167,7 @@ test("an exit code and a signal are failures that keep the output", async () => 
   });
 });
 
-describe("what cannot be started is told in words, and nothing runs", () => {
+describe("what cannot be started is told in words, and nothing runs", busy, () => {
   beforeAll(async () => {
     await writeFile(at("plain"), `echo ran > ${at("ran")}\n`, { mode: 0o755 });
     await writeFile(at("forbidden"), "#!/bin/sh\n", { mode: 0o644 });
@@ -214,7 +220,7 @@ describe("what cannot be started is told in words, and nothing runs", () => {
   });
 });
 
-test("a plan says what would run, and runs nothing", async () => {
+test("a plan says what would run, and runs nothing", busy, async () => {
   await writeFile(at("script"), `#!/bin/sh\necho ran > ${at("script-ran")}\n`, { mode: 0o755 });
   const asked = { argv: [at("script"), "a b"], environment: { COLOUR: "red" } };
   const result = resultOf((await run(exec(asked, { mode: "plan" }))).last);
@@ -231,7 +237,7 @@ test("a plan says what would run, and runs nothing", async () => {
   expect(existsSync(at("script-ran"))).toBe(false);
 });
 
-describe("ended whole", () => {
+describe("ended whole", busy, () => {
   /** A family of three that ignores TERM, whose ids stand in a file. */
   const stubborn = (pids: string) =>
     shell(
@@ -260,33 +266,27 @@ describe("ended whole", () => {
   });
 
   test("a time limit, for a program that heeds TERM: at once", async () => {
-    const began = performance.now();
-    const result = resultOf(
-      (await run(exec({ argv: shell("echo here; exec sleep 100") }, { limits: { runForSeconds: 1 } }))).last,
-    );
-    expect(performance.now() - began).toBeLessThan(8000);
+    const limited = exec({ argv: shell("echo here; exec sleep 100") }, { limits: { runForSeconds: 3 } });
+    const result = resultOf((await run(limited)).last);
     expect(result).toMatchObject({
       outcome: "timed-out",
       error: { code: "command.timed-out" },
       output: { signal: "SIGTERM", tail: { text: "here\n" } },
     });
+    const { seconds } = checkOutput(result.output);
+    expect([seconds > 2, seconds < 8]).toEqual([true, true]);
   });
 
   test("no progress is no output", async () => {
-    const result = resultOf(
-      (
-        await run(
-          exec(
-            { argv: shell("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exec sleep 100") },
-            { limits: { stallAfterSeconds: 2 } },
-          ),
-        )
-      ).last,
+    const limited = exec(
+      { argv: shell("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done; exec sleep 100") },
+      { limits: { stallAfterSeconds: 5 } },
     );
+    const result = resultOf((await run(limited)).last);
     expect(result).toMatchObject({
       outcome: "timed-out",
       error: { code: "command.stalled" },
-      output: { tail: { text: "1\n2\n3\n4\n5\n6\n" } },
+      output: { tail: { text: "1\n2\n3\n4\n5\n6\n7\n8\n" } },
     });
   });
 
@@ -314,7 +314,7 @@ describe("ended whole", () => {
   });
 });
 
-describe("much output", () => {
+describe("much output", busy, () => {
   /** Writes `mib` MiB whose every byte follows from its place, and keeps nothing of it. */
   const printer = (count: number) =>
     `const block = Buffer.from(Uint8Array.from({ length: ${mib} }, (_, i) => 32 + (i * 31 + (i >> 12)) % 90));
@@ -400,48 +400,53 @@ describe("much output", () => {
   });
 });
 
-test("who detaches at any place and attaches again gets every byte once; also after the executor is gone", async () => {
-  const lines = 4000;
-  const text = `i=0; while [ $i -lt ${lines} ]; do echo "line $i of the output"; [ $((i % 3)) = 0 ] && echo "error $i" >&2; [ $((i % 400)) = 0 ] && sleep 0.1; i=$((i+1)); done`;
-  const command = exec({ argv: shell(text) });
-  const executor = host.start(runRequest(command));
-  let got = Buffer.alloc(0);
-  const digest = createHash("sha256");
-  for (let turn = 0; ; turn++) {
-    // A few pieces in full, then in the middle of one as an agent that dies before it stored the rest.
-    const follower = await attach(host, command.id, 0, { afterOutput: got.length });
-    const wanted = got.length + 1 + ((turn * 7919) % 20_000);
-    const end = await follower.until(
-      (event) => event.type === "result" || (event.type === "output" && event.offset + 1 >= wanted),
-    );
-    const all = bytesOf(piecesOf(follower.events));
-    follower.close();
-    const kept = end.type === "result" || turn > 12 ? all : all.subarray(0, Math.max(1, wanted - got.length));
-    expect(piecesOf(follower.events)[0]?.offset ?? got.length).toBe(got.length);
-    digest.update(kept);
-    got = Buffer.concat([got, kept]);
-    if (end.type === "result") {
-      expect(checkOutput(resultOf(end).output).bytes).toBe(got.length);
-      break;
+test(
+  "who detaches at any place and attaches again gets every byte once; also after the executor is gone",
+  busy,
+  async () => {
+    const lines = 4000;
+    const text = `i=0; while [ $i -lt ${lines} ]; do echo "line $i of the output"; [ $((i % 3)) = 0 ] && echo "error $i" >&2; [ $((i % 400)) = 0 ] && sleep 0.1; i=$((i+1)); done`;
+    const command = exec({ argv: shell(text) });
+    const executor = host.start(runRequest(command));
+    let got = Buffer.alloc(0);
+    const digest = createHash("sha256");
+    for (let turn = 0; ; turn++) {
+      // A few pieces in full, then in the middle of one as an agent that dies before it stored the rest.
+      const follower = await attach(host, command.id, 0, { afterOutput: got.length });
+      const wanted = got.length + 1 + ((turn * 7919) % 20_000);
+      const end = await follower.until(
+        (event) => event.type === "result" || (event.type === "output" && event.offset + 1 >= wanted),
+      );
+      const all = bytesOf(piecesOf(follower.events));
+      follower.close();
+      const kept =
+        end.type === "result" || turn > 12 ? all : all.subarray(0, Math.max(1, wanted - got.length));
+      expect(piecesOf(follower.events)[0]?.offset ?? got.length).toBe(got.length);
+      digest.update(kept);
+      got = Buffer.concat([got, kept]);
+      if (end.type === "result") {
+        expect(checkOutput(resultOf(end).output).bytes).toBe(got.length);
+        break;
+      }
+      expect(turn).toBeLessThan(500);
     }
-    expect(turn).toBeLessThan(500);
-  }
-  const text2 = got.toString();
-  for (const i of [0, 1, 399, 400, lines - 1])
-    expect(text2.split(`line ${i} of the output\n`)).toHaveLength(2);
-  expect(text2.match(/line \d+ of the output\n/g)).toHaveLength(lines);
-  await executor.ended;
+    const text2 = got.toString();
+    for (const i of [0, 1, 399, 400, lines - 1])
+      expect(text2.split(`line ${i} of the output\n`)).toHaveLength(2);
+    expect(text2.match(/line \d+ of the output\n/g)).toHaveLength(lines);
+    await executor.ended;
 
-  const replay = host.start({ request: "follow", command: command.id });
-  const late = await attach(host, command.id, 0, { afterOutput: 1234 });
-  await late.last;
-  expect(bytesOf(piecesOf(late.events)).equals(got.subarray(1234))).toBe(true);
-  expect(late.events.at(-1)!.type).toBe("result");
-  late.close();
-  expect(await replay.ended).toBe(0);
-});
+    const replay = host.start({ request: "follow", command: command.id });
+    const late = await attach(host, command.id, 0, { afterOutput: 1234 });
+    await late.last;
+    expect(bytesOf(piecesOf(late.events)).equals(got.subarray(1234))).toBe(true);
+    expect(late.events.at(-1)!.type).toBe("result");
+    late.close();
+    expect(await replay.ended).toBe(0);
+  },
+);
 
-describe("while another one has the lane", () => {
+describe("while another one has the lane", busy, () => {
   const holding = async () => {
     const command = exec({ argv: shell("echo begun; exec sleep 100") });
     const executor = host.start(runRequest(command));
@@ -489,7 +494,7 @@ describe("while another one has the lane", () => {
   });
 });
 
-describe("cut off", () => {
+describe("cut off", busy, () => {
   test("an executor killed with KILL: no child is left, grandchildren neither; it ends indeterminate and never runs again", async () => {
     const pids = join(host.directory, "killed");
     const ran = join(host.directory, "killed-ran");
@@ -502,7 +507,7 @@ describe("cut off", () => {
     executor.process.kill("SIGKILL");
     await executor.ended;
     const [child] = pidsIn(pids);
-    await untilTrue("the kernel has ended the child", () => !lives(child!), 3000);
+    await untilTrue("the kernel has ended the child", () => !lives(child!), 10_000);
     const { last } = await run(command);
     expect(resultOf(last)).toMatchObject({
       outcome: "indeterminate",
@@ -550,7 +555,7 @@ describe("cut off", () => {
   });
 });
 
-test("output files go with the operations that the journal forgets", async () => {
+test("output files go with the operations that the journal forgets", busy, async () => {
   const directory = join(host.stateDirectory, "output");
   const stranger = join(directory, mintId());
   await writeFile(stranger, "x");

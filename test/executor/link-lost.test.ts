@@ -63,7 +63,7 @@ describe.concurrent("nobody says that the link is up", () => {
     follower.link("up");
     const began = performance.now();
     expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
-    expect(performance.now() - began).toBeLessThan(20_000);
+    expect(performance.now() - began).toBeLessThan(60_000);
     expect(Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes)).toBe(0);
     follower.close();
     await executor.ended;

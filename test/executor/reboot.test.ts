@@ -231,122 +231,131 @@ describe("on a simulated machine", () => {
 });
 
 /** Real processes, with stand-ins for the machine's programs and the kernel's boot id in a mount namespace of their own. */
-describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))("executors that are killed", () => {
-  let directory: string;
-  let host: ExecutorHost;
-  const at = (name: string) => join(directory, name);
-  beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), "bp-boot-"));
-    await writeFile(at("program"), `#!/bin/sh\necho "\${0##*/}\${*:+ $*}" >> ${at("asked")}\n`, {
-      mode: 0o755,
+describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
+  "executors that are killed",
+  { timeout: 180_000 },
+  () => {
+    let directory: string;
+    let host: ExecutorHost;
+    const at = (name: string) => join(directory, name);
+    beforeAll(async () => {
+      directory = await mkdtemp(join(tmpdir(), "bp-boot-"));
+      await writeFile(at("program"), `#!/bin/sh\necho "\${0##*/}\${*:+ $*}" >> ${at("asked")}\n`, {
+        mode: 0o755,
+      });
+      await writeFile(at("boot_id"), `${boots.first}\n`);
+      await writeFile(at("comm"), "systemd\n");
+      host = await openExecutorHost([
+        // One file under several names where systemd is installed: all of them are covered.
+        ...["/usr/sbin/reboot", "/usr/sbin/poweroff", "/usr/bin/systemctl"]
+          .filter((target) => existsSync(target))
+          .map((target) => ({ source: at("program"), target })),
+        { source: at("boot_id"), target: "/proc/sys/kernel/random/boot_id" },
+        { source: at("comm"), target: "/proc/1/comm" },
+      ]);
+      await host.writePolicy('unsigned = ["host.reboot", "host.poweroff", "image.deploy"]\n');
     });
-    await writeFile(at("boot_id"), `${boots.first}\n`);
-    await writeFile(at("comm"), "systemd\n");
-    host = await openExecutorHost([
-      // One file under several names where systemd is installed: all of them are covered.
-      ...["/usr/sbin/reboot", "/usr/sbin/poweroff", "/usr/bin/systemctl"]
-        .filter((target) => existsSync(target))
-        .map((target) => ({ source: at("program"), target })),
-      { source: at("boot_id"), target: "/proc/sys/kernel/random/boot_id" },
-      { source: at("comm"), target: "/proc/1/comm" },
-    ]);
-    await host.writePolicy('unsigned = ["host.reboot", "host.poweroff", "image.deploy"]\n');
-  });
-  afterAll(async () => {
-    await host?.[Symbol.asyncDispose]();
-    await rm(directory, { recursive: true });
-  });
-  beforeEach(async () => {
-    await rm(at("asked"), { force: true });
-    await writeFile(at("boot_id"), `${boots.first}\n`);
-    await writeFile(at("comm"), "systemd\n");
-  });
-  const asked = async () =>
-    existsSync(at("asked")) ? (await readFile(at("asked"), "utf8")).trim().split("\n") : [];
-  const untilAsked = async () => {
-    for (let tries = 0; tries < 600; tries++, await sleep(25)) if ((await asked()).length > 0) return;
-    throw new Error("nobody asked for a reboot");
-  };
+    afterAll(async () => {
+      await host?.[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true });
+    });
+    beforeEach(async () => {
+      await rm(at("asked"), { force: true });
+      await writeFile(at("boot_id"), `${boots.first}\n`);
+      await writeFile(at("comm"), "systemd\n");
+    });
+    const asked = async () =>
+      existsSync(at("asked")) ? (await readFile(at("asked"), "utf8")).trim().split("\n") : [];
+    const untilAsked = async () => {
+      for (let tries = 0; tries < 600; tries++, await sleep(25)) if ((await asked()).length > 0) return;
+      throw new Error("nobody asked for a reboot");
+    };
 
-  test.each<[Kind, string, string]>([
-    ["host.reboot", "systemd", "systemctl reboot"],
-    ["host.reboot", "init", "reboot"],
-    ["host.poweroff", "systemd", "systemctl poweroff"],
-    ["host.poweroff", "init", "poweroff"],
-  ])(
-    "%s under %s: the executor dies with the machine, and the next one sees the new boot",
-    async (kind, first, line) => {
-      await writeFile(at("comm"), `${first}\n`);
-      const sent = command(kind, { reason: "kernel update" }) as Command;
-      const before = host.start(runRequest(sent));
+    test.each<[Kind, string, string]>([
+      ["host.reboot", "systemd", "systemctl reboot"],
+      ["host.reboot", "init", "reboot"],
+      ["host.poweroff", "systemd", "systemctl poweroff"],
+      ["host.poweroff", "init", "poweroff"],
+    ])(
+      "%s under %s: the executor dies with the machine, and the next one sees the new boot",
+      async (kind, first, line) => {
+        await writeFile(at("comm"), `${first}\n`);
+        const sent = command(kind, { reason: "kernel update" }) as Command;
+        const before = host.start(runRequest(sent));
+        await untilAsked();
+        before.process.kill("SIGKILL");
+        await before.ended;
+        await writeFile(at("boot_id"), `${boots.second}\n`);
+        const after = host.start(runRequest(sent));
+        const follower = await attach(host, sent.id);
+        expect(resultOf(await follower.last)).toMatchObject({
+          outcome: "succeeded",
+          output: { fromBootId: boots.first, bootId: boots.second },
+        });
+        follower.close();
+        await after.ended;
+        expect(await asked()).toEqual([line]);
+      },
+    );
+
+    test("killed before the machine went down, twice: it is not told again, and a cancel comes too late", async () => {
+      const sent = command("host.reboot", { deadlineSeconds: 30 }) as Command;
+      const first = host.start(runRequest(sent));
       await untilAsked();
-      before.process.kill("SIGKILL");
-      await before.ended;
-      await writeFile(at("boot_id"), `${boots.second}\n`);
-      const after = host.start(runRequest(sent));
+      first.process.kill("SIGKILL");
+      await first.ended;
+      const second = host.start(runRequest(sent));
+      const follower = await attach(host, sent.id);
+      await follower.until((event) => event.type === "running" && event.run === 2);
+      second.process.kill("SIGTERM");
+      expect(await second.ended).toBe(4);
+      const third = host.start(runRequest(sent));
+      const last = await attach(host, sent.id);
+      await last.until((event) => event.type === "running" && event.run === 3);
+      await sleep(300);
+      last.cancel("changed my mind");
+      expect(await last.until((event) => event.type === "cancel")).toMatchObject({ answer: "too-late" });
+      expect(resultOf(await last.last)).toMatchObject({
+        outcome: "failed",
+        error: { code: "reboot.not-seen", details: { runs: 3 } },
+      });
+      last.close();
+      await third.ended;
+      expect(await asked()).toEqual(["systemctl reboot"]);
+    });
+
+    test("a cancel about the second before it is asked for: cancelled and not asked, or too late and asked", async () => {
+      const sent = command("host.reboot", { deadlineSeconds: 10 }) as Command;
+      const executor = host.start(runRequest(sent));
+      const follower = await attach(host, sent.id);
+      await follower.until((event) => event.type === "running");
+      follower.cancel("changed my mind");
+      const answer = await follower.until((event) => event.type === "cancel");
+      const result = resultOf(await follower.last);
+      follower.close();
+      await executor.ended;
+      expect([answer, result.error?.code, await asked()]).toEqual(
+        answer.type === "cancel" && answer.answer === "cancelling"
+          ? [expect.objectContaining({ answer: "cancelling" }), "command.cancelled", []]
+          : [expect.objectContaining({ answer: "too-late" }), "reboot.not-seen", ["systemctl reboot"]],
+      );
+    });
+
+    test("a plan says which program would be run, from which boot", async () => {
+      const sent = command("host.reboot", { deadlineSeconds: 120 }, "plan") as Command;
+      const executor = host.start(runRequest(sent));
       const follower = await attach(host, sent.id);
       expect(resultOf(await follower.last)).toMatchObject({
         outcome: "succeeded",
-        output: { fromBootId: boots.first, bootId: boots.second },
+        output: {
+          programs: [["systemctl", "reboot"], ["reboot"]],
+          bootId: boots.first,
+          deadlineSeconds: 120,
+        },
       });
       follower.close();
-      await after.ended;
-      expect(await asked()).toEqual([line]);
-    },
-  );
-
-  test("killed before the machine went down, twice: it is not told again, and a cancel comes too late", async () => {
-    const sent = command("host.reboot", { deadlineSeconds: 10 }) as Command;
-    const first = host.start(runRequest(sent));
-    await untilAsked();
-    first.process.kill("SIGKILL");
-    await first.ended;
-    const second = host.start(runRequest(sent));
-    const follower = await attach(host, sent.id);
-    await follower.until((event) => event.type === "running" && event.run === 2);
-    second.process.kill("SIGTERM");
-    expect(await second.ended).toBe(4);
-    const third = host.start(runRequest(sent));
-    const last = await attach(host, sent.id);
-    await last.until((event) => event.type === "running" && event.run === 3);
-    await sleep(300);
-    last.cancel("changed my mind");
-    expect(await last.until((event) => event.type === "cancel")).toMatchObject({ answer: "too-late" });
-    expect(resultOf(await last.last)).toMatchObject({
-      outcome: "failed",
-      error: { code: "reboot.not-seen", details: { runs: 3 } },
+      await executor.ended;
+      expect(await asked()).toEqual([]);
     });
-    last.close();
-    await third.ended;
-    expect(await asked()).toEqual(["systemctl reboot"]);
-  });
-
-  test("a cancel in the second before: cancelled, and nothing was asked", async () => {
-    const sent = command("host.reboot") as Command;
-    const executor = host.start(runRequest(sent));
-    const follower = await attach(host, sent.id);
-    await follower.until((event) => event.type === "running");
-    follower.cancel("changed my mind");
-    expect(await follower.until((event) => event.type === "cancel")).toMatchObject({ answer: "cancelling" });
-    expect(resultOf(await follower.last)).toMatchObject({
-      outcome: "cancelled",
-      error: { code: "command.cancelled" },
-    });
-    follower.close();
-    await executor.ended;
-    expect(await asked()).toEqual([]);
-  });
-
-  test("a plan says which program would be run, from which boot", async () => {
-    const sent = command("host.reboot", { deadlineSeconds: 120 }, "plan") as Command;
-    const executor = host.start(runRequest(sent));
-    const follower = await attach(host, sent.id);
-    expect(resultOf(await follower.last)).toMatchObject({
-      outcome: "succeeded",
-      output: { programs: [["systemctl", "reboot"], ["reboot"]], bootId: boots.first, deadlineSeconds: 120 },
-    });
-    follower.close();
-    await executor.ended;
-    expect(await asked()).toEqual([]);
-  });
-});
+  },
+);
