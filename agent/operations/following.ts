@@ -212,9 +212,9 @@ function notKnown(state: OperationsState, operation: OpenOperation, facts: Opera
   );
 }
 
-/** When an operation that the controller does not repeat is looked at again. */
+/** When an operation that the controller does not repeat is looked at again: surely later, whatever timers and clocks do. */
 export function patience(id: string): Effect {
-  return { effect: "pause", id, ms: operationLimits.confirmMs };
+  return { effect: "pause", id, ms: operationLimits.confirmMs + 1000 };
 }
 
 /** Ends what no executor knows of. */
