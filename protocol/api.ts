@@ -69,7 +69,7 @@ export const HostView = Type.Object({
   ),
   /** Where the host's audit stood when it last told. */
   auditHead: Nullable(Type.Object({ seq: Count, hash: Digest, at: UnixMs })),
-  /** The machines that answer with this host's key, while it is in quarantine. */
+  /** The machines that answered with this host's key, while it is in quarantine or waits for approval. */
   instances: Type.Array(
     Type.Object({ instance: Type.String(), bootId: Type.String(), address: Type.String() }),
   ),
@@ -311,6 +311,7 @@ export const ApproveRequest = Type.Object(
   { fingerprint: Type.Optional(Type.String({ maxLength: 64 })) },
   { additionalProperties: false },
 );
+/** `instance`: of the machine that is the true one; its boot id where both have one instance. */
 export const ReleaseRequest = Type.Object(
   { instance: Type.String({ minLength: 1, maxLength: 64 }) },
   { additionalProperties: false },
