@@ -1,45 +1,48 @@
 // One host on a page: what it is, what it has, and how to name its disks.
-import type { Static } from "typebox";
-import type { CommandView, HostView } from "../protocol/api.ts";
-import type { Disk } from "../protocol/disks.ts";
+import type { HostView } from "../protocol/api.ts";
 import { Inventory } from "../protocol/inventory.ts";
 import type { ApiClient } from "./api-client.ts";
 import { now } from "./clock.ts";
-import { selectorOf } from "./deploy.ts";
 import { type ExitCode, exitCodeOfState, exitCodes } from "./exit-codes.ts";
+import { inventoryText } from "./inventory-text.ts";
+import { answerOf, type KnownInventory, newestInventory } from "./newest-inventory.ts";
 import { operate, outputOf, succeeded } from "./operation.ts";
-import { explanationFacts, facts, formatAge, formatBytes, formatTime, table } from "./output.ts";
+import { explanationFacts, facts, formatAge, formatTime } from "./output.ts";
 import type { Terminal } from "./terminal.ts";
+
+export { inventoryText };
 
 export interface HostShowOptions {
   readonly client: ApiClient;
   readonly terminal: Terminal;
   readonly signal: AbortSignal;
   readonly reference: string;
+  /** Let the host ask its optional programs and slow sources too. */
+  readonly tools?: boolean;
 }
 
 const inventorySeconds = 60;
+/** With programs that may each take their time. */
+const toolsSeconds = 240;
+/** Commands that are looked through for the newest inventory. */
+const commandsMax = { online: 20, offline: 200 } as const;
 
 /** Takes a fresh inventory of a host that is online, else the newest one known. */
-export async function showHost({ client, terminal, signal, reference }: HostShowOptions): Promise<ExitCode> {
+export async function showHost(options: HostShowOptions): Promise<ExitCode> {
+  const { client, terminal, reference } = options;
   const host = await client.host(reference);
-  let view: CommandView | undefined;
-  if (host.connection === "online" && (host.standing === "approved" || host.standing === "quarantined")) {
-    ({ view } = await operate({
-      client,
-      terminal,
-      signal,
-      reference: host.id,
-      kind: "host.inventory",
-      timeoutSeconds: inventorySeconds,
-    }));
-    if (!succeeded(view, terminal, { host })) return exitCodeOfState(view.state);
-  } else {
-    const commands = await client.commands({ host: host.id, state: "succeeded", limit: 200 });
-    view = commands.find((command) => command.kind === "host.inventory");
-  }
-  const inventory = view === undefined ? null : outputOf(view, Inventory);
-  const takenAt = view?.result?.endedAt ?? null;
+  const answers =
+    host.connection === "online" && (host.standing === "approved" || host.standing === "quarantined");
+  const known = newestInventory(
+    await client.commands({
+      host: host.id,
+      state: "succeeded",
+      limit: answers ? commandsMax.online : commandsMax.offline,
+    }),
+  );
+  const found = answers ? await takeInventory(host, known, options) : known;
+  if (typeof found === "number") return found;
+  const { inventory = null, takenAt = null } = found ?? {};
   terminal.document({ host, inventory, takenAt });
   terminal.print(hostText(host));
   if (inventory === null) {
@@ -53,6 +56,31 @@ export async function showHost({ client, terminal, signal, reference }: HostShow
   if (host.connection === "offline") terminal.print(`inventory taken ${formatAge(takenAt, now())}`);
   terminal.print(inventoryText(inventory));
   return exitCodes.ok;
+}
+
+/** The whole is sent only when it is not what is known already. */
+async function takeInventory(
+  host: HostView,
+  known: KnownInventory | null,
+  { client, terminal, signal, tools = false }: HostShowOptions,
+): Promise<KnownInventory | ExitCode> {
+  // An agent that tells no groups is older than the question.
+  const unless = tools || known?.inventory.groups === undefined ? undefined : known.inventory.contentHash;
+  const { view } = await operate({
+    client,
+    terminal,
+    signal,
+    reference: host.id,
+    kind: "host.inventory",
+    arguments: { ...(tools ? { tools } : {}), ...(unless === undefined ? {} : { unless }) },
+    timeoutSeconds: tools ? toolsSeconds : inventorySeconds,
+  });
+  if (!succeeded(view, terminal, { host })) return exitCodeOfState(view.state);
+  const takenAt = view.result?.endedAt ?? null;
+  const answer = answerOf(view.result?.output);
+  if (answer !== null && "unchanged" in answer && known !== null)
+    return { inventory: { ...known.inventory, moment: answer.moment }, takenAt };
+  return { inventory: outputOf(view, Inventory), takenAt };
 }
 
 export function hostText(host: HostView): string {
@@ -96,70 +124,4 @@ export function hostText(host: HostView): string {
 function clockText(offsetMs: number): string {
   const ms = Math.round(offsetMs);
   return `${Math.abs(ms)} ms ${ms < 0 ? "ahead of" : "behind"} the controller's`;
-}
-
-export function inventoryText(inventory: Static<typeof Inventory>): string {
-  const { system, cpu, memory, disks, nics } = inventory;
-  const named = [system.vendor, system.product].filter((part) => part !== null).join(" ");
-  return [
-    facts([
-      [
-        "system",
-        `${named === "" ? "unknown make" : named}${system.serial === null ? "" : `, serial ${system.serial}`}${system.virtual ? ", virtual" : ""}`,
-      ],
-      [
-        "software",
-        `${system.operatingSystem ?? "unknown system"}, Linux ${system.kernel}, ${system.architecture}, boot by ${system.bootMode}`,
-      ],
-      [
-        "processor",
-        `${cpu.model ?? "unknown"}: ${cpu.sockets} sockets, ${cpu.cores} cores, ${cpu.threads} threads`,
-      ],
-      ["memory", `${formatBytes(memory.totalBytes)}, swap ${formatBytes(memory.swapBytes)}`],
-    ]),
-    "",
-    disks.length === 0 ? "No disks." : diskTable(disks),
-    "",
-    table(nics, [
-      { title: "NIC", of: (nic) => nic.name },
-      { title: "MAC", of: (nic) => nic.mac },
-      { title: "DRIVER", of: (nic) => nic.driver },
-      { title: "LINK", of: (nic) => (nic.up ? (nic.carrier ? "up" : "no carrier") : "down") },
-      {
-        title: "SPEED",
-        of: (nic) => (nic.speedMbps === null ? null : `${nic.speedMbps} Mbit/s`),
-        align: "right",
-      },
-      { title: "ADDRESSES", of: (nic) => nic.addresses.join(" ") },
-    ]),
-    ...(inventory.unreadable.length === 0
-      ? []
-      : [
-          "",
-          `not readable: ${inventory.unreadable.slice(0, 8).join("; ")}${inventory.unreadable.length > 8 ? `; and ${inventory.unreadable.length - 8} more` : ""}`,
-        ]),
-  ].join("\n");
-}
-
-export function diskTable(disks: readonly Static<typeof Disk>[]): string {
-  return table(disks, [
-    { title: "DISK", of: (disk) => disk.path },
-    { title: "SIZE", of: (disk) => formatBytes(disk.sizeBytes), align: "right" },
-    { title: "TYPE", of: (disk) => disk.type },
-    { title: "MODEL", of: (disk) => disk.model },
-    { title: "USE", of: useOf },
-    { title: "ALLOWED", of: (disk) => (disk.allowed ? "yes" : "no") },
-    { title: "SELECT WITH", of: selectorOf },
-  ]);
-}
-
-function useOf(disk: Static<typeof Disk>): string {
-  const uses = [
-    ...(disk.mounts.length === 0 ? [] : [`mounted on ${disk.mounts.slice(0, 2).join(", ")}`]),
-    ...(disk.swap ? ["swap"] : []),
-    ...(disk.holders.length === 0 ? [] : [`held by ${disk.holders.slice(0, 2).join(", ")}`]),
-    ...(disk.readOnly ? ["read-only"] : []),
-  ];
-  if (uses.length > 0) return uses.join("; ");
-  return disk.partitions.length === 0 ? "none" : `${disk.partitions.length} partitions`;
 }

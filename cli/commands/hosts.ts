@@ -53,13 +53,17 @@ export function addHostCommands(program: Command, perform: Performer): void {
     .command("show")
     .argument(...hostArgument)
     .description("facts and disks of a host, with selectors ready to paste")
+    .option(
+      "--tools",
+      "let it ask smartctl, nvme, lldpctl, ethtool and ipmitool too, and what answers slowly",
+    )
     .action(
-      perform(async ({ terminal, signal, api }, _, [reference]) => {
+      perform<{ tools?: true }>(async ({ terminal, signal, api }, { tools = false }, [reference]) => {
         const { showHost } = await import("../host-show.ts");
-        return showHost({ client: await api(), terminal, signal, reference: reference! });
+        return showHost({ client: await api(), terminal, signal, reference: reference!, tools });
       }),
     );
-  example(show, "bedplate host show web-1");
+  example(show, "bedplate host show web-1", "bedplate host show web-1 --tools");
 
   const watch = noun
     .command("watch")
