@@ -47,8 +47,6 @@ export type OutboxChange =
 /** What an outbox knows of its numbers. Those above `acknowledged`, up to `highest`, wait; they follow each other. */
 export interface OutboxNumbers {
   readonly acknowledged: number;
-  /** The same when the present session began. */
-  readonly settled: number;
   readonly highest: number;
   /** The highest that a controller may have been sent before this file was last opened. */
   readonly told: number;
@@ -56,13 +54,11 @@ export interface OutboxNumbers {
   readonly linked: boolean;
 }
 
-export const firstNumbers: OutboxNumbers = {
-  ...{ acknowledged: 0, settled: 0, highest: 0, told: 0, linked: false },
-};
+export const firstNumbers: OutboxNumbers = { acknowledged: 0, highest: 0, told: 0, linked: false };
 
 /** The file is opened: what the process before may have sent is fixed. */
 export function opened(kept: OutboxNumbers): OutboxNumbers {
-  return { ...kept, settled: kept.acknowledged, told: mayBeTold(kept), linked: false };
+  return { ...kept, told: mayBeTold(kept), linked: false };
 }
 
 function mayBeTold({ linked, highest, told }: OutboxNumbers): number {
@@ -86,16 +82,12 @@ export function resumed(numbers: OutboxNumbers, stored: number): Resumption {
   if (stored > mayBeTold(numbers)) {
     const shift = stored - numbers.acknowledged;
     return {
-      numbers: {
-        ...{ acknowledged: stored, settled: stored, told: stored, linked: true },
-        highest: numbers.highest + shift,
-      },
+      numbers: { acknowledged: stored, highest: numbers.highest + shift, told: stored, linked: true },
       forget: numbers.acknowledged,
       shift,
     };
   }
-  const after = acknowledged({ ...numbers, linked: true }, stored);
-  return { numbers: { ...after, settled: after.acknowledged }, forget: stored, shift: 0 };
+  return { numbers: acknowledged({ ...numbers, linked: true }, stored), forget: stored, shift: 0 };
 }
 
 /** The controller has stored everything up to `seq`; less than before (it was set back itself) takes nothing back. */
@@ -107,11 +99,11 @@ export function acknowledged(numbers: OutboxNumbers, seq: number): OutboxNumbers
 }
 
 /**
- * Whether a controller had stored the operation's last record before the present session began: one that asks again has
- * lost it. One that asks in the session in which it stored it asked before.
+ * Whether a controller has stored the operation's last record. One that asks for it all the same has asked before, and
+ * hears it twice, or did not know the command then, or has lost it: it must hear it again.
  */
-export function isAnswered({ endingSeq }: KeptOperation, { settled }: OutboxNumbers): boolean {
-  return endingSeq !== 0 && endingSeq <= settled;
+export function isAnswered({ endingSeq }: KeptOperation, numbers: OutboxNumbers): boolean {
+  return endingSeq !== 0 && endingSeq <= numbers.acknowledged;
 }
 
 export interface Commit {

@@ -106,7 +106,6 @@ export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbo
     const first = lowest.get()!.seq as number | null;
     return {
       acknowledged: first === null ? highest : first - 1,
-      settled: 0,
       highest,
       told: row.told as number,
       linked: row.linked === 1,

@@ -215,7 +215,7 @@ function offeredAgain(
     return step(state, [], [{ effect: "log", level: "error", id, message }]);
   }
   if (!isTerminal(known.state)) return step(confirmed(state, id), [{ change: "refresh", id, offer }]);
-  // Its last record is on its way, or has just arrived; or it is being asked for already.
+  // Its last record is on its way; or it is being asked for already.
   if (!known.answered || state.open.has(id) || state.here.has(id)) return nothing(state);
   // The controller had it and has it no more: it was set back to a backup.
   if (known.ending !== null) return step(state, [{ change: "record", body: known.ending }]);

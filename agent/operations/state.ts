@@ -94,7 +94,7 @@ export const noOperations: OperationsState = {
   ...{ open: new Map(), waiting: [], here: new Set(), link: "down", linkSinceMs: 0, audit: undefined },
 };
 
-/** What the outbox has of an operation; `answered`: a controller that asks for it has lost the answer. */
+/** What the outbox has of an operation; `answered`: nothing of it waits there for the controller. */
 export type Known = KeptOperation & { readonly answered: boolean };
 
 export type OperationsEvent =
