@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { parseClientFile } from "../../cli/connection.ts";
+import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
 
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
 const stopped = new AbortController();
@@ -16,6 +17,7 @@ let port: number;
 let controller: ChildProcess;
 let api: ApiClient;
 let agents: ChildProcess[] = [];
+let root: PrivateRoot;
 
 const freePort = () =>
   new Promise<number>((resolve) => {
@@ -60,7 +62,8 @@ function startAgent(name: string, config: string, ...more: string[]): Agent {
     file,
     `${config}\nname = "${name}"\nstateDirectory = "${directory}/${name}"\n[metrics]\nlisten = "off"\n`,
   );
-  const child = spawn(process.execPath, [program, "agent", "--config", file, ...more], {
+  const [first, ...rest] = root.wrap([process.execPath, program, "agent", "--config", file, ...more]);
+  const child = spawn(first, rest, {
     stdio: ["ignore", "pipe", "pipe"],
   });
   agents.push(child);
@@ -79,6 +82,7 @@ const token = async () => (await api.createJoinToken({})).token;
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "bedplate-link-"));
+  root = await openPrivateRoot(directory);
   port = await freePort();
   await startController();
 });
@@ -91,6 +95,7 @@ afterAll(async () => {
   stopped.abort();
   controller.kill("SIGTERM");
   await ended(controller);
+  await root[Symbol.asyncDispose]();
   rmSync(directory, { recursive: true, force: true });
 });
 

@@ -10,12 +10,14 @@ import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { parseClientFile } from "../../cli/connection.ts";
 import type { RotationView } from "../../protocol/api.ts";
+import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
 
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
 const stopped = new AbortController();
 let directory: string;
 let port: number;
 let controller: ChildProcess;
+let root: PrivateRoot;
 const agents = new Map<string, { child: ChildProcess; log: () => string }>();
 
 const ended = (child: ChildProcess) =>
@@ -45,7 +47,8 @@ function startAgent(name: string, ...more: string[]): void {
     file,
     `controller = "https://127.0.0.1:${port}"\nname = "${name}"\nstateDirectory = "${directory}/${name}"\n[metrics]\nlisten = "off"\n`,
   );
-  const child = spawn(process.execPath, [program, "agent", "--config", file, ...more], {
+  const [first, ...rest] = root.wrap([process.execPath, program, "agent", "--config", file, ...more]);
+  const child = spawn(first, rest, {
     stdio: ["ignore", "pipe", "pipe"],
   });
   let log = "";
@@ -87,6 +90,7 @@ const rotate = (...more: string[]) => {
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "bedplate-rotation-"));
+  root = await openPrivateRoot(directory);
   port = await new Promise<number>((resolve) => {
     const server = createServer().listen(0, "127.0.0.1", () => {
       const { port } = server.address() as { port: number };
@@ -102,6 +106,7 @@ afterAll(async () => {
   stopped.abort();
   controller.kill("SIGTERM");
   await ended(controller);
+  await root[Symbol.asyncDispose]();
   rmSync(directory, { recursive: true, force: true });
 });
 

@@ -11,6 +11,7 @@ import { documentOf } from "../support/commands.ts";
 import { type Answer, callApi } from "../support/controller.ts";
 import { smallImage } from "../support/images.ts";
 import { newLinkKey, openLink, prove } from "../support/link-client.ts";
+import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
 
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
 let directory: string;
@@ -18,6 +19,7 @@ let client: ClientFile;
 const children: ChildProcess[] = [];
 /** Everything that any of them printed. */
 let said = "";
+let root: PrivateRoot;
 
 const ended = (child: ChildProcess) =>
   new Promise<void>((resolve) => {
@@ -25,7 +27,8 @@ const ended = (child: ChildProcess) =>
     else child.once("exit", () => resolve());
   });
 function start(...argv: string[]): ChildProcess {
-  const child = spawn(process.execPath, [program, ...argv], { stdio: ["ignore", "pipe", "pipe"] });
+  const [first, ...rest] = root.wrap([process.execPath, program, ...argv]);
+  const child = spawn(first, rest, { stdio: ["ignore", "pipe", "pipe"] });
   children.push(child);
   for (const stream of [child.stdout!, child.stderr!])
     stream.on("data", (text) => {
@@ -51,6 +54,7 @@ const call = <T>(
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "bedplate-secrets-"));
+  root = await openPrivateRoot(directory);
   writeFileSync(
     join(directory, "controller.toml"),
     `listen = "127.0.0.1:0"\nstateDirectory = "${directory}/controller"\nlogLevel = "debug"\n`,
@@ -62,6 +66,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const child of children) child.kill("SIGTERM");
   await Promise.all(children.map(ended));
+  await root[Symbol.asyncDispose]();
   rmSync(directory, { recursive: true, force: true });
 });
 
