@@ -14,15 +14,10 @@ export interface DiskIdentity {
   readonly transport: string | null;
 }
 
-/** `name` as in /sys/block, `number` its MAJOR:MINOR. */
-export function readIdentity(facts: Facts, name: string, number: string): DiskIdentity {
-  return identifyDisk(facts, name, number).identity;
-}
-
 /** Member to the file that it came from. */
 export type IdentitySources = Readonly<Record<string, string>>;
 
-/** Each identity is that of the first source that has one. */
+/** Each identity is that of the first source that has one. `name` as in /sys/block, `number` its MAJOR:MINOR. */
 export function identifyDisk(
   facts: Facts,
   name: string,

@@ -2,7 +2,7 @@
 import type { Disk } from "../../protocol/disks.ts";
 import type { FileDisk } from "../executor/policy.ts";
 import { errnoOf, type Files } from "../host/files.ts";
-import { readIdentity } from "./disk-identity.ts";
+import { type IdentitySources, identifyDisk } from "./disk-identity.ts";
 import { cleanLine, type Facts } from "./facts.ts";
 import { type Mount, mountOf, parseMountinfo, parseSwaps } from "./mounts.ts";
 
@@ -10,6 +10,8 @@ export interface ListedDisk {
   readonly disk: Disk;
   /** `MAJOR:MINOR`; null for a file-backed disk. */
   readonly number: string | null;
+  /** Member to the file that it came from. */
+  readonly from: IdentitySources;
   /** Which of the asked paths (root, state directory) it carries, itself or under other layers. */
   readonly carries: readonly string[];
 }
@@ -71,6 +73,7 @@ interface Uses {
   readonly loops: ReadonlyMap<string, string>;
   /** A path to the multipath device that it belongs to. */
   readonly multipath: ReadonlyMap<string, string>;
+  readonly byId: ReadonlyMap<string, readonly string[]>;
   /** Disks under a mount, through partitions, device mapper, md and loop. */
   readonly under: (mount: Mount | undefined) => ReadonlySet<string>;
 }
@@ -114,7 +117,14 @@ function readUses(facts: Facts): Uses {
       .filter((name) => isMultipath(facts, name))
       .flatMap((name) => facts.list(`/sys/block/${name}/slaves`).map((path) => [path, name] as const)),
   );
-  return { mounts, multipath, swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""), loops, under };
+  return {
+    mounts,
+    multipath,
+    swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""),
+    loops,
+    byId: linksByTarget(facts, "/dev/disk/by-id"),
+    under,
+  };
 }
 
 function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk, "carries"> | ExcludedDisk {
@@ -124,10 +134,12 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
   const paths = isMultipath(facts, name) ? facts.list(`${at}/slaves`) : [];
   // A multipath device is the disk behind its paths; it has itself only a name that a person gave it.
   const [path0 = name] = paths;
-  const identity = {
-    ...readIdentity(facts, path0, path0 === name ? number : (facts.text(`/sys/block/${path0}/dev`) ?? "")),
-    ...(paths.length === 0 ? {} : { hctl: null }),
-  };
+  const read = identifyDisk(
+    facts,
+    path0,
+    path0 === name ? number : (facts.text(`/sys/block/${path0}/dev`) ?? ""),
+  );
+  const identity = { ...read.identity, ...(paths.length === 0 ? {} : { hctl: null }) };
   const sizeBytes = bytesOf(facts.number(`${at}/size`));
   const backing = uses.loops.get(name) ?? null;
   const reason = exclusion({
@@ -149,6 +161,7 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
   const logicalSectorBytes = positive(facts.number(`${at}/queue/logical_block_size`)) ?? 512;
   return {
     number,
+    from: read.from,
     disk: {
       ...identity,
       path,
@@ -157,7 +170,7 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
       logicalSectorBytes,
       physicalSectorBytes:
         positive(facts.optionalNumber(`${at}/queue/physical_block_size`)) ?? logicalSectorBytes,
-      byId: linksTo(facts, "/dev/disk/by-id", name),
+      byId: [...(uses.byId.get(name) ?? [])],
       readOnly: facts.optionalNumber(`${at}/ro`) === 1,
       removable: facts.optionalNumber(`${at}/removable`) === 1,
       diskSequence: positive(facts.optionalNumber(`${at}/diskseq`)) ?? 0,
@@ -210,6 +223,7 @@ function readFileDisk(
   }
   return {
     number: null,
+    from: {},
     disk: {
       ...fileSectors,
       path,
@@ -304,10 +318,16 @@ function partitionNames(facts: Facts, name: string): readonly string[] {
     .filter((entry) => entry.startsWith(name) && facts.exists(`/sys/block/${name}/${entry}/partition`));
 }
 
-function linksTo(facts: Facts, directory: string, name: string): string[] {
-  return facts
-    .list(directory)
-    .filter((link) => (facts.link(`${directory}/${link}`) ?? "").split("/").at(-1) === name);
+/** Names of links in a directory of udev's, by the device's name in /dev; read once, since there are hundreds. */
+export function linksByTarget(facts: Facts, directory: string): ReadonlyMap<string, readonly string[]> {
+  const links = new Map<string, string[]>();
+  for (const link of facts.list(directory)) {
+    const target = (facts.link(`${directory}/${link}`) ?? "").split("/").at(-1)!;
+    const known = links.get(target);
+    if (known === undefined) links.set(target, [link]);
+    else known.push(link);
+  }
+  return links;
 }
 
 /** The name in sysfs of a device node, links resolved. */

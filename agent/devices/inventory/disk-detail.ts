@@ -2,7 +2,7 @@
 
 import type { Disk } from "../../../protocol/disks.ts";
 import type { DiskDetail, QueueLimits } from "../../../protocol/inventory-devices.ts";
-import { identifyDisk } from "../disk-identity.ts";
+import type { ListedDisk } from "../disks.ts";
 import { cleanLine, type Facts } from "../facts.ts";
 import { type Mount, parseMountinfo } from "../mounts.ts";
 import { parseIdentificationPage, parseRotationPage } from "./scsi-pages.ts";
@@ -12,13 +12,16 @@ const mountsMax = 64;
 const linksMax = 16;
 const pageBytesMax = 4096;
 
-export type DetailSources = Pick<Disk, "path" | "partitions" | "paths"> & { readonly number: string | null };
+export interface DetailSources {
+  readonly mounts: readonly Mount[];
+  readonly byPath: ReadonlyMap<string, readonly string[]>;
+}
 
 /** All but the content. */
 export function readDetail(
   facts: Facts,
-  { path, partitions, paths = [], number }: DetailSources,
-  mounts: readonly Mount[],
+  { disk: { path, partitions, paths = [] }, number, from }: ListedDisk,
+  { mounts, byPath }: DetailSources,
 ): Omit<DiskDetail, "content" | "contentError"> {
   const name = kernelNameOf(path);
   const at = `/sys/block/${name}`;
@@ -27,14 +30,9 @@ export function readDetail(
   const real = number === null ? null : facts.realPath(`/sys/block/${one}`);
   const page83 = facts.optionalBytes(`/sys/block/${one}/device/vpd_pg83`, pageBytesMax);
   const pageB1 = facts.optionalBytes(`/sys/block/${one}/device/vpd_pgb1`, pageBytesMax);
-  const { from } = number === null ? { from: {} } : identifyDisk(facts, one, number);
   return {
     device: number,
-    byPath: facts
-      .list("/dev/disk/by-path")
-      .filter((link) => facts.link(`/dev/disk/by-path/${link}`)?.split("/").at(-1) === name)
-      .slice(0, linksMax)
-      .map((link) => cleanLine(link, 256)),
+    byPath: (byPath.get(name) ?? []).slice(0, linksMax).map((link) => cleanLine(link, 256)),
     pciAddress: pciAddressOfPath(real),
     numaNode: numaNodeOf(facts, real),
     rpm: pageB1 === null ? null : parseRotationPage(pageB1),

@@ -1,7 +1,7 @@
 // Disks and the layers over them, with what is written on each, read by us.
 import type { DiskContent, Signature } from "../../../protocol/disk-content.ts";
 import type { InventoryDisk, Layer } from "../../../protocol/inventory-devices.ts";
-import type { ListedDisk } from "../disks.ts";
+import { type ListedDisk, linksByTarget } from "../disks.ts";
 import type { Facts } from "../facts.ts";
 import { parseSwaps } from "../mounts.ts";
 import { findSignatures, probeDisk } from "../signatures/probe.ts";
@@ -34,10 +34,11 @@ export const storage: Source<Groups["storage"]> = {
     const listing = context.listDisks(facts);
     const mounts = readMounts(facts);
     const swaps = parseSwaps(facts.optionalText("/proc/swaps") ?? "");
+    const byPath = linksByTarget(facts, "/dev/disk/by-path");
     const patience = createPatience(context.clock, deviceMs, signal);
     const listed = bounded(listing.disks, disksMax, "disks", note);
     const disks = await eachAtOnce(listed, async (disk): Promise<InventoryDisk> => {
-      const detail = readDetail(facts, { ...disk.disk, number: disk.number }, mounts);
+      const detail = readDetail(facts, disk, { mounts, byPath });
       const content = await readContent(disk, context, patience);
       return { ...disk.disk, detail: { ...detail, ...content } };
     });
@@ -109,7 +110,7 @@ async function readSignatures(
     return await patience.within(path, async (within) => {
       await using device = await devices.open({ path, number: facts.optionalText(`/sys/block/${name}/dev`) });
       const spots: Spot[] = [];
-      for (const { offset, length } of stretchesOf(sizeBytes)) {
+      for (const { offset, length } of stretchesOf(sizeBytes, "part")) {
         within.throwIfAborted();
         spots.push({ offset, bytes: await device.read({ offset, length }) });
       }

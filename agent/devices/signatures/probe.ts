@@ -47,7 +47,7 @@ export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskTo
     }
   };
   const whole = () => spotsOf(sizeBytes, spots);
-  for (const stretch of stretchesOf(sizeBytes)) await fetch(stretch);
+  for (const stretch of stretchesOf(sizeBytes, "disk")) await fetch(stretch);
 
   const found =
     (await gptOf(whole, { sizeBytes, sectorBytes, fetch, errors })) ??
@@ -190,7 +190,7 @@ async function signaturesIn(
   { read, signal, errors }: Pick<DiskToProbe, "read" | "signal"> & { readonly errors: string[] },
 ): Promise<Signature[]> {
   const spots: Spot[] = [];
-  for (const { offset, length } of stretchesOf(sizeBytes)) {
+  for (const { offset, length } of stretchesOf(sizeBytes, "part")) {
     signal.throwIfAborted();
     if (errors.length >= errorsMax) break;
     try {

@@ -18,26 +18,32 @@ export interface Spot {
 
 /** Superblocks at the beginning; the second ZFS label; VMFS; the two last ZFS labels; RAID, GPT and DRBD at the end. */
 const headBytes = 72 * kib;
-const tailBytes = 132 * kib;
+/** Firmware RAID and the backup of a GPT are on whole disks only. */
+const tailBytes = { disk: 132 * kib, part: 36 * kib } as const;
 const labelBytes = 256 * kib;
 /** Of 128 KiB: what a pool has written to after some minutes, whatever the size of its slots. */
 export const ringBytes = 32 * kib;
 const pairsAt = 16 * kib;
 const pairsBytes = 4 * kib;
+const oldRaidBytes = 64 * kib;
 
-/** What must be read of a region of this size, without overlap, in order; about 250 KiB. */
-export function stretchesOf(sizeBytes: number): readonly Stretch[] {
+/** A whole disk; or a part of one, or what lies over several. */
+export type Region = "disk" | "part";
+
+/** What must be read of a region of this size, without overlap, in order; about 250 KiB of a disk, 130 of a part. */
+export function stretchesOf(sizeBytes: number, region: Region): readonly Stretch[] {
   const aligned = sizeBytes - (sizeBytes % labelBytes);
   const wanted: Stretch[] = [
     { offset: 0, length: headBytes },
-    // The first ring of ZFS uberblocks: a label whose names are overwritten still has it.
-    { offset: 128 * kib, length: ringBytes },
+    // The first ring of ZFS uberblocks: of a label whose names a partition table has overwritten it is left.
+    ...(region === "disk" ? [{ offset: 128 * kib, length: ringBytes }] : []),
     { offset: labelBytes + pairsAt, length: pairsBytes },
     { offset: mib, length: 4 * kib },
     { offset: 2 * mib, length: 4 * kib },
     { offset: aligned - 2 * labelBytes + pairsAt, length: pairsBytes },
     { offset: aligned - labelBytes + pairsAt, length: pairsBytes },
-    { offset: sizeBytes - tailBytes, length: tailBytes },
+    { offset: sizeBytes - (sizeBytes % oldRaidBytes) - oldRaidBytes, length: 4 * kib },
+    { offset: sizeBytes - tailBytes[region], length: tailBytes[region] },
   ];
   const stretches: Stretch[] = [];
   let read = 0;
@@ -80,7 +86,10 @@ export function spotsOf(sizeBytes: number, read: readonly Spot[]): Spots {
     },
     has(offset, magic) {
       const found = bytes(offset, magic.length);
-      return found !== null && Buffer.from(magic, "latin1").equals(found);
+      if (found === null) return false;
+      // A buffer for each of the hundred questions would cost more than the comparison.
+      for (let at = 0; at < magic.length; at++) if (found[at] !== magic.charCodeAt(at)) return false;
+      return true;
     },
   };
 }
@@ -124,7 +133,7 @@ export function uuidField(bytes: Uint8Array | null): string | null {
 
 /** A GUID as Microsoft and EFI store it: the first three fields little-endian. */
 export function guidField(bytes: Uint8Array | null): string | null {
-  if (bytes === null) return null;
+  if (bytes === null || bytes.every((byte) => byte === 0)) return null;
   return uuidField(
     Uint8Array.from([3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15], (at) => bytes[at]!),
   );
