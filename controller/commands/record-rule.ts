@@ -15,13 +15,21 @@ export type RecordVerdict =
   /** Its effect and the new mark are stored together. `lost`: records before it that nobody has any more. */
   | { readonly status: "next"; readonly mark: number; readonly lost: number };
 
-/** @param outbox undefined when nothing of the instance is stored */
-export function judgeRecord(outbox: OutboxMark | undefined, seq: number): RecordVerdict {
+/**
+ * @param outbox undefined when nothing of the instance is stored
+ * @param place `first`: of its session. The agent was just told the mark: what it leaves out then, it has no more
+ */
+export function judgeRecord(
+  outbox: OutboxMark | undefined,
+  seq: number,
+  place: "first" | "later" = "later",
+): RecordVerdict {
   const mark = outbox?.records ?? 0;
   if (seq <= mark) return { status: "known", mark };
   const lost = seq - mark - 1;
-  // What was acknowledged after the backup was made is gone on both sides: the host goes on from there, once.
-  if (lost > 0 && outbox?.restored !== true) return { status: "hole", mark };
+  // What was acknowledged after a backup was made, or by a database that is gone, is gone on both sides: the host goes on
+  // from there. Refused, it would come again with the same hole for ever.
+  if (lost > 0 && place === "later" && outbox?.restored !== true) return { status: "hole", mark };
   return { status: "next", mark: seq, lost };
 }
 

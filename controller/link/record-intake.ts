@@ -29,6 +29,7 @@ export interface TakenRecord {
 
 export class RecordIntake {
   readonly #parts: RecordIntakeParts;
+  #place: "first" | "later" = "first";
 
   constructor(parts: RecordIntakeParts) {
     this.#parts = parts;
@@ -45,8 +46,10 @@ export class RecordIntake {
     return Promise.all(
       messages.map(async ({ seq, body }, i) => {
         const safe = jsonSafe(body);
+        const place = this.#place;
+        this.#place = "later";
         const answer = await records.apply({
-          ...{ host, instance, seq, body: safe, at },
+          ...{ host, instance, seq, place, body: safe, at },
           vouched: vouched[i],
         });
         return this.#taken(seq, safe, answer, vouched[i]);

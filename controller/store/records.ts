@@ -19,6 +19,7 @@ export function sqliteRecords(database: Database, put: PutEvent): RecordStore {
     const verdict = judgeRecord(
       outbox === undefined ? undefined : { records: Number(outbox.records), restored: outbox.restored === 1 },
       record.seq,
+      record.place,
     );
     if (verdict.status !== "next") return verdict;
     const { mark, lost } = verdict;

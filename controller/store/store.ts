@@ -346,6 +346,8 @@ export interface IncomingRecord {
   readonly host: string;
   readonly instance: string;
   readonly seq: number;
+  /** In its session; absent: later. */
+  readonly place?: "first" | "later";
   readonly body: RecordBody;
   /** By the controller's clock. */
   readonly at: number;

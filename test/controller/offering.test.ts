@@ -204,6 +204,13 @@ describe("records", () => {
     expect(judgeRecord({ records: 12, restored: false }, 14)).toEqual({ status: "hole", mark: 12 });
   });
 
+  test("the first of a session may leave a hole, which nobody could fill", () => {
+    const outbox = { records: 7, restored: false };
+    expect(judgeRecord(outbox, 12, "first")).toEqual({ status: "next", mark: 12, lost: 4 });
+    expect(judgeRecord(outbox, 12, "later")).toEqual({ status: "hole", mark: 7 });
+    expect(judgeRecord(outbox, 7, "first")).toEqual({ status: "known", mark: 7 });
+  });
+
   test("in any order of arrival each is stored once and in order", () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 30 }), { maxLength: 200 }), (arrivals) => {
