@@ -20,6 +20,8 @@ export interface OperationOptions {
   readonly clock: Clock;
   /** Aborts when the process is to stop: the operation stops at a safe point and stays to be resumed. */
   readonly stopping: AbortSignal;
+  /** An earlier run passed the point of no return: no cancel and no lost link stops this one either. */
+  readonly noReturn: boolean;
   /** Resolves when the operation may begin: it has the lane it needs. What it throws is the operation's failure. */
   readonly ready: (signal: AbortSignal) => Promise<void>;
   /** Told of each phase as it begins, and of the point of no return before it is passed: durable when it returns. */
@@ -48,10 +50,11 @@ export function createOperation(options: OperationOptions): Operation {
     "executor.lost",
     "The executor was told to stop before the operation had ended.",
   );
-  let tooLate: string | undefined;
-  // Nothing but the process's own end stops what has passed its point of no return.
+  let tooLate = options.noReturn ? "an earlier run of it passed the point of no return" : undefined;
+  /** By this run: then nothing but the process's own end stops it. Until then its limits do, also where an earlier one had. */
+  let passed = false;
   const stop = (why: Error) => {
-    if (tooLate === undefined) controller.abort(why);
+    if (!passed) controller.abort(why);
   };
   const pause = createPause(signal);
   const meter = createProgressMeter(() => clock.monotonic());
@@ -123,6 +126,7 @@ export function createOperation(options: OperationOptions): Operation {
           signal.throwIfAborted();
           options.onStep?.({ name: "point-of-no-return", noReturn: why });
           tooLate = why;
+          passed = true;
           pause.set(false);
         },
       },
@@ -170,6 +174,7 @@ export function createOperation(options: OperationOptions): Operation {
         stopping.removeEventListener("abort", interrupt);
         ended.abort();
         await ticking;
+        passed = true;
         tooLate ??= "the operation has ended";
       }
       if (signal.reason === interruption && isLost(end.error)) {

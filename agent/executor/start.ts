@@ -75,6 +75,7 @@ export async function startOperation(
     followers,
     clock: host.clock,
     stopping,
+    noReturn: journal.operation(id)?.noReturn ?? false,
     async ready(signal) {
       // Once begun it waits as long as it takes: its disk may be half-written.
       const begun = (journal.operation(id)?.runs ?? 0) > 0;

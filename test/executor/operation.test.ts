@@ -55,7 +55,11 @@ function simulatedTime() {
 }
 
 /** An operation on a host with one program, `/bin/long`, that runs until it is signalled, and a lane that opens when it is told to. */
-function stage(kind: "host.exec" | "host.reboot", limits: CommandLimits = {}) {
+function stage(
+  kind: "host.exec" | "host.reboot",
+  limits: CommandLimits = {},
+  { noReturn = false, kept = {} }: { noReturn?: boolean; kept?: Record<string, string> } = {},
+) {
   const time = simulatedTime();
   const command = {
     id: mintId(),
@@ -127,9 +131,12 @@ function stage(kind: "host.exec" | "host.reboot", limits: CommandLimits = {}) {
       },
     },
   };
-  const notes = new Map<string, Uint8Array>();
+  const notes = new Map<string, Uint8Array>(
+    Object.entries(kept).map(([name, text]) => [name, new TextEncoder().encode(text)]),
+  );
   const operation = createOperation({
     command,
+    noReturn,
     clock: time.clock,
     stopping: stopping.signal,
     journal: {
@@ -240,6 +247,31 @@ describe("a cancel", () => {
     await pass(5000);
     await end;
     expect(result()).toMatchObject({ outcome: "failed", error: { code: "reboot.not-seen" } });
+  });
+
+  test("which an earlier run has passed: too late too, also before this one has begun", async () => {
+    const asked = { fromBootId: "before", askedUptimeSeconds: 0, deadlineSeconds: 60, askedAt: 0, count: 1 };
+    const { operation, end, pass, open, result, state } = stage(
+      "host.reboot",
+      { onLinkLost: "abort" },
+      { noReturn: true, kept: { boot: JSON.stringify(asked) } },
+    );
+    state.link = false;
+    await pass(linkLostMs + 5000);
+    expect(operation.cancel("enough")).toMatchObject({ answer: "too-late" });
+    open();
+    await pass(3000);
+    await end;
+    expect(result()).toMatchObject({ outcome: "succeeded", output: { fromBootId: "before" } });
+    expect(state.asked).toBe(0);
+  });
+
+  test("which an earlier run has passed: limits hold until this one passes it", async () => {
+    const { end, pass, open, result } = stage("host.exec", { runForSeconds: 10 }, { noReturn: true });
+    open();
+    await pass(15_000);
+    await end;
+    expect(result()).toMatchObject({ outcome: "timed-out" });
   });
 });
 
