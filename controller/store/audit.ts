@@ -3,29 +3,12 @@ import type { AuditEntry } from "../../protocol/api.ts";
 import { type AuditAnchor, nextChainLine } from "../../protocol/audit.ts";
 import { type ChainedCall, readCall, sha256Hex } from "../audit-chain.ts";
 import type { Database, Row } from "./database.ts";
-import type { AuditStore } from "./store.ts";
+import type { AuditCall, AuditStore } from "./store.ts";
 
 export function sqliteAudit(database: Database): AuditStore {
-  const anchor = (): AuditAnchor => anchorOfRow(database.one("select seq, hash from audit_anchor")!);
-  const last = (): AuditAnchor => {
-    const newest = database.one("select seq, hash from audit_lines order by seq desc limit 1");
-    return newest === undefined ? anchor() : anchorOfRow(newest);
-  };
   return {
-    async append({ at, token, address, method, route, object, status, code }) {
-      await database.transaction(() => {
-        const make = (seq: number, previous: string): ChainedCall => ({
-          ...{ seq, at, token, address, method, route, object, status, code, previous },
-        });
-        const { seq, text, hash } = nextChainLine(last(), make, sha256Hex);
-        database.run(
-          "insert into audit_lines (seq, at, text, hash) values (?, ?, ?, ?)",
-          seq,
-          at,
-          text,
-          hash,
-        );
-      });
+    async append(call) {
+      await database.transaction(() => appendCall(database, call));
     },
     async list(limit) {
       const chained = database
@@ -37,7 +20,7 @@ export function sqliteAudit(database: Database): AuditStore {
       return [...chained, ...older];
     },
     async anchor() {
-      return anchor();
+      return anchorOf(database);
     },
     async lines(after, limit) {
       return database
@@ -63,6 +46,27 @@ export function sqliteAudit(database: Database): AuditStore {
       });
     },
   };
+}
+
+/** Adds an entry within the transaction that runs now. */
+export function appendCall(
+  database: Database,
+  { at, token, address, method, route, object, status, code }: AuditCall,
+): void {
+  const make = (seq: number, previous: string): ChainedCall => ({
+    ...{ seq, at, token, address, method, route, object, status, code, previous },
+  });
+  const { seq, text, hash } = nextChainLine(lastOf(database), make, sha256Hex);
+  database.run("insert into audit_lines (seq, at, text, hash) values (?, ?, ?, ?)", seq, at, text, hash);
+}
+
+function lastOf(database: Database): AuditAnchor {
+  const newest = database.one("select seq, hash from audit_lines order by seq desc limit 1");
+  return newest === undefined ? anchorOf(database) : anchorOfRow(newest);
+}
+
+function anchorOf(database: Database): AuditAnchor {
+  return anchorOfRow(database.one("select seq, hash from audit_anchor")!);
 }
 
 function anchorOfRow({ seq, hash }: Row): AuditAnchor {

@@ -96,10 +96,15 @@ function applyHead(
   const verdict = judgeHead({ newest: newest ?? undefined, same }, head);
   const finding = headFinding(verdict, head, newest ?? undefined);
   if (finding !== undefined) {
-    const told = database.one("select audit_fault_at from hosts where id = ?", host)!.audit_fault_at;
-    database.run("update hosts set audit_fault = ?, audit_fault_at = ? where id = ?", finding, at, host);
-    if (told === null || at - Number(told) >= faultRepeatMs)
-      raiseAlarm(database, put, { host, event: "audit-broken", code: "audit.broken", at });
+    const toldAt = database.one("select audit_fault_at from hosts where id = ?", host)!.audit_fault_at;
+    const due = toldAt === null || at - Number(toldAt) >= faultRepeatMs;
+    database.run(
+      "update hosts set audit_fault = ?, audit_fault_at = ? where id = ?",
+      finding,
+      due ? at : Number(toldAt),
+      host,
+    );
+    if (due) raiseAlarm(database, put, { host, event: "audit-broken", code: "audit.broken", at });
     return `audit.broken ${finding}`;
   }
   if (verdict === "known") return undefined;
@@ -119,7 +124,20 @@ function applyHead(
     attestation,
     storeLimits.auditHeadsMax,
   );
+  if (newest === null) forgetKeys(database, host, attestation);
   return undefined;
+}
+
+// A host can make as many keys as it likes: the heads of those that spoke longest ago go, whole.
+function forgetKeys(database: Database, host: string, newcomer: string): void {
+  database.run(
+    `delete from audit_heads where host = ?1 and attestation in (
+      select attestation from audit_heads where host = ?1 and attestation <> ?2
+      group by attestation order by max(at) desc, max(seq) desc limit -1 offset ?3)`,
+    host,
+    newcomer,
+    storeLimits.auditKeysMax - 1,
+  );
 }
 
 /** Newest first. Those of a key that was given up come last. */

@@ -204,4 +204,13 @@ export const migrations: readonly string[] = [
   insert into audit_anchor (only, seq, hash)
     select 1, coalesce(max(number), 0), '0000000000000000000000000000000000000000000000000000000000000000' from audit;
   `,
+  `
+  create table alarms (
+    host text not null references hosts (id),
+    code text not null,
+    since integer not null,
+    count integer not null,
+    primary key (host, code)
+  ) strict, without rowid;
+  `,
 ];

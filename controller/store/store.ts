@@ -221,9 +221,12 @@ export interface TokenStore {
   revokeApiToken(id: string, at: number): Promise<StoredToken | undefined>;
 }
 
+/** What was called, by whom, and what came of it. */
+export type AuditCall = Omit<AuditEntry, "index" | "hash">;
+
 export interface AuditStore {
   /** Appends an entry to the chain. */
-  append(entry: Omit<AuditEntry, "index" | "hash">): Promise<void>;
+  append(entry: AuditCall): Promise<void>;
   /** Newest first. */
   list(limit: number): Promise<readonly AuditEntry[]>;
   /** What the oldest line that is kept follows. */
@@ -435,6 +438,8 @@ export const storeLimits = {
   instancesMax: 8,
   /** Heads of one host's audit that are kept: the newest. */
   auditHeadsMax: 256,
+  /** Attestation keys of one host whose heads are kept: the newest. */
+  auditKeysMax: 8,
 } as const;
 
 export function minuteOf(unixMs: number): number {

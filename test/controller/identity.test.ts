@@ -2,7 +2,16 @@
 // alarm where it should not be so.
 import { generateKeyPairSync, sign } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { ApiEvent, AuditEntry, AuditHeadList, HostView, StatusView } from "../../protocol/api.ts";
+import { alarmsMax } from "../../controller/store/alarms.ts";
+import { storeLimits } from "../../controller/store/store.ts";
+import type {
+  ApiEvent,
+  AuditChainView,
+  AuditEntry,
+  AuditHeadList,
+  HostView,
+  StatusView,
+} from "../../protocol/api.ts";
 import { type AuditHead, auditHeadBytes } from "../../protocol/audit.ts";
 import {
   attestationProofBytes,
@@ -251,3 +260,27 @@ test("heads are kept within bounds, the newest of them", async () => {
   expect(few.body.heads.map(({ seq }) => seq)).toEqual([300, 299, 298]);
   client[Symbol.dispose]();
 }, 20_000);
+
+test("a host that changes its key again and again fills neither the audit nor the store; alarms are of the chain", async () => {
+  const { key, client, host, send } = await joined("restless");
+  const changes = 24;
+  for (let i = 0; i < changes; i++) {
+    const attestation = newKey();
+    await send(bodyOf(await identityOf(key, attestation)), recordOf(await headOf(host, attestation, 1)));
+  }
+  const { entries } = (await controller.call<{ entries: AuditEntry[] }>("GET", "/v1/audit?limit=1000")).body;
+  const alarms = entries.filter(({ object, method }) => object === host && method === "ALARM");
+  expect(alarms.length).toBeGreaterThan(0);
+  expect(alarms.length).toBeLessThanOrEqual(alarmsMax.count);
+  expect(alarms.every(({ hash }) => hash !== null)).toBe(true);
+  expect(entries.map(({ index }) => index)).toEqual(
+    [...new Set(entries.map(({ index }) => index))].sort((a, b) => b - a),
+  );
+  expect((await controller.call<AuditChainView>("GET", "/v1/audit/verify")).body.faults).toEqual([]);
+  const { heads } = await headsOf(host);
+  expect(heads.length).toBeLessThanOrEqual(storeLimits.auditKeysMax);
+  expect(heads.length).toBeGreaterThan(0);
+  // The key that it has now is still served.
+  expect((await viewOf(host)).auditHead).toMatchObject({ seq: 1, hash: heads[0]!.hash });
+  client[Symbol.dispose]();
+});
