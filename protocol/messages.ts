@@ -25,6 +25,8 @@ export const subprotocol = "bedplate.v1";
 export const protocolVersion = 1;
 const Nonce = FixedBytes(32);
 const Version = Type.String({ maxLength: 64 });
+/** What tells two machines with one key apart: shown to people, and typed by them in commands. */
+const MachineMark = Type.String({ pattern: "^[A-Za-z0-9][A-Za-z0-9._:-]*$", maxLength: 64 });
 /** A number that numbers go on from: half of what a JavaScript number counts exactly, so that they always can. */
 const Mark = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 
@@ -87,8 +89,8 @@ const agentMessages = {
     linkKey: FixedBytes(32),
     nonce: Nonce,
     /** Made with the state directory: tells a restarted agent from a copied one. */
-    instance: Type.String({ maxLength: 64 }),
-    bootId: Type.String({ maxLength: 64 }),
+    instance: MachineMark,
+    bootId: MachineMark,
     hostname: Type.String({ maxLength: 255 }),
     previousSession: Type.Optional(Type.String({ maxLength: 64 })),
     /** SHA-256 of the host's policy file; null without one. */

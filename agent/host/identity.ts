@@ -6,11 +6,11 @@ export function hostName(): string {
   return hostname();
 }
 
-/** The kernel's id of this boot; empty where /proc does not have it. */
+/** The kernel's id of this boot; "unknown" where /proc does not have it. */
 export function bootId(): string {
   try {
-    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim() || "unknown";
   } catch {
-    return "";
+    return "unknown";
   }
 }

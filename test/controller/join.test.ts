@@ -202,3 +202,15 @@ test("a newer connection of the same agent takes the place of the one before", a
   expect(view.connection).toBe("online");
   second.client[Symbol.dispose]();
 });
+
+test("what people are shown of a machine to type in a command is no line of a shell, and not nothing", async () => {
+  const key = newLinkKey();
+  (await joinLink(controller, { key, joinToken: await controller.joinToken() })).client[Symbol.dispose]();
+  const wrongs = [{ instance: "$(reboot)" }, { instance: "a; reboot #" }, { instance: "" }, { bootId: "" }];
+  for (const wrong of [...wrongs, { bootId: "\u001b[2J" }]) {
+    using client = await openLink(controller);
+    client.sendRaw(encodeFrame(helloOf({ key, ...wrong }, Uint8Array.from(randomBytes(32)))));
+    const reason = expect.stringMatching(/^message\.invalid /);
+    expect(await client.closed).toMatchObject({ code: 4400, reason });
+  }
+});
