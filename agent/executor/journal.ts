@@ -67,7 +67,7 @@ export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclus
   /** The audit's heads in events, newest first, at most `count`. */
   signedHeads(count: number): readonly AuditHead[];
   notes(id: string): Notes;
-  /** Forgets operations that ended before `before`. */
+  /** Forgets operations that ended before `before`, and the oldest of the many that changed nothing. */
   prune(before: number): void;
 }
 
@@ -131,7 +131,9 @@ function journalOf(store: Store): Journal {
           `INSERT INTO operations (id, digest, document, kind, effect, state, runs, server, epoch, generation, signatures, created_at, updated_at)
            VALUES (?, ?, ?, ?, ?, ?, 0, 'run', ?, ?, ?, ?, ?)`,
         ).run(
-          ...[id, digest, document, kind, effect, event.type, epoch, generation, JSON.stringify(signatures)],
+          // What was refused may be anything, of any size: its digest is enough to know it again.
+          ...[id, digest, event.type === "refused" ? new Uint8Array() : document, kind, effect, event.type],
+          ...[epoch, generation, JSON.stringify(signatures)],
           ...[at, at],
         );
         return append(id, event);
@@ -206,10 +208,17 @@ function journalOf(store: Store): Journal {
       for (const { id, state } of old) {
         if (isTerminal(state as OperationState)) sql("DELETE FROM operations WHERE id = ?").run(id!);
       }
+      sql(
+        `DELETE FROM operations WHERE rowid IN (SELECT rowid FROM operations
+         WHERE state = 'refused' OR (effect = 'read' AND state NOT IN ${statesThatRun}) ORDER BY rowid DESC LIMIT -1 OFFSET ?)`,
+      ).run(idleKeptMax);
     },
     [Symbol.dispose]: () => store[Symbol.dispose](),
   };
 }
+
+/** Refusals and reads that ended: whoever may ask for them without end must not fill the disk. */
+export const idleKeptMax = 1000;
 
 /** When operations that ended are forgotten. */
 export const keptMs = 2 * limits.resultDaysKept * 86_400_000;

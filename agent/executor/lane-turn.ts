@@ -19,15 +19,17 @@ export interface LaneTurnOptions {
   readonly id: string;
   /** Reads need no lane. */
   readonly reads: boolean;
+  /** Nothing will begin, so far as is known: the lane is left to others, and waited for should it be needed after all. */
+  readonly idle: boolean;
   readonly journal: Journal;
   readonly paths: ExecutorPaths;
   readonly host: Host;
 }
 
-/** Takes the lane where it is free. */
-export function openLaneTurn({ id, reads, journal, paths, host }: LaneTurnOptions): LaneTurn {
+/** Takes the lane where it is free and needed. */
+export function openLaneTurn({ id, reads, idle, journal, paths, host }: LaneTurnOptions): LaneTurn {
   const directory = paths.stateDirectory;
-  const first = reads ? "busy" : takeLane(directory);
+  const first = reads || idle ? "busy" : takeLane(directory);
   let lane = first === "busy" ? undefined : first;
   const release = () => {
     lane?.[Symbol.dispose]();

@@ -208,8 +208,9 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         ? noSignatures
         : await checkSignatures(request.signatures, document.bytes, policy.rules),
   };
-  const asksOnly = request.onlyKnown === true && journal.operation(id) === undefined;
-  using turn = openLaneTurn({ id, reads: reads || asksOnly, journal, paths, host });
+  const standing = standingOf(journal.operation(id)?.state);
+  const idle = standing === "ended" || (standing === "unknown" && request.onlyKnown === true);
+  using turn = openLaneTurn({ id, reads, idle, journal, paths, host });
   const leftover = await endLeftoverOf(id, executor);
 
   for (let tries = 0; ; tries++) {

@@ -2,15 +2,17 @@
 // of an older version, and the order in which operations get the lane.
 import { chmod, readFile, stat, writeFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { attestationKeyLine, openAttestationKey } from "../../agent/executor/attestation.ts";
 import { checkAudit, type KeptHead } from "../../agent/executor/audit-check.ts";
-import { openJournal, readJournal, sha256Hex } from "../../agent/executor/journal.ts";
+import { idleKeptMax, openJournal, readJournal, sha256Hex } from "../../agent/executor/journal.ts";
+import { takeLane } from "../../agent/executor/lane.ts";
 import { auditEntriesMax } from "../../agent/executor/trust-tables.ts";
 import { systemFiles } from "../../agent/host/files.ts";
 import { explainPolicy, resetFence, showFence, verifyAudit } from "../../agent/host-tools.ts";
 import { auditHeadBytes, type HostAuditEntry } from "../../protocol/audit.ts";
-import { type Command, encodeCommand } from "../../protocol/commands.ts";
+import { type Command, type Effect, encodeCommand } from "../../protocol/commands.ts";
 import { attestationProofBytes, type ExecutorIdentity } from "../../protocol/identity.ts";
 import { planLimits, verifyPlan } from "../../protocol/plans.ts";
 import { parsePublicKey } from "../../protocol/ssh-keys.ts";
@@ -377,6 +379,65 @@ describe("the fence", busy, () => {
     expect((await run(at(5))).type).toBe("result");
     resetFence(paths());
   });
+});
+
+test("an operation that has ended takes the lane from nobody when it is asked for again", busy, async () => {
+  await using fresh = await openExecutorHost();
+  await fresh.writePolicy(sleepPolicy);
+  const request = runRequest(exec(["/bin/true"]));
+  expect(await fresh.start(request).ended).toBe(0);
+  // Its executor comes no further than to where it would write.
+  using journal = new DatabaseSync(`${fresh.stateDirectory}/journal.db`);
+  journal.exec("BEGIN IMMEDIATE");
+  const again = fresh.start(request);
+  let taken = 0;
+  for (const until = Date.now() + 5000; Date.now() < until; await sleep(20)) {
+    const lane = takeLane(fresh.stateDirectory);
+    if (lane === "busy") taken++;
+    else lane[Symbol.dispose]();
+  }
+  journal.exec("ROLLBACK");
+  expect(await again.ended, again.log()).toBe(0);
+  expect(taken).toBe(0);
+});
+
+test("what changed nothing is forgotten when enough others came after it", busy, async () => {
+  await using fresh = await openExecutorHost();
+  using journal = openJournal(fresh.stateDirectory);
+  const document = new Uint8Array(1000);
+  const ids: string[] = [];
+  const add = (effect: Effect, end: "refused" | "succeeded" | "running") => {
+    const id = mintId();
+    const operation = { ...{ id, digest: new Uint8Array(32), document, kind: "host.exec", effect } };
+    const offer = { ...operation, epoch: 1, generation: 1, signatures: [], at: 1 };
+    if (end === "refused")
+      journal.add(offer, { type: "refused", at: 1, error: { code: "x.y", message: "" } });
+    else journal.add(offer, { type: "accepted", at: 1 });
+    if (end !== "refused") journal.startRun(id, 1);
+    if (end === "succeeded")
+      journal.finish(id, { type: "result", at: 1, result: { outcome: end, startedAt: 1, endedAt: 1 } });
+    ids.push(id);
+    return id;
+  };
+  journal.atomically(() => {
+    add("once", "succeeded");
+    add("read", "running");
+    add("read", "succeeded");
+    add("once", "refused");
+    for (let i = 0; i < idleKeptMax; i++) add("once", i % 2 === 0 ? "refused" : "succeeded");
+    for (let i = 0; i < idleKeptMax / 2 - 1; i++) add("read", "succeeded");
+  });
+  journal.prune(0);
+  const kept = ids.slice(0, 4).map((id) => journal.operation(id)?.state);
+  // One that ran stays, so that it is not run again; of the others the newest do.
+  expect(kept).toEqual(["succeeded", "running", undefined, "refused"]);
+  using database = new DatabaseSync(`${fresh.stateDirectory}/journal.db`, { readOnly: true });
+  const [row] = database
+    .prepare(
+      "SELECT count(*) AS count, max(length(document)) AS bytes FROM operations WHERE state = 'refused'",
+    )
+    .all();
+  expect(row).toEqual({ count: 1 + idleKeptMax / 2, bytes: 0 });
 });
 
 test("a journal of version 1 keeps working, and its fence begins where it had come to", busy, async () => {
