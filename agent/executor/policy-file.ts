@@ -3,6 +3,7 @@ import { parse } from "smol-toml";
 import Type, { type Static } from "typebox";
 import { commandKinds, isCommandKind } from "../../protocol/commands.ts";
 import { configReader, lineOfKey } from "../../protocol/config.ts";
+import { OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Name } from "../../protocol/schema.ts";
 import { checkRequirement, parseSignerSets, type SignerSet } from "../../protocol/signer-sets.ts";
@@ -26,6 +27,8 @@ const PolicyFile = Type.Object(
     allowDisks: Type.Optional(DiskNames),
     /** Disks that no command changes, whatever allows them. */
     protectDisks: Type.Optional(DiskNames),
+    /** Guards that a command may override on a disk that it names: see OverridableGuard. */
+    allowOverrides: Type.Optional(Type.Array(OverridableGuard, { maxItems: 8, uniqueItems: true })),
     /** Files that stand for disks. */
     fileDisks: Type.Optional(
       Type.Array(
@@ -106,6 +109,7 @@ export interface FileDisk {
 export interface PolicyContent {
   readonly allowDisks: readonly string[];
   readonly protectDisks: readonly string[];
+  readonly allowOverrides: readonly OverridableGuard[];
   readonly fileDisks: readonly FileDisk[];
   readonly rules: PolicyRules;
 }
@@ -116,7 +120,7 @@ const readPolicyFile = configReader(PolicyFile, parse);
 export function readPolicyText(text: string, path: string): PolicyContent {
   const file = readPolicyFile(text, path);
   const fail = failing(text, path);
-  const { allowDisks = [], protectDisks = [], fileDisks = [] } = file;
+  const { allowDisks = [], protectDisks = [], allowOverrides = [], fileDisks = [] } = file;
   for (const key of ["name", "path"] as const) {
     const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
     if (twice !== undefined) throw fail("fileDisks", `two fileDisks have the ${key} "${twice[key]}"`);
@@ -127,7 +131,7 @@ export function readPolicyText(text: string, path: string): PolicyContent {
     );
     if (unknown !== undefined) throw fail(key, `"${key}" names ${unknown}, which no [[fileDisks]] declares`);
   }
-  return { allowDisks, protectDisks, fileDisks, rules: rulesOf(file, fail) };
+  return { allowDisks, protectDisks, allowOverrides, fileDisks, rules: rulesOf(file, fail) };
 }
 
 type Fail = (key: string, problem: string, cause?: Error) => BedplateError;
@@ -158,6 +162,19 @@ function rulesOf(file: PolicyFile, fail: Fail): PolicyRules {
       `"${key}" names the kind "${unknown}"; known are ${known}`,
     );
   }
+  // Nor may a rule stand there that nobody would ask for.
+  const unasked = denyKinds.find((kind) => isCommandKind(kind) && commandKinds[kind].runs === "agent");
+  if (unasked !== undefined)
+    throw fail(
+      "denyKinds",
+      `"denyKinds" names ${unasked}, which the agent answers itself: no policy binds it`,
+    );
+  const read = Object.keys(kinds).find((kind) => isCommandKind(kind) && commandKinds[kind].effect === "read");
+  if (read !== undefined)
+    throw fail(
+      `kinds.${read}`,
+      `${read} changes nothing, so neither signatures nor windows are asked of it; "denyKinds" refuses what executors do`,
+    );
   const signers = signersOf(file, fail);
   const windows = windowsOf(file, fail);
   return {

@@ -158,6 +158,13 @@ describe("errors name file, line and key", () => {
   test.each<[string, string, number | undefined, string]>([
     ["a kind that is not known, denied", 'denyKinds = ["image.depoly"]\n', 1, "denyKinds"],
     ["a kind that is not known, unsigned", '\nunsigned = ["image.*"]\n', 2, "unsigned"],
+    ["what the agent itself answers, denied", 'denyKinds = ["agent.logs"]\n', 1, "denyKinds"],
+    [
+      "what changes nothing, signed",
+      `${ops}[kinds."image.verify"]\nsignatures = { k = 1, from = ["ops"] }\n`,
+      3,
+      "kinds.image.verify",
+    ],
     ["a kind that is not known, with rules", '[kinds."disk.eat"]\n', 1, "kinds.disk.eat"],
     [
       "a key of a kind that is not known",
