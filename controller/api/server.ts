@@ -1,4 +1,5 @@
 // The HTTPS server: Fastify with our checks, our problems, OpenAPI, and one file of routes a resource.
+import { createServer, type ServerOptions } from "node:https";
 import swagger from "@fastify/swagger";
 import Fastify from "fastify";
 import { limits } from "../../protocol/limits.ts";
@@ -16,6 +17,7 @@ import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
 import { outputRoutes } from "./outputs.ts";
+import { patient, trustKnownClients } from "./patience.ts";
 import { answerProblems } from "./problems.ts";
 import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
@@ -27,17 +29,22 @@ export function tlsOf({ keyPem, certificatePem }: Authority) {
   return { key: keyPem, cert: certificatePem, minVersion: "TLSv1.3" } as const;
 }
 
+function serverOptions(parts: ApiParts): ServerOptions {
+  return {
+    ...tlsOf(parts.authority.current),
+    // Whoever connects says who it is within `authSecondsMax`, or at least what it wants.
+    handshakeTimeout: limits.authSecondsMax * 1000,
+    // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
+    headersTimeout: limits.authSecondsMax * 1000,
+    requestTimeout: 0,
+    // How often Node looks for those that are late: at its default of 30 s a limit of 5 s would be one of 35.
+    connectionsCheckingInterval: 1000,
+  };
+}
+
 export async function createApi(parts: ApiParts): Promise<App> {
   const app = Fastify({
-    https: {
-      ...tlsOf(parts.authority.current),
-      // Whoever connects says who it is within `authSecondsMax`, or at least what it wants.
-      handshakeTimeout: limits.authSecondsMax * 1000,
-      // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
-      headersTimeout: limits.authSecondsMax * 1000,
-      // How often Node looks for those that are late: at its default of 30 s a limit of 5 s would be one of 35.
-      connectionsCheckingInterval: 1000,
-    },
+    serverFactory: (handler) => createServer(serverOptions(parts), patient(handler)),
     requestTimeout: 0,
     bodyLimit: 64 * 1024,
     exposeHeadRoutes: false,
@@ -48,6 +55,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   checkBySchemas(app);
   answerProblems(app, parts.log);
   guardRoutes(app, parts);
+  trustKnownClients(app);
   auditCalls(app, parts);
   app.addHook("onResponse", async (request, reply) => {
     parts.log.debug(
