@@ -287,11 +287,8 @@ const upgrade = [
 async function brokenHttp({ lots, counts, address, newAddress }: Run): Promise<void> {
   const { hostname, port } = new URL(address.url);
   const socket = connectTls({
-    host: hostname,
-    port: Number(port),
-    localAddress: newAddress(),
-    ca: address.ca,
-    servername: tlsServerName,
+    ...{ host: hostname, port: Number(port), ca: address.ca, servername: tlsServerName },
+    ...({ localAddress: newAddress() } as object),
   });
   socket.on("error", () => {});
   const bytes = Buffer.from(

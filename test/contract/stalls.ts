@@ -107,6 +107,16 @@ export function clientFrame(payload: Uint8Array): Buffer {
 
 const anyHello = () => clientFrame(encodeFrame(helloOf({ key: newLinkKey() }, new Uint8Array(32))));
 
+async function slowBody(address: LinkAddress, from: string, what: string): Promise<Stalled> {
+  const since = performance.now();
+  const socket = await secureTo(address, from);
+  socket.write(
+    `${what} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n`,
+  );
+  drip(socket, new Uint8Array(9000).fill(0x20));
+  return stalled(socket, since);
+}
+
 /** By what is missing. The clock of each starts with its TCP connection, but for the WebSocket's, which have begun anew. */
 export const stalls: Readonly<Record<string, Stall>> = {
   "all of TLS": async (address, from) => {
@@ -129,15 +139,9 @@ export const stalls: Readonly<Record<string, Stall>> = {
     drip(socket, Buffer.from(`${upgradeHead.slice(0, -2)}${"X-More: 1\r\n".repeat(200)}`));
     return stalled(socket, since);
   },
-  "the rest of a request's body, of a stranger": async (address, from) => {
-    const since = performance.now();
-    const socket = await secureTo(address, from);
-    socket.write(
-      "POST /v1/commands HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n",
-    );
-    drip(socket, new Uint8Array(9000).fill(0x20));
-    return stalled(socket, since);
-  },
+  "the rest of a body, without a token": (address, from) => slowBody(address, from, "POST /v1/commands"),
+  "the rest of a body, to no path": (address, from) => slowBody(address, from, "POST /nowhere"),
+  "the rest of a body, to what all may read": (address, from) => slowBody(address, from, "GET /v1/ca"),
   "the hello": async (address, from) => {
     const since = performance.now();
     return stalled(await upgradedTo(address, from), since);
