@@ -116,12 +116,13 @@ export async function restoreController({
 
 const allAuthorityFiles = [...authorityFiles.always, authorityFiles.rotation];
 
+// The rotation first: while it is under way it alone says what the authority is, so one that finishes meanwhile does no harm.
 async function authorityIn(directory: string): Promise<Record<string, string>> {
+  const rotation = await readPrivateFile(join(directory, authorityFiles.rotation));
   const certificate = await readTextFile(join(directory, "ca.pem"));
   const key = await readPrivateFile(join(directory, "ca.key"));
   if (certificate === undefined || key === undefined)
     throw new BedplateError("state.unsafe", `${directory} lacks ca.pem or ca.key; it cannot be backed up.`);
-  const rotation = await readPrivateFile(join(directory, authorityFiles.rotation));
   return {
     "ca.pem": certificate,
     "ca.key": key,

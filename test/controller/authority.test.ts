@@ -1,7 +1,18 @@
 // The CA and the server's certificate: private, for ever, reissued for new names, and never to be imitated.
 import { execFileSync } from "node:child_process";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import {
+  chmod,
+  copyFile,
+  link,
+  mkdir,
+  mkdtemp,
+  open as openFile,
+  readdir,
+  readFile,
+  rm,
+  stat,
+} from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,8 +25,11 @@ import {
   openAuthority,
   sha256OfCertificate,
 } from "../../controller/authority.ts";
+import { Backups } from "../../controller/backup.ts";
 import { openPrivateDirectory, writePrivateFile } from "../../controller/files.ts";
-import { systemRandom } from "../../controller/system.ts";
+import { silentLog } from "../../controller/log.ts";
+import type { Store } from "../../controller/store/store.ts";
+import { systemClock, systemRandom } from "../../controller/system.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 
 let directory: string;
@@ -253,4 +267,36 @@ test.runIf(hasOpenssl)("OpenSSL takes the tied chain strictly", async () => {
     });
     expect(said).toContain("OK");
   }
+});
+
+test("a backup that is made while a rotation finishes has one authority, whole: the new one", async () => {
+  const [from, to] = [join(directory, "from"), join(directory, "to")];
+  for (const each of [from, to]) await openPrivateDirectory(each);
+  await openAuthority(from, [], systemRandom);
+  await beginRotation(from, systemRandom, 1000);
+  const { caSha256 } = await openAuthority(from, [], systemRandom);
+  // Whoever reads the old key waits until we give it, also when another took its place meanwhile.
+  const [keyFile, pipe] = [join(from, "ca.key"), join(directory, "pipe")];
+  const oldKey = await readFile(keyFile, "utf8");
+  await rm(keyFile);
+  execFileSync("mkfifo", ["-m", "600", keyFile]);
+  await link(keyFile, pipe);
+  let kept: Readonly<Record<string, string>> = {};
+  const store = {
+    epoch: async () => 1,
+    events: { append: async () => {} } as unknown as Store["events"],
+    backup: async (file: string, files: Readonly<Record<string, string>>) => {
+      kept = files;
+      await writePrivateFile(file, "database");
+    },
+  };
+  const made = new Backups({ store, directory: from, clock: systemClock, log: silentLog }).make();
+  // Opened when the backup reads it.
+  const writer = await openFile(pipe, "w");
+  await finishRotation(from);
+  await writer.writeFile(oldKey);
+  await writer.close();
+  await made;
+  for (const [name, content] of Object.entries(kept)) await writePrivateFile(join(to, name), content);
+  expect((await openAuthority(to, [], systemRandom)).caSha256).toBe(caSha256);
 });
