@@ -16,6 +16,8 @@ import type { KeptAudit } from "./trust-tables.ts";
 export interface KeptHead extends AuditHead {
   /** File and line, for people. */
   readonly from: string;
+  /** The host's id that was signed, where it may be an earlier one. */
+  readonly host?: string;
 }
 
 export type CheckFault =
@@ -51,7 +53,7 @@ export async function checkAudit(
     try {
       await verifySignature(head.signature, {
         namespace: "bedplate-audit",
-        message: auditHeadBytes(host, head),
+        message: auditHeadBytes(head.host ?? host, head),
         keys: parsed,
       });
       good.push(head);

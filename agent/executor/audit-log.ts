@@ -28,7 +28,8 @@ export function createAuditLog(
       append(event, subject, detail);
     },
     seal(event, subject, detail) {
-      const { seq, hash } = append(event, subject, detail);
+      // A machine that joins anew gets another id, and its chain goes on: the entry says whose head was signed.
+      const { seq, hash } = append(event, subject, { ...detail, host });
       return { seq, hash, signature: key.sign("bedplate-audit", auditHeadBytes(host, { seq, hash })) };
     },
   };

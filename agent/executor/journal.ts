@@ -32,6 +32,9 @@ export interface KnownOperation {
   readonly noReturn: boolean;
 }
 
+/** With the host's id that it was signed for, where its entry is there. */
+export type SignedHead = AuditHead & { readonly host?: string };
+
 export interface NewOperation {
   readonly id: string;
   readonly digest: Uint8Array;
@@ -64,8 +67,8 @@ export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclus
   runningOnce(): readonly string[];
   /** Operations of these kinds that were accepted after `since`. */
   acceptedSince(kinds: readonly string[], since: number): number;
-  /** The audit's heads in events, newest first, at most `count`. */
-  signedHeads(count: number): readonly AuditHead[];
+  /** The audit's heads in events that are not older than what is kept of it, newest first, at most `count`. */
+  signedHeads(count: number): readonly SignedHead[];
   notes(id: string): Notes;
   /** Forgets operations that ended before `before`, and the oldest of the many that changed nothing. */
   prune(before: number): void;
@@ -183,9 +186,15 @@ function journalOf(store: Store): Journal {
     },
     signedHeads(count) {
       const rows = sql(
-        "SELECT json -> '$.audit' AS audit FROM events WHERE json ->> '$.audit.seq' IS NOT NULL ORDER BY json ->> '$.audit.seq' DESC LIMIT ?",
+        `SELECT json -> '$.audit' AS head, text ->> '$.detail.host' AS host
+         FROM events LEFT JOIN audit ON audit.seq = json ->> '$.audit.seq'
+         WHERE json ->> '$.audit.seq' >= (SELECT coalesce(max(seq), 0) FROM audit_anchor)
+         ORDER BY json ->> '$.audit.seq' DESC LIMIT ?`,
       ).all(count);
-      return rows.map(({ audit }) => JSON.parse(String(audit)) as AuditHead);
+      return rows.map(({ head, host }) => ({
+        ...(JSON.parse(String(head)) as AuditHead),
+        ...(typeof host === "string" ? { host } : {}),
+      }));
     },
     notes: (id) => ({
       get(name) {

@@ -362,6 +362,29 @@ describe("the audit", busy, () => {
   });
 });
 
+test(
+  "a host that joined anew has another id: its audit is one, and nothing is wrong with it",
+  busy,
+  async () => {
+    await using fresh = await openExecutorHost();
+    await fresh.writePolicy(sleepPolicy);
+    const later = "cd".repeat(32);
+    await runToEnd(fresh, inventory());
+    await runToEnd(fresh, { ...inventory(), host: later }, { host: later });
+    const { policyFile: policy, stateDirectory, runDirectory } = fresh;
+    const own = { policy, stateDirectory, runDirectory };
+    const found = await verifyAudit(own, { host: later, headFiles: [], keys: [] });
+    expect(found).toMatchObject({ faults: [], heads: 4, headsHeld: 4 });
+    // What is not in the chain any more is missed none the less.
+    {
+      using database = new DatabaseSync(`${stateDirectory}/journal.db`);
+      database.exec("DELETE FROM audit WHERE seq > 6");
+    }
+    const cut = await verifyAudit(own, { host: later, headFiles: [], keys: [] });
+    expect(cut.faults.map(({ fault }) => fault)).toContain("truncated");
+  },
+);
+
 describe("the fence", busy, () => {
   test("is moved by what is accepted alone, and taken away by its owner, which is audited", async () => {
     const at = (generation: number, epoch = 1) => ({ generation, epoch });
