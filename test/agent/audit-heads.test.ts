@@ -197,3 +197,23 @@ test("the reducer: operations beside each other are told in order; one that bega
   ]);
   expect(restarted).toMatchObject({ heads: [], alarms: 0 });
 });
+
+test("what the controller says again at each welcome is kept once, also across restarts", async () => {
+  const heads = open();
+  heads.sent({ seq: 3, hash: hash(3), signature: "" });
+  const back = await signed(3);
+  for (let i = 0; i < 3; i++) await heads.countersigned(back, controllerKey.line);
+  expect(lines()).toHaveLength(2);
+  const later = open();
+  await later.countersigned(back, controllerKey.line);
+  expect(lines()).toHaveLength(2);
+  // Another word of the controller is kept, and so is the one before when it comes after that.
+  await later.countersigned(await signed(4), controllerKey.line);
+  await later.countersigned(back, controllerKey.line);
+  expect(lines().map(({ seq, by }) => [seq, by])).toEqual([
+    [3, "host"],
+    [3, "controller"],
+    [4, "controller"],
+    [3, "controller"],
+  ]);
+});
