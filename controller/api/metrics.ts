@@ -34,7 +34,7 @@ function controllerRegistry({ store, sessions, meters }: ApiParts): Registry {
     labelNames: ["connection"],
     registers,
     async collect() {
-      const known = (await store.hosts.list()).length;
+      const known = await store.hosts.count();
       this.set({ connection: "online" }, sessions.count);
       this.set({ connection: "offline" }, known - sessions.count);
     },

@@ -16,6 +16,8 @@ const Query = Type.Object(
   },
   { additionalProperties: false },
 );
+/** Whether a command has ended is looked at no more often, whatever happens to others. */
+const endLookMs = 100;
 /** In one answer, before base64. */
 const answerBytesMax = 256 * 1024;
 
@@ -55,7 +57,13 @@ async function waitForOutput(
   };
   // Followed before the first look, so that nothing falls between.
   using _output = outputs.follow(id, () => news.resolve());
-  using _events = store.events.follow(() => news.resolve());
+  let look: Disposable | undefined;
+  using _events = store.events.follow(() => {
+    look ??= clock.after(endLookMs, () => {
+      look = undefined;
+      news.resolve();
+    });
+  });
   using _timer = clock.after(waitMs, end);
   until.addEventListener("abort", end, { once: true });
   try {
@@ -67,6 +75,7 @@ async function waitForOutput(
     }
   } finally {
     until.removeEventListener("abort", end);
+    look?.[Symbol.dispose]();
   }
 }
 

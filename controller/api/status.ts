@@ -14,7 +14,7 @@ export function statusRoutes(app: App, { store, auditKey, sessions, clock }: Api
       version,
       epoch: await store.epoch(),
       at: clock.now(),
-      hosts: { known: (await store.hosts.list()).length, online: sessions.count },
+      hosts: { known: await store.hosts.count(), online: sessions.count },
       auditKey: auditKey.line,
     }),
   );

@@ -21,7 +21,7 @@ import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
 import { heartbeatMsFor, returnWindowMsFor } from "./scale.ts";
 import { Session, type SessionParts } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
-import { AddressBuckets } from "./token-bucket.ts";
+import { AddressBuckets, bucketOf } from "./token-bucket.ts";
 
 export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted"> {
   readonly store: SessionParts["store"];
@@ -42,7 +42,7 @@ export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted">
   readonly authority: () => string;
 }
 
-/** Connections that have not proved themselves yet: in all, and from one address. */
+/** Connections that have not proved themselves yet: in all, and from one address, as buckets tell them apart. */
 const unproven = { max: 512, maxOfAddress: 256 } as const;
 /** What one address may begin: connections of any kind, before TLS is spoken; and links. As many as can return by `scale`. */
 const connectionsOfAddress = { burst: 1024, perSecond: 400 } as const;
@@ -135,7 +135,7 @@ export class LinkServer implements AsyncDisposable {
     if (!offered.includes(subprotocol)) return "400 Bad Request";
     if (!(socket instanceof TLSSocket)) return "400 Bad Request";
     const address = socket.remoteAddress ?? "";
-    const ofAddress = this.#unproven.get(address) ?? 0;
+    const ofAddress = this.#unproven.get(bucketOf(address)) ?? 0;
     const all = this.#unproven.values().reduce((sum, count) => sum + count, 0);
     const waitMs =
       this.#draining || all >= unproven.max || ofAddress >= unproven.maxOfAddress
@@ -167,7 +167,8 @@ export class LinkServer implements AsyncDisposable {
 
   async #prove(channel: Channel): Promise<Proven> {
     const address = channel.address;
-    this.#unproven.set(address, (this.#unproven.get(address) ?? 0) + 1);
+    const network = bucketOf(address);
+    this.#unproven.set(network, (this.#unproven.get(network) ?? 0) + 1);
     using _timeout = this.#parts.clock.after(limits.authSecondsMax * 1000, () =>
       channel.close("authTimeout", "no proof of identity in time"),
     );
@@ -181,9 +182,9 @@ export class LinkServer implements AsyncDisposable {
         this.#links.charge(address, this.#parts.clock.monotonicMs(), refusedProofCost);
       throw error;
     } finally {
-      const left = this.#unproven.get(address)! - 1;
-      if (left === 0) this.#unproven.delete(address);
-      else this.#unproven.set(address, left);
+      const left = this.#unproven.get(network)! - 1;
+      if (left === 0) this.#unproven.delete(network);
+      else this.#unproven.set(network, left);
     }
   }
 

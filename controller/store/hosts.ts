@@ -76,6 +76,9 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
     async list() {
       return database.all(`${hosts} order by name`).map(ofRow);
     },
+    async count() {
+      return Number(database.one("select count(*) as count from hosts")!.count);
+    },
     async join(request) {
       return database.transaction(() => {
         const token = database.one("select * from join_tokens where id = ?", request.token.id);

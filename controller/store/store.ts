@@ -123,6 +123,7 @@ export interface HostStore {
   /** By id, by name, or by a prefix of at least 6 of the id: all that match, at most 2. */
   find(reference: string): Promise<readonly StoredHost[]>;
   list(): Promise<readonly StoredHost[]>;
+  count(): Promise<number>;
   /** Uses up a join token for this key, bound to it: the same key again gets the same answer, another one none. */
   join(request: JoinRequest): Promise<JoinAnswer>;
   /**
