@@ -2,7 +2,12 @@
 import type { Static } from "typebox";
 import type { ImageView } from "../protocol/api.ts";
 import { DeployOutput, type DeployPlanOutput } from "../protocol/commands.ts";
-import { type Disk, type DiskSelector, formatDiskSelector } from "../protocol/disks.ts";
+import {
+  type Disk,
+  type DiskSelector,
+  formatDiskSelector,
+  type OverridableGuard,
+} from "../protocol/disks.ts";
 import { type ChangeOptions, change, exitCodeOfChange } from "./change.ts";
 import { changeText, deployPairs } from "./change-text.ts";
 import { type ExitCode, exitCodes } from "./exit-codes.ts";
@@ -13,17 +18,31 @@ export interface DeployOptions extends Omit<ChangeOptions, "kind" | "arguments">
   /** Name, root or the beginning of a root. */
   readonly image: string;
   readonly selector: DiskSelector;
+  /** How long the disk may still take to appear. */
+  readonly waitSeconds?: number | undefined;
+  readonly overrides?: readonly OverridableGuard[] | undefined;
 }
 
 type Output = Static<typeof DeployOutput>;
 
-export async function deploy({ image: reference, selector, ...options }: DeployOptions): Promise<ExitCode> {
+export async function deploy({
+  image: reference,
+  selector,
+  waitSeconds,
+  overrides,
+  ...options
+}: DeployOptions): Promise<ExitCode> {
   const { client, terminal } = options;
   const { root, sizeBytes, name } = await client.image(reference);
   const changed = await change({
     ...options,
     kind: "image.deploy",
-    arguments: { image: { root, sizeBytes, name }, disk: selector },
+    arguments: {
+      image: { root, sizeBytes, name },
+      disk: selector,
+      ...(waitSeconds === undefined ? {} : { waitSeconds }),
+      ...(overrides === undefined ? {} : { overrides: [...new Set(overrides)] }),
+    },
   });
   if (typeof changed === "number") return changed;
   const { plan, view } = changed;

@@ -1,7 +1,14 @@
 // Commands: the document that is asked for (and, later, signed), its kinds, and what each returns.
 import Type, { type Static } from "typebox";
 import { textOf, utf8 } from "./bytes.ts";
-import { checkDiskSelector, Disk, DiskSelector, Fingerprint, GuardFinding } from "./disks.ts";
+import {
+  checkDiskSelector,
+  Disk,
+  DiskSelector,
+  Fingerprint,
+  GuardFinding,
+  OverridableGuard,
+} from "./disks.ts";
 import { BedplateError } from "./errors.ts";
 import { InventoryArguments } from "./inventory.ts";
 import { limits } from "./limits.ts";
@@ -26,7 +33,10 @@ const Nothing = Type.Object({}, { additionalProperties: false });
 /** Seconds that a disk may still take to appear; 0 if absent. */
 const WaitSeconds = Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 }));
 
-const DeployPlan = Type.Object(
+/** Guards that are to let the disk of this very fingerprint pass, where the policy allows that. */
+const Overrides = Type.Optional(Type.Array(OverridableGuard, { maxItems: 8, uniqueItems: true }));
+
+const VerifyArguments = Type.Object(
   {
     image: Image,
     disk: DiskSelector,
@@ -34,11 +44,13 @@ const DeployPlan = Type.Object(
   },
   { additionalProperties: false },
 );
+const DeployPlan = Type.Object(
+  { ...VerifyArguments.properties, overrides: Overrides },
+  { additionalProperties: false },
+);
 const DeployApply = Type.Object(
   {
-    image: Image,
-    disk: DiskSelector,
-    waitSeconds: WaitSeconds,
+    ...DeployPlan.properties,
     /** As the plan returned it; apply refuses when the host finds another. */
     fingerprint: Fingerprint,
   },
@@ -102,7 +114,7 @@ export const commandKinds = {
   "host.poweroff": { runs: "executor", effect: "resumable", apply: PowerOff, plan: PowerOff },
   "host.reboot": { runs: "executor", effect: "resumable", apply: Reboot, plan: Reboot },
   "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
-  "image.verify": { runs: "executor", effect: "read", apply: DeployPlan },
+  "image.verify": { runs: "executor", effect: "read", apply: VerifyArguments },
 } as const satisfies Record<
   string,
   { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }
@@ -111,6 +123,7 @@ export const commandKinds = {
 export type CommandKind = keyof typeof commandKinds;
 export type ImageReference = Static<typeof Image>;
 export type DeployPlanArguments = Static<typeof DeployPlan>;
+export type VerifyArguments = Static<typeof VerifyArguments>;
 export type DeployArguments = Static<typeof DeployApply>;
 export type ExecArguments = Static<typeof Exec>;
 export type RebootArguments = Static<typeof Reboot>;
@@ -206,7 +219,7 @@ export type Command =
   | (CommandBase & {
       readonly kind: "image.verify";
       readonly mode: "apply";
-      readonly arguments: DeployPlanArguments;
+      readonly arguments: VerifyArguments;
     });
 
 /** The command of one kind, for its handler. */

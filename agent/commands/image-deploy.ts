@@ -1,17 +1,20 @@
 // image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on that very disk.
 import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
 import type { DeployArguments, DeployPlanArguments, DeployPlanOutput } from "../../protocol/commands.ts";
-import type { Disk, DiskSelector } from "../../protocol/disks.ts";
+import type { DiskContent } from "../../protocol/disk-content.ts";
+import type { Disk, DiskSelector, OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
+import { awaitDisk } from "../devices/await-disk.ts";
 import { type DeployJournal, deployImage } from "../devices/deploy-image.ts";
-import { type DirectFile, lockDisk, openDisk } from "../devices/direct-file.ts";
+import { type DirectFile, lockDisk, openDisk, readStretch } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
 import { fingerprintOf, identityOf, requireSameDisk } from "../devices/fingerprint.ts";
 import { evaluateGuards, paddedBytes, requireGuards } from "../devices/guards.ts";
 import { markerBytes } from "../devices/marker.ts";
 import { tailOf } from "../devices/seal.ts";
 import { selectDisk } from "../devices/select.ts";
+import { probeDisk } from "../devices/signatures/probe.ts";
 import { bootIdOf } from "../devices/system.ts";
 import { statusOfOpen } from "../host/files.ts";
 import type { Command, CommandContext, Notes } from "./command.ts";
@@ -26,7 +29,7 @@ export const imageDeploy: Command<"image.deploy"> = {
     return {
       output,
       plan: {
-        arguments: { image, disk: command.arguments.disk, fingerprint },
+        arguments: { ...command.arguments, image, fingerprint },
         facts: { disk, bytesToFetchMax, bytesToWriteMax },
         findings: guards,
       },
@@ -35,17 +38,19 @@ export const imageDeploy: Command<"image.deploy"> = {
 };
 
 async function plan(
-  { image, disk: selector }: DeployPlanArguments,
+  given: DeployPlanArguments,
   context: CommandContext,
   signal: AbortSignal,
 ): Promise<DeployPlanOutput> {
+  const { image } = given;
+  const listed = await awaitListed(given, context, signal);
   const facts = context.host.facts();
-  const listed = selectDisk(context.disks(facts), selector);
   const { disk } = listed;
   const manifest = await fetchCheckedManifest(image, context, signal);
-  const guards = guardFindings(listed, manifest, context);
   const { open, window } = await openForReading(disk);
   await using _closing = open;
+  const content = await contentOf(disk, open, window, signal);
+  const guards = guardFindings(listed, { manifest, content, ...given }, context);
   const fingerprint = await fingerprintOf(disk, open, bootIdOf(facts), window);
   const sectorBytes = disk.logicalSectorBytes;
   return {
@@ -64,20 +69,23 @@ async function plan(
 
 async function apply(
   operation: string,
-  { image, disk: selector, fingerprint }: DeployArguments,
+  given: DeployArguments,
   context: CommandContext,
   signal: AbortSignal,
 ) {
+  const { image, disk: selector, fingerprint } = given;
   const { host } = context;
   const startedMs = host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
   const manifest = await fetchCheckedManifest(image, context, signal);
+  const listed = await awaitListed(given, context, signal);
   const facts = host.facts();
-  const listed = selectDisk(context.disks(facts), selector);
   const { disk } = listed;
-  requireGuards(guardFindings(listed, manifest, context), disk);
-  requireSameDisk(fingerprint, identityOf(disk));
+  const journal = deployJournal(context.notes);
   const { windows } = await createGroupKernel();
+  const content = journal.began ? null : await contentNow(disk, signal);
+  requireGuards(guardFindings(listed, { manifest, content, ...given }, context), disk);
+  requireSameDisk(fingerprint, identityOf(disk));
   await using open = await openDisk({
     path: disk.path,
     kind: disk.type === "file" ? "file" : "block",
@@ -110,7 +118,7 @@ async function apply(
     kernel: await compileKernel(),
     clock: host.clock,
     random: host.random,
-    journal: deployJournal(context.notes),
+    journal,
     signal,
     pause: context.pause,
     startedMs,
@@ -119,9 +127,44 @@ async function apply(
   });
 }
 
+function awaitListed(
+  { disk: selector, waitSeconds = 0 }: DeployPlanArguments,
+  { host, disks }: CommandContext,
+  signal: AbortSignal,
+): Promise<ListedDisk> {
+  return awaitDisk({ selector, waitSeconds, list: () => disks(host.facts()), clock: host.clock, signal });
+}
+
+/** What lies on the disk, read past the page cache a window at a time. */
+function contentOf(
+  { sizeBytes, logicalSectorBytes }: Disk,
+  open: DirectFile,
+  window: Uint8Array,
+  signal: AbortSignal,
+): Promise<DiskContent> {
+  return probeDisk({
+    sizeBytes,
+    sectorBytes: logicalSectorBytes,
+    read: (stretch) => readStretch(open, window, { ...stretch, sizeBytes }),
+    signal,
+  });
+}
+
+async function contentNow(disk: Disk, signal: AbortSignal): Promise<DiskContent> {
+  const { open, window } = await openForReading(disk);
+  await using _closing = open;
+  return await contentOf(disk, open, window, signal);
+}
+
+interface GuardedArguments {
+  readonly manifest: Manifest;
+  readonly content: DiskContent | null;
+  readonly overrides?: readonly OverridableGuard[];
+}
+
 function guardFindings(
   { disk, carries }: ListedDisk,
-  { sizeBytes, sectorBytes }: Manifest,
+  { manifest: { sizeBytes, sectorBytes }, content, overrides = [] }: GuardedArguments,
   { policy }: CommandContext,
 ) {
   return evaluateGuards({
@@ -130,6 +173,9 @@ function guardFindings(
     policy: policy.state,
     policyPath: policy.path,
     protectedByPolicy: policy.protects(disk),
+    content,
+    overrides,
+    allowOverrides: policy.allowOverrides,
     image: { sizeBytes, sectorBytes },
   });
 }

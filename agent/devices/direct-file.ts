@@ -91,6 +91,36 @@ export async function readFully(disk: OpenDisk, view: Uint8Array, position: numb
   }
 }
 
+/**
+ * A copy of any stretch of the disk, read in whole blocks through `window`, as O_DIRECT wants it.
+ * @throws `disk.io`
+ */
+export async function readStretch(
+  disk: OpenDisk,
+  window: Uint8Array,
+  {
+    offset,
+    length,
+    sizeBytes,
+  }: { readonly offset: number; readonly length: number; readonly sizeBytes: number },
+): Promise<Uint8Array> {
+  const copy = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const position = Math.floor((offset + done) / blockBytes) * blockBytes;
+    const skipped = offset + done - position;
+    const wanted = Math.ceil((skipped + length - done) / blockBytes) * blockBytes;
+    const part = window.subarray(0, Math.min(wanted, window.length, sizeBytes - position));
+    await readFully(disk, part, position);
+    const taken = part.subarray(skipped, skipped + length - done);
+    copy.set(taken, done);
+    done += taken.length;
+  }
+  return copy;
+}
+
+/** Every device and file system reads at multiples of this. */
+const blockBytes = 4096;
+
 /** Writes all of `view`. @throws `disk.io` */
 export async function writeFully(disk: OpenDisk, view: Uint8Array, position: number): Promise<void> {
   let done = 0;

@@ -1,7 +1,14 @@
 // The guards of destructive commands: each looks at facts only, all are evaluated before anything is written.
 import type { Code } from "../../protocol/codes.ts";
-import type { Disk, GuardFinding } from "../../protocol/disks.ts";
+import type { DiskContent, Signature } from "../../protocol/disk-content.ts";
+import {
+  type Disk,
+  type GuardFinding,
+  type OverridableGuard,
+  overridableGuards,
+} from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { isSharedType } from "./signatures/partition-types.ts";
 
 export interface GuardFacts {
   readonly disk: Disk;
@@ -12,6 +19,11 @@ export interface GuardFacts {
   readonly policyPath: string;
   /** Whether the policy protects the disk from every change. */
   readonly protectedByPolicy: boolean;
+  /** What lies on the disk; null once the operation itself has begun to write to it. */
+  readonly content: DiskContent | null;
+  /** Guards that the command overrides, and those that the policy lets commands override. */
+  readonly overrides: readonly OverridableGuard[];
+  readonly allowOverrides: readonly OverridableGuard[];
   readonly image: { readonly sizeBytes: number; readonly sectorBytes: 512 | 4096 | null };
 }
 
@@ -52,6 +64,34 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
     disk.holders.length === 0
       ? "nothing is stacked on it"
       : { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` },
+  remote: ({ disk }) =>
+    remoteTransports.includes(disk.transport ?? "")
+      ? {
+          code: "disk.remote",
+          finding: `It is attached by ${disk.transport}: other hosts may reach it, and nothing here can tell.`,
+        }
+      : "it is attached to this host alone, as far as its transport tells",
+  member({ content }) {
+    if (content === null) return alreadyBegun;
+    const found = signaturesOf(content).filter(({ use, shared }) => use === "member" && !shared);
+    return found.length === 0
+      ? "no RAID, volume group, pool or cache claims it"
+      : { code: "disk.member", finding: `It is a part of something larger: ${namesOf(found)}.` };
+  },
+  "shared-storage"({ content }) {
+    if (content === null) return alreadyBegun;
+    const found = signaturesOf(content).filter(({ shared }) => shared);
+    const types = content.partitions.filter(({ type }) => isSharedType(type));
+    if (found.length === 0 && types.length === 0)
+      return "it carries no signature of storage that hosts share";
+    const typed = types
+      .slice(0, 8)
+      .map(({ number, typeName }) => `partition ${number} is of type ${typeName}`);
+    return {
+      code: "disk.shared-storage",
+      finding: `Other hosts may be using it: ${[...(found.length === 0 ? [] : [namesOf(found)]), ...typed].join(", ")}.`,
+    };
+  },
   "read-only": ({ disk }) =>
     disk.readOnly ? { code: "disk.read-only", finding: "It is read-only." } : "it can be written",
   size({ disk, image }) {
@@ -74,11 +114,36 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
   },
 };
 
+const alreadyBegun = "this operation has begun to write to it";
+/** As disk-identity.ts names them: what several hosts can be attached to. */
+const remoteTransports: readonly string[] = ["fc", "iscsi", "nvme-fc", "nvme-rdma", "nvme-tcp"];
+
+function signaturesOf({ signatures, partitions }: DiskContent): readonly Signature[] {
+  return [...signatures, ...partitions.flatMap((partition) => partition.signatures)];
+}
+
+function namesOf(signatures: readonly Signature[]): string {
+  return signatures
+    .slice(0, 8)
+    .map(({ kind, label, offset }) => `${kind}${label === null ? "" : ` "${label}"`} at byte ${offset}`)
+    .join(", ");
+}
+
 /** Every guard's finding, whether or not another one fails. */
 export function evaluateGuards(facts: GuardFacts): GuardFinding[] {
   return Object.entries(guards).map(([guard, check]) => {
     const found = check(facts);
-    return typeof found === "string" ? { guard, ok: true, finding: found } : { guard, ok: false, ...found };
+    if (typeof found === "string") return { guard, ok: true, finding: found };
+    const name = overridableGuards.find((each) => each === guard);
+    if (name === undefined || !facts.overrides.includes(name)) return { guard, ok: false, ...found };
+    if (facts.allowOverrides.includes(name))
+      return { guard, ok: true, finding: `overridden: ${found.finding}` };
+    return {
+      guard,
+      ok: false,
+      code: "policy.override-denied",
+      finding: `${found.finding} The command overrides that, which ${facts.policyPath} does not let it (allowOverrides).`,
+    };
   });
 }
 
@@ -112,6 +177,8 @@ export function nameForPolicy(disk: Disk): string {
     : `wwn:${disk.wwn}`;
 }
 
+const overrideHint = `If it is to be lost all the same: --override GUARD (${overridableGuards.join(", ")}), where the host's policy allows that.`;
+
 const hints: { readonly [K in Code]?: string } = {
   "policy.missing": "The host's administrator writes it; see packaging/policy.toml for a commented one.",
   "disk.protected":
@@ -121,6 +188,11 @@ const hints: { readonly [K in Code]?: string } = {
   "disk.mounted": "Unmount it first.",
   "disk.swap": "Run swapoff on it first.",
   "disk.held": "Take the layer above apart first (dmsetup, mdadm, lvchange, losetup).",
+  "disk.remote": overrideHint,
+  "disk.member": overrideHint,
+  "disk.shared-storage": overrideHint,
+  "policy.override-denied":
+    "The host's administrator adds the guard to allowOverrides in the policy file; no controller can.",
   "disk.own-root": "Deploy to another disk, or boot the host from elsewhere.",
   "disk.too-small": "Choose a larger disk or a smaller image.",
   "disk.sector-size": "Use an image that is made for this sector size.",

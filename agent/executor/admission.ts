@@ -105,6 +105,8 @@ export function recordAdmission(
       const { fence, usesPlan, signedBy, lane } = admission;
       if (usesPlan !== null) journal.usePlan(usesPlan, id);
       if (fence !== null) journal.setFence(fence);
+      const overrides = overridesOf(document);
+      if (overrides.length > 0) audit.note("override", subject, { guards: overrides });
       const sealed = audit.seal("accepted", subject, {
         policy: policyDigest,
         signedBy,
@@ -138,6 +140,12 @@ export function recordAdmission(
     case "replay":
   }
   journal.setServer(id, admission.do === "start" || admission.do === "resume" ? "run" : "follow");
+}
+
+/** The guards that a command asks to let pass; whether they may is for the policy, when the disk is looked at. */
+function overridesOf({ command }: Document): readonly string[] {
+  if (!("decoded" in command) || command.decoded.mode !== "apply") return [];
+  return "overrides" in command.decoded.arguments ? (command.decoded.arguments.overrides ?? []) : [];
 }
 
 function refusalOf({ code, message }: ErrorReport) {

@@ -1,6 +1,6 @@
 // The host's policy: what its administrator allows, which no controller can change. Read anew for each operation.
 import { createHash } from "node:crypto";
-import type { Disk } from "../../protocol/disks.ts";
+import type { Disk, OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { normalWwn } from "../devices/disk-identity.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
@@ -18,6 +18,8 @@ export interface Policy {
   /** SHA-256 of the file, lower-case hexadecimal; null without one. */
   readonly digest: string | null;
   readonly fileDisks: readonly FileDisk[];
+  /** Guards that a command may override. */
+  readonly allowOverrides: readonly OverridableGuard[];
   readonly rules: PolicyRules;
   allows(disk: Disk): boolean;
   /** Whether no command may change it, whatever allows it. */
@@ -88,6 +90,7 @@ export function missingPolicy(path: string): Policy {
     state: "missing",
     digest: null,
     fileDisks: [],
+    allowOverrides: [],
     rules: noRules,
     allows: () => false,
     protects: () => false,
@@ -96,7 +99,7 @@ export function missingPolicy(path: string): Policy {
 
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
-  const { allowDisks, protectDisks, fileDisks, rules } = readPolicyText(text, path);
+  const { allowDisks, protectDisks, allowOverrides, fileDisks, rules } = readPolicyText(text, path);
   const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
   const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
   return {
@@ -104,6 +107,7 @@ export function parsePolicy(text: string, path: string): Policy {
     state: "present",
     digest: sha256(text),
     fileDisks,
+    allowOverrides,
     rules,
     allows: (disk) => !protects(disk) && namesOf(disk).some((name) => allowed.has(name)),
     protects,

@@ -1,7 +1,8 @@
 // The guards of destructive commands, one by one, over facts.
 import { describe, expect, test } from "vitest";
 import { evaluateGuards, type GuardFacts, nameForPolicy, requireGuards } from "../../agent/devices/guards.ts";
-import type { Disk } from "../../protocol/disks.ts";
+import type { Signature } from "../../protocol/disk-content.ts";
+import { type Disk, overridableGuards } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
 
 const disk: Disk = {
@@ -35,8 +36,26 @@ const good: GuardFacts = {
   policy: "present",
   policyPath: "/etc/p",
   protectedByPolicy: false,
+  content: { table: null, partitions: [], signatures: [], errors: [] },
+  overrides: [],
+  allowOverrides: [],
   image: { sizeBytes: 1000, sectorBytes: 512 },
 };
+const signature = (changes: Partial<Signature>): Signature => ({
+  ...{ kind: "ext4", use: "filesystem", shared: false, offset: 0, uuid: null, label: null, version: null },
+  ...changes,
+});
+const withSignature = (changes: Partial<Signature>): GuardFacts => ({
+  ...good,
+  content: { ...good.content!, signatures: [signature(changes)] },
+});
+const inPartition = (type: string, changes: Partial<Signature>): GuardFacts => {
+  const partition = { number: 2, startBytes: 1 << 20, sizeBytes: 1 << 20, type, typeName: "Ceph OSD" };
+  const signatures = [signature(changes)];
+  const content = { ...good.content!, partitions: [{ ...partition, uuid: null, name: null, signatures }] };
+  return { ...good, content };
+};
+const cephType = "4FBD7E29-9D25-41B8-AFD0-062C0CEFF05D";
 const withDisk = (changes: Partial<Disk>): GuardFacts => ({ ...good, disk: { ...disk, ...changes } });
 
 test("nothing fails on a disk that may be written", () => {
@@ -54,17 +73,20 @@ describe("each guard has its own code, and the others still pass", () => {
     ["mounted", "disk.mounted", withDisk({ mounts: ["/srv"] })],
     ["swap", "disk.swap", withDisk({ swap: true })],
     ["held", "disk.held", withDisk({ holders: ["dm-0"] })],
+    ["remote", "disk.remote", withDisk({ transport: "iscsi" })],
+    ["remote", "disk.remote", withDisk({ transport: "nvme-tcp" })],
+    ["member", "disk.member", withSignature({ kind: "LVM2_member", use: "member" })],
+    ["member", "disk.member", inPartition("0x83", { kind: "linux_raid_member", use: "member" })],
+    ["shared-storage", "disk.shared-storage", withSignature({ kind: "gfs2", shared: true })],
+    ["shared-storage", "disk.shared-storage", inPartition(cephType, {})],
+    ["shared-storage", "disk.shared-storage", inPartition(cephType.toLowerCase(), {})],
     ["read-only", "disk.read-only", withDisk({ readOnly: true })],
     ["size", "disk.too-small", { ...good, image: { sizeBytes: (100 << 20) + 1, sectorBytes: 512 } }],
     [
       "size",
       "disk.too-small",
       {
-        disk: { ...disk, logicalSectorBytes: 4096, sizeBytes: 4096 },
-        carries: [],
-        policy: "present",
-        policyPath: "",
-        protectedByPolicy: false,
+        ...withDisk({ logicalSectorBytes: 4096, sizeBytes: 4096 }),
         image: { sizeBytes: 4097, sectorBytes: null },
       },
     ],
@@ -77,7 +99,7 @@ describe("each guard has its own code, and the others still pass", () => {
 
 test("all are evaluated; the refusal has the first one's code and tells all", () => {
   const findings = evaluateGuards(withDisk({ allowed: false, mounts: ["/srv"], swap: true }));
-  expect(findings).toHaveLength(9);
+  expect(findings).toHaveLength(12);
   let error: BedplateError | undefined;
   try {
     requireGuards(findings, disk);
@@ -106,3 +128,38 @@ test.each<[Partial<Disk>, string]>([
 ])("how the policy would name a disk", (changes, name) =>
   expect(nameForPolicy({ ...disk, ...changes })).toBe(name),
 );
+
+describe("an override", () => {
+  const member = withSignature({ kind: "LVM2_member", use: "member", label: "vg0" });
+  const failedOf = (facts: GuardFacts) => evaluateGuards(facts).filter(({ ok }) => !ok);
+
+  test("counts where the policy lets it, and the finding stays", () => {
+    const findings = evaluateGuards({ ...member, overrides: ["member"], allowOverrides: ["member"] });
+    expect(findings.find(({ guard }) => guard === "member")).toEqual({
+      guard: "member",
+      ok: true,
+      finding: 'overridden: It is a part of something larger: LVM2_member "vg0" at byte 0.',
+    });
+  });
+
+  test("that the policy does not let is a refusal of its own", () => {
+    expect(failedOf({ ...member, overrides: ["member"] })).toMatchObject([
+      { guard: "member", code: "policy.override-denied" },
+    ]);
+  });
+
+  test("of one guard is none of another, and what is only allowed is not overridden", () => {
+    const both = { overrides: ["remote"], allowOverrides: ["remote", "member"] } as const;
+    expect(failedOf({ ...member, ...both })).toMatchObject([{ code: "disk.member" }]);
+  });
+
+  test("is for what lies on a disk or how it is attached, never for what is in use", () => {
+    const facts = { ...withDisk({ mounts: ["/srv"] }), overrides: ["mounted"], allowOverrides: ["mounted"] };
+    expect(failedOf(facts as never)).toMatchObject([{ code: "disk.mounted" }]);
+    expect(overridableGuards).not.toContain("mounted");
+  });
+
+  test("is not asked for once the operation itself has begun to write", () => {
+    expect(failedOf({ ...member, content: null })).toEqual([]);
+  });
+});

@@ -1,0 +1,113 @@
+// What lies on a disk, and what it costs to overwrite it all the same: real executors, and the disk's hash before and after.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readJournal } from "../../agent/executor/journal.ts";
+import type { HostAuditEntry } from "../../protocol/audit.ts";
+import type { Command, DeployPlanOutput } from "../../protocol/commands.ts";
+import {
+  type ExecutorHost,
+  hostId,
+  mintId,
+  openExecutorHost,
+  type RunOptions,
+  resultOf,
+  runToEnd,
+  sha256Of,
+} from "../support/executor-host.ts";
+import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { layouts } from "../support/signature-layouts.ts";
+import { sparseDisk } from "../support/sparse-disk.ts";
+import { makeImage, type TestImage } from "../support/test-image.ts";
+
+const busy = { timeout: 180_000 } as const;
+const mib = 1 << 20;
+const sizeBytes = 8 * mib;
+let host: ExecutorHost;
+let image: TestImage;
+let server: ImageServer;
+let offer: RunOptions;
+
+beforeAll(async () => {
+  host = await openExecutorHost();
+  image = await makeImage({ sizeBytes: 2 * mib });
+  server = await serveImage(image);
+  offer = { sources: [server.source], ca: server.ca };
+}, busy.timeout);
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await host?.[Symbol.asyncDispose]();
+});
+
+/** A file that stands for a disk with this superblock on it, and a policy that allows it. */
+async function makeDisk(kind: string, allowOverrides: readonly string[] = []) {
+  const name = `disk-${kind.toLowerCase().replaceAll("_", "-")}-${allowOverrides.length}`;
+  const path = await host.makeFile(`${name}.img`, sizeBytes);
+  const disk = sparseDisk(sizeBytes);
+  layouts[kind]!.put(disk, 0, sizeBytes);
+  await disk.save(path);
+  await host.writePolicy(`allowDisks = ["file:${name}"]
+unsigned = ["image.deploy"]
+allowOverrides = ${JSON.stringify(allowOverrides)}
+[[fileDisks]]
+name = "${name}"
+path = "${path}"
+sizeBytes = ${sizeBytes}
+`);
+  return { name, path };
+}
+
+const commandOf = (name: string, mode: "plan" | "apply", more: object): Command =>
+  ({
+    id: mintId(),
+    host: hostId,
+    kind: "image.deploy",
+    mode,
+    arguments: { image: image.reference, disk: { file: name }, ...more },
+    limits: {},
+  }) as Command;
+
+async function attempt(name: string, more: object = {}) {
+  const planned = await runToEnd(host, commandOf(name, "plan", more), offer);
+  const plan = resultOf(planned.last).output as DeployPlanOutput;
+  const command = commandOf(name, "apply", { ...more, fingerprint: plan.fingerprint });
+  const { last } = await runToEnd(host, command, offer);
+  return { plan, result: resultOf(last), command };
+}
+
+describe("a disk that belongs to something larger", busy, () => {
+  test.each([
+    ["LVM2_member", "disk.member", "member"],
+    ["VMFS_volume_member", "disk.shared-storage", "shared-storage"],
+    ["gfs2", "disk.shared-storage", "shared-storage"],
+  ])("%s is refused by plan and by apply, untouched: %s", async (kind, code, guard) => {
+    const { name, path } = await makeDisk(kind);
+    const before = await sha256Of(path);
+    const { plan, result } = await attempt(name);
+    expect(plan.allowed).toBe(false);
+    expect(plan.guards.filter(({ ok }) => !ok)).toMatchObject([{ guard, code }]);
+    expect(plan.guards.find((each) => each.guard === guard)!.finding).toContain(kind);
+    expect(result).toMatchObject({ outcome: "failed", error: { code } });
+    expect(await sha256Of(path)).toBe(before);
+  });
+
+  test("an override that the policy does not allow is refused, untouched", async () => {
+    const { name, path } = await makeDisk("LVM2_member", ["remote"]);
+    const before = await sha256Of(path);
+    const { result } = await attempt(name, { overrides: ["member"] });
+    expect(result).toMatchObject({ outcome: "failed", error: { code: "policy.override-denied" } });
+    expect(await sha256Of(path)).toBe(before);
+  });
+
+  test("an override that the policy allows lets it pass, and is audited", async () => {
+    const { name } = await makeDisk("LVM2_member", ["member", "remote", "shared-storage"]);
+    const { plan, result, command } = await attempt(name, { overrides: ["member"] });
+    expect(plan.guards.find(({ guard }) => guard === "member")).toMatchObject({ ok: true });
+    expect(result).toMatchObject({ outcome: "succeeded", output: { root: image.reference.root } });
+    using journal = readJournal(host.stateDirectory);
+    const entries = journal.audit().lines.map(({ text }) => JSON.parse(text) as HostAuditEntry);
+    expect(entries.find((entry) => entry.command === command.id && entry.event === "override")).toMatchObject(
+      {
+        detail: { guards: ["member"] },
+      },
+    );
+  });
+});
