@@ -90,12 +90,13 @@ export function resumed(numbers: OutboxNumbers, stored: number): Resumption {
   return { numbers: acknowledged({ ...numbers, linked: true }, stored), forget: stored, shift: 0 };
 }
 
-/** The controller has stored everything up to `seq`; less than before (it was set back itself) takes nothing back. */
+/**
+ * The controller has stored everything up to `seq`; less than before (it was set back itself) takes nothing back.
+ * @returns the very same object when nothing changes
+ */
 export function acknowledged(numbers: OutboxNumbers, seq: number): OutboxNumbers {
-  return {
-    ...numbers,
-    acknowledged: Math.max(numbers.acknowledged, Math.min(seq, numbers.highest)),
-  };
+  const upTo = Math.min(seq, numbers.highest);
+  return upTo <= numbers.acknowledged ? numbers : { ...numbers, acknowledged: upTo };
 }
 
 /**

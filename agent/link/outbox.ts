@@ -190,7 +190,7 @@ export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbo
     },
     acknowledge(seq) {
       const after = acknowledged(numbers, seq);
-      if (after.acknowledged === numbers.acknowledged) return;
+      if (after === numbers) return;
       const gone = sumsUpTo(after.acknowledged);
       atomically(() => remove.run(after.acknowledged));
       numbers = after;

@@ -134,8 +134,10 @@ async function pump(
   };
 
   while (!signal.aborted) {
-    for (const gap of parts.samples.takeGaps())
-      parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+    const gaps = parts.samples.takeGaps();
+    for (const gap of gaps) parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+    // Who hears of later readings must hear of the gap before them, also after a power cut.
+    if (gaps.length > 0) await parts.outbox.synced();
     for (const progress of parts.takeProgress()) socket.send(progress);
     sendRecords();
     sendSamples();

@@ -54,7 +54,8 @@ function isAsking(operation: OpenOperation): boolean {
 }
 
 function begin(state: OperationsState, operation: OpenOperation, facts: OperationsFacts): OperationsStep {
-  return attach(state, { ...operation, started: false, tries: 0, sinceMs: facts.monotonicMs });
+  const asked = onlyAsks(operation);
+  return attach(state, { ...operation, asked, started: false, tries: 0, sinceMs: facts.monotonicMs });
 }
 
 function attach(state: OperationsState, operation: OpenOperation): OperationsStep {
@@ -90,6 +91,9 @@ export function absent(
 ): OperationsStep {
   const { id, mode, tries } = operation;
   if (!operation.started) {
+    // Repeated by the controller while it was looked up: it waits for its turn, which it has not.
+    if (operation.asked && !onlyAsks(operation))
+      return nothing(withOperation(state, { ...operation, step: "queued" }));
     const asked = onlyAsks(operation);
     const request = mode === "replay" ? "follow" : asked ? "ask" : "run";
     // What an executor writes into the audit from now on comes after all that is known of it.

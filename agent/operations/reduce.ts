@@ -129,18 +129,17 @@ function offered(
   { id, runs, changesState, offer, known }: Extract<OperationsEvent, { event: "offer" }>,
   facts: OperationsFacts,
 ): OperationsStep {
-  if (known !== undefined) return offeredAgain(state, { id, runs, changesState, offer }, known);
+  const fresh: WaitingOffer = { id, runs, changesState, offer, cancel: false };
+  if (known !== undefined) return offeredAgain(state, fresh, known);
   if (state.here.has(id)) return nothing(state);
-  const offers = state.waiting.filter((each) => each.id !== id);
-  const waiting = [...offers, { id, runs, changesState, offer }];
-  if (offers.length < state.waiting.length || fits(waiting)) {
-    // In order of arrival: where others wait for room, it waits behind them.
-    const index = state.waiting.findIndex((each) => each.id === id);
-    return nothing({
-      ...state,
-      waiting: index < 0 ? waiting : state.waiting.with(index, { id, runs, changesState, offer }),
-    });
+  const index = state.waiting.findIndex((each) => each.id === id);
+  if (index >= 0) {
+    const { cancel } = state.waiting[index]!;
+    return nothing({ ...state, waiting: state.waiting.with(index, { ...fresh, cancel }) });
   }
+  // In order of arrival: where others wait for room, it waits behind them.
+  const waiting = [...state.waiting, fresh];
+  if (fits(waiting)) return nothing({ ...state, waiting });
   if (facts.recordBytes >= operationLimits.refusalBytesMax)
     return step(
       state,
@@ -173,9 +172,12 @@ function hasRoom({ open, here }: OperationsState, { recordBytes }: OperationsFac
   );
 }
 
-function take(state: OperationsState, { id, runs, changesState, offer }: WaitingOffer): OperationsStep {
+function take(
+  state: OperationsState,
+  { id, runs, changesState, offer, cancel }: WaitingOffer,
+): OperationsStep {
   if (runs === "agent") return runHere(state, { id, offer });
-  return step(withOperation(state, newOperation({ id, changesState })), [
+  return step(withOperation(state, { ...newOperation({ id, changesState }), cancel }), [
     { change: "keep", id, offer },
     { change: "record", body: { type: "received", command: id } },
   ]);
@@ -253,10 +255,16 @@ function cancelled(
   if (facts.recordBytes >= operationLimits.refusalBytesMax) return nothing(state);
   if (known !== undefined || state.here.has(id))
     return step(state, [{ change: "record", body: tooLate(id, "it has ended, or ends at once") }]);
+  const waiting = state.waiting.findIndex((each) => each.id === id);
+  if (waiting >= 0) {
+    // A former life of this agent may have begun it: when there is room, the journal is asked.
+    const offer = { ...state.waiting[waiting]!, cancel: true };
+    return nothing({ ...state, waiting: state.waiting.with(waiting, offer) });
+  }
   // A late offer of it is then answered, and never run.
   const ending = withdrawn(id, facts.unixMs);
   const reason = "it had not come to this host";
-  return step({ ...state, waiting: state.waiting.filter((each) => each.id !== id) }, [
+  return step(state, [
     { change: "tombstone", id, ending },
     { change: "record", body: { type: "cancel", command: id, answer: "cancelling", reason } },
     { change: "record", body: ending },

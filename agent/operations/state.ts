@@ -75,6 +75,8 @@ export interface WaitingOffer {
   readonly runs: "agent" | "executor";
   readonly changesState: boolean;
   readonly offer: KeptOffer;
+  /** Asked to end meanwhile: when there is room, it does not begin. */
+  readonly cancel: boolean;
 }
 
 export interface OperationsState {

@@ -391,9 +391,18 @@ export class SimAgent implements Program {
   #pump(): void {
     const link = this.#link;
     if (link === undefined || !link.welcomed || link.pumping) return;
-    for (const gap of this.samples.takeGaps()) {
+    const gaps = this.samples.takeGaps();
+    for (const gap of gaps) {
       this.outbox.commit([{ change: "record", body: { type: "gap", ...gap } }], this.#host.machine.wall());
       this.#host.observeGap(gap);
+    }
+    if (gaps.length > 0) {
+      link.pumping = true;
+      this.outbox.synced(() => {
+        link.pumping = false;
+        this.#pump();
+      });
+      return;
     }
     const { credit } = link;
     const room = () => link.wire.buffered(0) < limits.socketBufferBytesMax / 2;

@@ -113,7 +113,7 @@ export class Outbox {
     const { store, owner, rules } = this.#parts;
     const before = store.state;
     const numbers = rules.agent.outbox.acknowledged(before.numbers, seq);
-    if (numbers.acknowledged === before.numbers.acknowledged) return;
+    if (numbers === before.numbers) return;
     const records = before.records.filter((record) => record.seq > numbers.acknowledged);
     this.#parts.onForgotten(before.records.filter((record) => record.seq <= numbers.acknowledged));
     store.commit(owner, { ...before, numbers, records });
