@@ -98,6 +98,164 @@ test("only agent/devices touches block devices", () => {
   expect(wrong).toEqual([]);
 });
 
+/**
+ * Where it is decided what becomes of operations, offers, records and readings: pure, so that the simulator drives the very
+ * same code. A file in this list imports nothing but others of it, protocol/ and types.
+ */
+const decisions = [
+  "agent/executor/admit.ts",
+  "agent/executor/exec-rules.ts",
+  "agent/executor/fence.ts",
+  "agent/executor/link-duty.ts",
+  "agent/executor/plans.ts",
+  "agent/executor/rules.ts",
+  "agent/executor/windows.ts",
+  "agent/link/backoff.ts",
+  "agent/link/credit.ts",
+  "agent/link/outbox-rules.ts",
+  "agent/link/redial.ts",
+  "agent/link/sample-queue.ts",
+  "agent/operations/endings.ts",
+  "agent/operations/following.ts",
+  "agent/operations/here.ts",
+  "agent/operations/reduce.ts",
+  "agent/operations/state.ts",
+  "agent/operations/steps.ts",
+  "controller/commands/explain.ts",
+  "controller/commands/generation.ts",
+  "controller/commands/offering.ts",
+  "controller/commands/output-rule.ts",
+  "controller/commands/record-rule.ts",
+  "controller/commands/reduce.ts",
+  "controller/commands/retention.ts",
+  "controller/commands/signatures.ts",
+  "controller/hosts/explain.ts",
+  "controller/link/contest.ts",
+];
+
+test("decisions are pure: they import each other, protocol and types, and wait for nothing", () => {
+  const wrong = sources
+    .filter(({ path }) => decisions.includes(path))
+    .flatMap(({ path, text }) => {
+      const values = code(text).replace(/^import type [\s\S]*?;$/gm, "");
+      const foreign = importsOf(values)
+        .map((target) => (target.startsWith(".") ? normalize(`${dirname(path)}/${target}`) : target))
+        .filter((target) => !target.startsWith("protocol/") && !decisions.includes(target));
+      return [
+        ...foreign.map((target) => `${path} imports ${target}`),
+        ...(/\b(await|async)\b/.test(values) ? [`${path} waits for something`] : []),
+      ];
+    });
+  expect(wrong).toEqual([]);
+  expect(decisions.filter((path) => !sources.some((source) => source.path === path))).toEqual([]);
+});
+
+const states =
+  "waiting|offered|received|accepted|running|refused|succeeded|failed|cancelled|timed-out|indeterminate";
+const compares = "(?:[<>]=?|[=!]==)";
+const number =
+  "[\\w.!?()]*\\b(?:generation|epoch|seq|mark|lastSeq|eventSeq|endingSeq|acknowledged|highest)\\b(?!:)";
+
+/** Forms in which something is decided by an operation's state, a generation, an epoch, or how far records have come. */
+const deciding: readonly RegExp[] = [
+  new RegExp(`\\b[sS]tate\\b[!?]?\\s*[=!]==?\\s*"(?:${states})"`),
+  new RegExp(`"(?:${states})"\\s*[=!]==?\\s*[\\w.!?]*\\b[sS]tate\\b`),
+  /\bswitch \((?:[\w!?]+\.)*state\)/,
+  /\b(?:if|while) \(.*\bisTerminal\(/,
+  /\bisTerminal\([^()]*\) *(?:\?(?! [01] : [01])|&&|\|\|)/,
+  new RegExp(`${number}[)!]*\\s*${compares}\\s*(?!undefined|null)[\\w(-]`),
+  new RegExp(`[\\w)\\]]\\s*${compares}\\s*${number}`),
+];
+
+function decisionsIn(text: string): string[] {
+  const source = code(text);
+  // What stands in quotes is SQL or a sentence; but the states that something is compared with are in quotes too.
+  const bare = source.replace(/`[^`]*`|"(?:[^"\\\n]|\\.)*"/g, (quoted) =>
+    new RegExp(`^"(?:${states})"$`).test(quoted) ? quoted : `""${"\n".repeat(quoted.split("\n").length - 1)}`,
+  );
+  const lines = source.split("\n");
+  return bare
+    .split("\n")
+    .flatMap((line, index) => (deciding.some((form) => form.test(line)) ? [lines[index]!.trim()] : []));
+}
+
+/** Where operations, offers, records and readings go. */
+const flows = [
+  "agent/executor/",
+  "agent/link/",
+  "agent/operations/",
+  "controller/commands/",
+  "controller/link/",
+  "controller/store/",
+];
+
+/** What looks like a decision elsewhere, and why it is none that a simulator could miss. */
+const noDecisions: Readonly<Record<string, readonly string[]>> = {
+  // What is written down or told, not what is done.
+  "agent/executor/run.ts": ['return isTerminal(state) ? "ended" : "open";'],
+  "controller/link/handshake.ts": ["if ((hello.epochSeen ?? 0) > epoch) {"],
+  "agent/link/epoch.ts": [
+    "if (epoch > highest) {",
+    "if (epoch >= highest || epoch === warnedOf) return;",
+    "return Number.isSafeInteger(epoch) && epoch > 0 ? epoch : 0;",
+  ],
+  // The answer to a caller that asks too late; the reducer would change nothing.
+  "controller/commands/service.ts": ["if (isTerminal(before.state)) {"],
+  // Old entries are forgotten, those that have ended alone.
+  "agent/executor/journal.ts": [
+    'if (isTerminal(state as OperationState)) sql("DELETE FROM operations WHERE id = ?").run(id!);',
+  ],
+  // A program that a dead executor left is ended before anything is decided.
+  "agent/executor/leftovers.ts": [
+    'if (known?.effect !== "once" || known.state !== "running") return undefined;',
+  ],
+  // Each connection hears and stores everything once; the numbers are those of `judgeRecord` and of the journal.
+  "agent/executor/follower.ts": ["if (event.seq <= lastSeq) return;"],
+  "controller/link/session.ts": ["if (message.seq <= this.#batchesTaken) return this.#acknowledgeSoon();"],
+  // Another chain: the audit's, whose rules are in protocol/.
+  "agent/executor/audit-check.ts": ["headsHeld: good.filter(({ seq }) => seq >= first).length,"],
+  "agent/link/audit-heads.ts": ["if (newest === undefined || seq > newest.seq) newest = { seq, hash };"],
+};
+
+test("nothing is decided about operations, generations and records outside the files that decide", () => {
+  const found = sources
+    .filter(({ path }) => inside(path, flows) && !decisions.includes(path))
+    .flatMap(({ path, text }) => decisionsIn(text).map((line) => ({ path, line })));
+  const excused = ({ path, line }: { path: string; line: string }) => noDecisions[path]?.includes(line);
+  expect(found.filter((each) => !excused(each)).map(({ path, line }) => `${path}: ${line}`)).toEqual([]);
+  // And what is excused is still there.
+  const all = Object.entries(noDecisions).flatMap(([path, lines]) => lines.map((line) => ({ path, line })));
+  expect(
+    all.filter(({ path, line }) => !found.some((each) => each.path === path && each.line === line)),
+  ).toEqual([]);
+});
+
+test.each([
+  'if (operation.state === "received") start(operation);',
+  'const open = "running" !== known.state;',
+  "switch (command.state) {",
+  "if (!isTerminal(known.state)) return offer(known);",
+  'const next = isTerminal(state) ? "replay" : "start";',
+  "return isTerminal(state) || offered;",
+  "if (offer.generation <= fence.generation) refuse(offer);",
+  "const stale = seen > offer.generation;",
+  "while (epoch < message.epoch) wait();",
+  "if (record.seq <= stored) return;",
+  "const known = mark >= record.seq;",
+])("a planted decision is found: %s", (line) => {
+  expect(decisionsIn(`${line}\n`)).toEqual([line]);
+});
+
+test.each([
+  "put({ state, generation, epoch, seq });",
+  "ended: isTerminal(after.state) ? 1 : 0,",
+  'database.run("delete from records where seq <= ?", seq);',
+  "type Generation = Map<string, number>;",
+  "const step = (seq: number) => list.all(seq);",
+])("what only passes on is not: %s", (line) => {
+  expect(decisionsIn(`${line}\n`)).toEqual([]);
+});
+
 test("no source file grows past 500 lines", () => {
   expect(sources.filter(({ text }) => text.split("\n").length > 500).map(({ path }) => path)).toEqual([]);
 });
