@@ -31,10 +31,13 @@ export class Voucher {
   readonly #parts: VouchParts;
   #attestationKey: string | undefined;
 
-  /** @param attestationKey as stored when the session began */
-  constructor(parts: VouchParts, attestationKey: string | undefined) {
+  constructor(parts: VouchParts) {
     this.#parts = parts;
-    this.#attestationKey = attestationKey;
+  }
+
+  /** As stored when the session begins. */
+  set attestationKey(line: string | undefined) {
+    this.#attestationKey = line;
   }
 
   /** Undefined for records that no key need vouch for. */

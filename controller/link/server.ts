@@ -19,7 +19,7 @@ import { Duplicates } from "./duplicates.ts";
 import { Fleet } from "./fleet.ts";
 import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
 import { heartbeatMsFor, returnWindowMsFor } from "./scale.ts";
-import { Session, type SessionParts } from "./session.ts";
+import { Session, type SessionParts, type WelcomeMessage } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
 import { AddressBuckets, bucketOf } from "./token-bucket.ts";
 
@@ -231,12 +231,13 @@ export class LinkServer implements AsyncDisposable {
     const { auditKey, clock, trustedAuthority, log } = this.#parts;
     const { standing, records, samples, identity, newestHead } = connected;
     assert(standing !== "revoked", "a revoked host is not welcome");
-    session.welcome({
+    const message: WelcomeMessage = {
       ...{ t: "welcome", session: session.id, host: host.id, name: host.name, at: clock.now() },
       ...{ heartbeatMs: session.heartbeatMs, reconnectWindowMs: this.reconnectWindowMs },
       ...{ records, samples, standing, creditBytes: limits.creditBytes, auditKey: auditKey.line },
       ...(identity === null ? {} : { identity: identity.digest }),
-    });
+    };
+    session.welcome(message, identity?.identity.attestationKey);
     if (newestHead !== undefined)
       session.send({
         ...{ t: "audit-head", seq: newestHead.seq, hash: newestHead.hash },

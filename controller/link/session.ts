@@ -39,7 +39,7 @@ export interface SessionParts {
 
 export interface SessionIdentity {
   readonly id: string;
-  readonly host: Pick<StoredHost, "id" | "linkKey" | "identity" | "authority">;
+  readonly host: Pick<StoredHost, "id" | "linkKey" | "authority">;
   readonly instance: string;
   readonly bootId: string;
   /** How the agent reached us, see `Session.authority`. */
@@ -72,6 +72,7 @@ export class Session {
   readonly #channel: Channel;
   readonly #parts: SessionParts;
   readonly #probe: Probe;
+  readonly #voucher: Voucher;
   readonly #intake: RecordIntake;
   /** What the agent is known to have confirmed, see `StoredHost.authority`. */
   #authorityKnown: string;
@@ -102,12 +103,9 @@ export class Session {
     this.heartbeatMs = identity.heartbeatMs;
     this.#authorityKnown = host.authority;
     this.#probe = new Probe(channel, { linkKey: host.linkKey, clock: parts.clock, random: parts.random });
-    const voucher = new Voucher(
-      { host: host.id, linkKey: host.linkKey, auditKey: parts.auditKey },
-      host.identity?.identity.attestationKey,
-    );
+    this.#voucher = new Voucher({ host: host.id, linkKey: host.linkKey, auditKey: parts.auditKey });
     this.#intake = new RecordIntake({
-      ...{ host: host.id, instance: identity.instance, voucher },
+      ...{ host: host.id, instance: identity.instance, voucher: this.#voucher },
       ...{ records: parts.store.records, clock: parts.clock, log: parts.log },
     });
     // Before its welcome an agent has nothing to say but the answer to a probe.
@@ -132,8 +130,12 @@ export class Session {
     );
   }
 
-  /** Begins the session: from now on messages come and go. */
-  welcome(message: WelcomeMessage): void {
+  /**
+   * Begins the session: from now on messages come and go.
+   * @param attestationKey as stored now; the session before may have told another since this one proved itself
+   */
+  welcome(message: WelcomeMessage, attestationKey: string | undefined): void {
+    this.#voucher.attestationKey = attestationKey;
     this.#marks = { records: message.records, samples: message.samples };
     this.#batchesTaken = message.samples;
     this.#channel.trust();

@@ -27,7 +27,14 @@ import { publicKeyLine, type SigningKey, signMessage } from "../../protocol/ssh-
 import { verifySignature } from "../../protocol/sshsig.ts";
 import { type TestController, testController } from "../support/controller.ts";
 import { EventReader } from "../support/event-reader.ts";
-import { joinLink, type LinkClient, type LinkKey, newLinkKey } from "../support/link-client.ts";
+import {
+  joinLink,
+  type LinkClient,
+  type LinkKey,
+  newLinkKey,
+  openLink,
+  prove,
+} from "../support/link-client.ts";
 
 let controller: TestController;
 let events: EventReader;
@@ -284,3 +291,19 @@ test("a host that changes its key again and again fills neither the audit nor th
   expect((await viewOf(host)).auditHead).toMatchObject({ seq: 1, hash: heads[0]!.hash });
   client[Symbol.dispose]();
 });
+
+test("a session that began while another still told the identity knows it too", async () => {
+  const { key, client, host, send } = await joined("overlapping");
+  client.answersWith = undefined;
+  using second = await openLink(controller);
+  await prove(second, { key, instance: "restarted", bootId: "boot-2" });
+  // The host was read by then; the one before is still heard, and does not answer who it is.
+  await second.next("probe");
+  const attestation = newKey();
+  const identity = await identityOf(key, attestation);
+  await send(bodyOf(identity));
+  expect((await second.next("welcome")).identity).toBe(await identityDigest(identity));
+  second.send({ t: "record", seq: 1, at: 0, body: recordOf(await headOf(host, attestation, 1)) });
+  await second.next("ack");
+  expect(countersigned(second)).toMatchObject([{ seq: 1 }]);
+}, 20_000);
