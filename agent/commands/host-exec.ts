@@ -4,6 +4,7 @@ import { hex } from "../../protocol/bytes.ts";
 import type { ExecArguments, ExecOutput, OutputStream } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { bootIdOf } from "../devices/system.ts";
+import { programFault } from "../executor/rules.ts";
 import { errnoOf } from "../host/files.ts";
 import { cleanEnvironment, type StartedProcess } from "../host/processes.ts";
 import type { Command, CommandContext, CommandEnd } from "./command.ts";
@@ -18,8 +19,11 @@ const usualSeconds = 3600;
 
 export const hostExec: Command<"host.exec"> = {
   runForSeconds: usualSeconds,
-  async run({ id, mode, arguments: asked }, context, signal) {
-    const program = requireProgram(asked, context.host.files);
+  async run({ id, kind, mode, arguments: asked }, context, signal) {
+    // Whoever may ask for plans is not told thereby which files there are: only of what the policy lets run.
+    const unlisted =
+      mode === "plan" && programFault(context.policy.rules, { kind, arguments: asked }) !== undefined;
+    const program = unlisted ? null : requireProgram(asked, context.host.files);
     const keeper = await findKeeper(context, signal);
     if (mode === "plan") {
       const { directory = "/", environment = {} } = asked;

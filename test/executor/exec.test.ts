@@ -237,6 +237,20 @@ test("a plan says what would run, and runs nothing", busy, async () => {
   expect(existsSync(at("script-ran"))).toBe(false);
 });
 
+test("a plan tells nothing of files that the policy does not let run", busy, async () => {
+  const plans = [];
+  for (const path of ["/etc/passwd", "/nowhere/to/be/found"]) {
+    const result = resultOf((await run(exec({ argv: [path], directory: path }, { mode: "plan" }))).last);
+    expect(result).toMatchObject({ outcome: "succeeded", output: { argv: [path], program: null } });
+    const { artefact } = result.output as { artefact: { text: string } };
+    plans.push(JSON.parse(artefact.text) as { allowed: boolean; findings: { code?: string }[] });
+  }
+  for (const { allowed, findings } of plans) {
+    expect(allowed).toBe(false);
+    expect(findings.map(({ code }) => code)).toContain("policy.exec-not-allowed");
+  }
+});
+
 describe("ended whole", busy, () => {
   /** A family of three that ignores TERM, whose ids stand in a file. */
   const stubborn = (pids: string) =>
