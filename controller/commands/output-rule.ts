@@ -5,6 +5,8 @@ export const outputKept = {
   bytesMax: 1 << 20,
   /** Programs that write to both streams in turn, a byte at a time, fill this before the bytes. */
   piecesMax: 1024,
+  /** Beyond this neither JavaScript nor the store counts exactly. */
+  endMax: 2 ** 53 - 1,
   /** Small pieces of one stream that follow each other become one up to this. */
   mergedBytesMax: 32 * 1024,
 } as const;
@@ -17,7 +19,7 @@ export interface OutputPiece {
 }
 
 export type OutputVerdict =
-  /** All of it came before. */
+  /** All of it came before, or it says nothing. */
   | { readonly do: "nothing" }
   /** `skip`: its first bytes came before. `merge`: it continues the newest piece. */
   | { readonly do: "add"; readonly skip: number; readonly merge: boolean; readonly end: number };
@@ -28,7 +30,8 @@ export type OutputVerdict =
  */
 export function judgeOutput(end: number, newest: OutputPiece | undefined, piece: OutputPiece): OutputVerdict {
   const pieceEnd = piece.offset + piece.bytes;
-  if (pieceEnd <= end) return { do: "nothing" };
+  // A host that counts beyond what numbers hold says nothing that could be kept.
+  if (piece.bytes === 0 || pieceEnd <= end || pieceEnd > outputKept.endMax) return { do: "nothing" };
   const skip = Math.max(0, end - piece.offset);
   const merge =
     newest !== undefined &&

@@ -221,3 +221,15 @@ test("the oldest pieces go first, by bytes and by number; the newest stays", () 
   expect(surplusPieces(new Array(piecesMax).fill(1))).toBe(0);
   expect(surplusPieces(new Array(piecesMax + 3).fill(1))).toBe(3);
 });
+
+test("an empty piece, and one beyond what can be counted, harm neither the host's connection nor anyone's list", async () => {
+  const joined = await join();
+  const { id, tell, output } = await begin(joined);
+  await tell(output("stdout", 4, ""), output("stderr", 4, "bad "), output("stdout", 8, ""));
+  expect(textOf(await read(id))).toEqual(["stderr@4 bad "]);
+  await tell(output("stdout", Number.MAX_SAFE_INTEGER, "far"), output("stdout", 2 ** 52, "less far"));
+  expect((await view(id)).outputBytes).toBe(2 ** 52 + 8);
+  const lists = ["/v1/commands", `/v1/commands/${id}/output?after=${2 ** 53 - 1}`];
+  for (const path of lists) expect([path, (await controller.call("GET", path)).status]).toEqual([path, 200]);
+  joined.client[Symbol.dispose]();
+});
