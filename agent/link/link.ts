@@ -1,7 +1,6 @@
 // Keeps the one connection to the controller: dials, introduces the host, runs the session, and comes back after its end.
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
-import type { Clock } from "../host/clock.ts";
 import type { Random } from "../host/random.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
 import type { HostKeys } from "../keys.ts";
@@ -46,7 +45,6 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
     let waitMs: number;
     try {
       const ca = pins.pem ?? (await firstAuthority(options, signal));
-      const socket = await openSocket(options.controller, ca, signal);
       const self: Introduction = {
         ...options,
         nonce: random.bytes(32),
@@ -55,7 +53,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
         epochSeen: epochs.highest,
         joinToken: known ? undefined : options.joinToken,
       };
-      const { welcome, epoch } = await introduceInTime(socket, self, parts.clock, signal);
+      const { socket, welcome, epoch } = await connectInTime(options, ca, self, signal);
       if (state.read(enrolledFile) === undefined) {
         const { host, name } = welcome;
         const joined = { host, name, controller: options.controller.href };
@@ -174,24 +172,24 @@ async function adoptedAnew(options: LinkOptions, signal: AbortSignal): Promise<b
   }
 }
 
-const introductionMs = 15_000;
+/** From the first packet to the welcome, a few seconds of which the controller may take to ask another machine. */
+const connectMs = 15_000;
 
-/** Between hello and welcome nothing else would notice a controller that says nothing more. */
-async function introduceInTime(socket: LinkSocket, self: Introduction, clock: Clock, signal: AbortSignal) {
+/** On the way to a session nothing else would notice a wire gone dead, or a peer that says a byte now and then. */
+async function connectInTime(options: LinkOptions, ca: string, self: Introduction, signal: AbortSignal) {
+  const { controller, parts } = options;
   const silent = new BedplateError(
     "controller.unreachable",
-    `The controller did not welcome this host within ${introductionMs / 1000} s.`,
+    `The controller at ${controller.host} did not welcome this host within ${connectMs / 1000} s.`,
   );
-  using late = clock.deadline(introductionMs, signal, silent);
-  const cut = () => socket.terminate();
-  late.addEventListener("abort", cut, { once: true });
+  using late = parts.clock.deadline(connectMs, signal, silent);
+  let socket: LinkSocket | undefined;
   try {
-    return await introduce(socket, self);
+    socket = await openSocket(controller, ca, late);
+    return { socket, ...(await introduce(socket, self)) };
   } catch (error) {
-    socket.terminate();
+    socket?.terminate();
     throw late.aborted ? late.reason : error;
-  } finally {
-    late.removeEventListener("abort", cut);
   }
 }
 
