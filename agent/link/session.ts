@@ -1,9 +1,14 @@
 // One authenticated connection: sends what waits by priority, hands on what arrives, and notices a dead peer.
+import Type from "typebox";
+import { Check } from "typebox/value";
 import type { AuditHead } from "../../protocol/audit.ts";
+import { textOf } from "../../protocol/bytes.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
+import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import { encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { AgentMessage, ControllerMessage } from "../../protocol/messages.ts";
+import { CommandId } from "../../protocol/schema.ts";
 import type { Clock } from "../host/clock.ts";
 import type { HostKeys } from "../keys.ts";
 import type { Log } from "../log.ts";
@@ -27,7 +32,7 @@ export interface LinkParts {
   /** The newest progress of each operation, since the last call. */
   takeProgress(): ProgressMessage[];
   operations(): { readonly id: string; readonly state: OperationState }[];
-  /** @throws when the offer is no valid command: the connection is then closed */
+  /** @throws when the offer is no valid command: it is refused, or where it has no id the connection closed */
   offered(offer: Offer): void;
   cancel(command: string): void;
   /** The controller names the authorities to trust. @throws `controller.untrusted` when they are not taken */
@@ -43,6 +48,7 @@ export interface LinkParts {
   readonly intervalMs: number;
 }
 
+const Identified = Type.Object({ id: CommandId });
 const recordsAtOnce = 64;
 const pauseMs = 20;
 
@@ -207,11 +213,13 @@ async function listen(
         try {
           parts.offered(message);
         } catch (error) {
-          parts.log.error(
-            { err: error },
-            "the controller offered what is no command; closing the connection",
-          );
-          socket.close("protocol", "command.bad-arguments");
+          if (!refused(message, error, parts)) {
+            parts.log.error(
+              { err: error },
+              "the controller offered what is no command; closing the connection",
+            );
+            socket.close("protocol", "command.bad-arguments");
+          }
         }
         break;
       case "cancel":
@@ -245,6 +253,33 @@ async function listen(
         socket.close("protocol", "message.unexpected");
         break;
     }
+  }
+}
+
+/**
+ * A newer controller may offer what this version does not know, and would do so in each session again: it is answered, so
+ * that it ends there. Whether that was possible.
+ */
+function refused({ document }: Offer, error: unknown, { outbox, clock, bell, log }: LinkParts): boolean {
+  const id = error instanceof BedplateError ? idOf(document) : undefined;
+  // What is said of nonsense must not push out what is said of commands.
+  if (id === undefined || outbox.recordBytes > limits.outboxRecordBytesMax / 2) return false;
+  // A newer version of this agent took it, and answers for it.
+  if (outbox.operation(id) !== undefined) return true;
+  const { code, message, hint } = reportOf(error);
+  log.error({ command: id, code }, `a command is refused: ${message}`);
+  const report = { code, message: message.slice(0, 4096), ...(hint === undefined ? {} : { hint }) };
+  outbox.append({ type: "refused", command: id, error: report }, clock.now());
+  bell.ring();
+  return true;
+}
+
+function idOf(document: Uint8Array): string | undefined {
+  try {
+    const value: unknown = JSON.parse(textOf(document));
+    return Check(Identified, value) ? value.id : undefined;
+  } catch {
+    return undefined;
   }
 }
 

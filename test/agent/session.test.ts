@@ -7,7 +7,9 @@ import type { Welcome } from "../../agent/link/handshake.ts";
 import { createSampleQueue } from "../../agent/link/sample-queue.ts";
 import { type LinkParts, runSession } from "../../agent/link/session.ts";
 import type { Closed, LinkSocket } from "../../agent/link/socket.ts";
+import { utf8 } from "../../protocol/bytes.ts";
 import { closeCodes } from "../../protocol/codes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import { probeBytes, verifyEd25519 } from "../../protocol/link-proof.ts";
@@ -59,6 +61,7 @@ function session(more: Partial<Welcome> = {}) {
   const parts = {
     outbox: {
       ...{ recordCount: 0, recordBytes: 0, outputBytes: 0 },
+      operation: vi.fn(() => undefined as unknown),
       append: (body: RecordBody) => void records.push(body),
       after: (seq: number, count: number) =>
         records
@@ -233,4 +236,45 @@ test("a welcome of another session, and a second challenge, end the connection",
     link.hear(message ?? { ...link.welcome, session: "another" });
     expect(await link.ended).toMatchObject({ code: 4400, ours: true });
   }
+});
+
+test("an offer that this version does not understand is refused, not the connection; what has no id closes it", async () => {
+  await using link = session();
+  const id = newCommandId();
+  const offer = (document: string): ControllerMessage => ({
+    ...{ t: "offer", document: utf8(document), signatures: [], generation: 1, epoch: 1, sources: [] },
+  });
+  link.parts.offered.mockImplementation(() => {
+    throw new BedplateError("command.unknown-kind", "The command kind is not known here.");
+  });
+  link.hear(offer(JSON.stringify({ id, kind: "host.future" })));
+  await until(() => expect(link.of("record")).toHaveLength(1));
+  expect(link.records).toEqual([
+    {
+      ...{ type: "refused", command: id },
+      error: expect.objectContaining({ code: "command.unknown-kind" }),
+    },
+  ]);
+  // What a newer version took here is answered by what it left.
+  link.parts.outbox.operation.mockReturnValueOnce({ id });
+  link.hear(offer(JSON.stringify({ id })));
+  await settle();
+  expect(link.records).toHaveLength(1);
+  // What is said of nonsense is bounded.
+  (link.parts.outbox as { recordBytes: number }).recordBytes = limits.outboxRecordBytesMax;
+  link.hear(offer(JSON.stringify({ id: newCommandId() })));
+  expect((await link.ended).code).toBe(closeCodes.protocol.code);
+  expect(link.records).toHaveLength(1);
+});
+
+test.each(["{}", "no JSON", '{"id":"x"}'])("the offer %s closes the connection", async (document) => {
+  await using link = session();
+  link.parts.offered.mockImplementation(() => {
+    throw new BedplateError("command.bad-arguments", "It is none.");
+  });
+  link.hear({
+    ...{ t: "offer", document: utf8(document), signatures: [], generation: 1, epoch: 1, sources: [] },
+  });
+  expect((await link.ended).code).toBe(closeCodes.protocol.code);
+  expect(link.records).toEqual([]);
 });
