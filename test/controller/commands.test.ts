@@ -1,8 +1,10 @@
 // Commands: taken once, offered to their host until it answers, ended once.
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { offering } from "../../controller/commands/offering.ts";
 import type { CommandView, Problem } from "../../protocol/api.ts";
-import { textOf } from "../../protocol/bytes.ts";
+import { textOf, utf8 } from "../../protocol/bytes.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
@@ -304,4 +306,24 @@ test("commands are listed newest first, by host, state and number", async () => 
   expect((await controller.call<Problem>("GET", "/v1/commands?limit=0")).status).toBe(400);
   expect((await controller.call<Problem>("GET", "/v1/commands?colour=red")).status).toBe(400);
   joined.client[Symbol.dispose]();
+});
+
+test("a command that another version took is offered all the same, and does not cost its host the connection", async () => {
+  const key = newLinkKey();
+  const first = await joinLink(controller, { key, joinToken: await controller.joinToken() });
+  first.client[Symbol.dispose]();
+  const document = documentOf(first.host);
+  const { id } = (await submit(controller, document)).body;
+  const next = (await submit(controller, documentOf(first.host))).body;
+  await controller.offline(async () => {
+    const database = new DatabaseSync(join(controller.directory, "controller.db"));
+    database
+      .prepare("update commands set kind = 'host.future', document = ? where id = ?")
+      .run(utf8(document.replace('"agent.ping"', '"host.future"')), id);
+    database.close();
+  });
+  const { client } = await joinLink(controller, { key });
+  for (const each of [id, next.id])
+    expect(new TextDecoder().decode((await client.next("offer")).document)).toContain(each);
+  client[Symbol.dispose]();
 });
