@@ -2,9 +2,18 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Outbox, openOutbox } from "../../agent/link/outbox.ts";
 import type { OutboxChange } from "../../agent/link/outbox-rules.ts";
+import type { RecordBody } from "../../protocol/messages.ts";
+import { intact } from "../sim/bugs.ts";
+import { createHistory } from "../sim/history.ts";
+import { Machine } from "../sim/machine.ts";
+import { emptyOutbox, Outbox as ModelOutbox, type OutboxState } from "../sim/outbox.ts";
+import { createRandom } from "../sim/random.ts";
+import { Store } from "../sim/store.ts";
+import { World } from "../sim/world.ts";
 
 let directory: string;
 let outbox: Outbox;
@@ -198,3 +207,103 @@ test("tombstones are kept, but not without end", () => {
   expect(outbox.operation("t-11-999")).toMatchObject({ offer: null, state: "cancelled", ending });
   expect(outbox.operation("t-0-0")).toBeUndefined();
 });
+
+// The simulator's outbox keeps no rule of its own, but it does keep: it must do so as the real one does.
+test("the simulator's outbox is like this one, whatever is done to both", async () => {
+  const ids = ["a", "b", "c"];
+  const act = fc.oneof(
+    fc.record({ act: fc.constant("keep" as const), id: fc.constantFrom(...ids) }),
+    fc.record({ act: fc.constant("end" as const), id: fc.constantFrom(...ids) }),
+    fc.record({ act: fc.constant("tombstone" as const), id: fc.constantFrom(...ids) }),
+    fc.record({ act: fc.constant("append" as const), n: fc.integer({ min: 1, max: 3 }) }),
+    fc.record({ act: fc.constant("output" as const), bytes: fc.integer({ min: 1, max: 40 }) }),
+    fc.record({ act: fc.constant("acknowledge" as const), seq: fc.integer({ min: 0, max: 30 }) }),
+    fc.record({ act: fc.constant("resume" as const), stored: fc.integer({ min: 0, max: 30 }) }),
+    fc.constant({ act: "reopen" as const }),
+  );
+  let file = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(act, { maxLength: 25 }), async (acts) => {
+      const world = new World();
+      const history = createHistory(() => 0, false);
+      const machine = new Machine({ name: "model", world, random: createRandom(1, "model"), history });
+      const store = new Store<OutboxState>(machine, "outbox", emptyOutbox(intact));
+      let uid = 0;
+      const openModel = () =>
+        new ModelOutbox({
+          ...{ owner: { name: "model", alive: true }, store, rules: intact, uid: () => ++uid },
+          ...{ onDurable() {}, onAcknowledged() {}, onForgotten() {} },
+        });
+      const path = join(directory, `model-${file++}.db`);
+      let [model, real] = [openModel(), openOutbox(path)];
+      const commit = (...changes: OutboxChange[]) => {
+        model.commit(changes, 1);
+        real.commit(changes, 1);
+      };
+      try {
+        for (const each of acts) {
+          const known = "id" in each ? model.operation(each.id) : undefined;
+          switch (each.act) {
+            case "keep":
+              if (known === undefined)
+                commit({ change: "keep", id: each.id, offer }, record(each.id, "received"));
+              break;
+            case "end":
+              if (known?.state === "received")
+                commit({ change: "move", id: each.id, state: "refused" }, record(each.id, "refused"));
+              break;
+            case "tombstone":
+              if (known === undefined) commit({ change: "tombstone", id: each.id, ending: gap(1) });
+              break;
+            case "append":
+              for (let i = 0; i < each.n; i++) commit({ change: "record", body: gap(i) });
+              break;
+            case "output":
+              commit({ change: "record", body: outputOf(each.bytes) });
+              break;
+            case "acknowledge":
+              model.acknowledge(each.seq);
+              real.acknowledge(each.seq);
+              break;
+            case "resume":
+              model.resume(each.stored);
+              real.resume(each.stored);
+              break;
+            case "reopen":
+              real[Symbol.dispose]();
+              [model, real] = [openModel(), openOutbox(path)];
+          }
+          await real.synced();
+          model.synced(() => {});
+          world.run(world.now + 2_000);
+          expect(real.after(0, 100).map(({ seq, body }) => [seq, body])).toEqual(
+            model.after(0, 100).map(({ seq, body }) => [seq, body]),
+          );
+          expect(real.recordCount).toBe(model.state.records.length);
+          expect(real.outputBytes > 0).toBe(model.outputBytes > 0);
+          for (const id of ids) expect(stateOf(real.operation(id))).toEqual(stateOf(model.operation(id)));
+        }
+      } finally {
+        real[Symbol.dispose]();
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+const record = (command: string, type: "received" | "refused"): OutboxChange => ({
+  change: "record",
+  body:
+    type === "received"
+      ? { type, command }
+      : { type, command, error: { code: "policy.denied", message: "no" } },
+});
+const outputOf = (bytes: number): RecordBody => ({
+  ...({ type: "output", command: id, stream: "stdout", offset: 0 } as const),
+  data: Buffer.alloc(bytes).toString("base64"),
+});
+const stateOf = (operation: ReturnType<Outbox["operation"]>) =>
+  operation && {
+    ...operation,
+    offer: operation.offer && { ...operation.offer, document: [...operation.offer.document] },
+  };
