@@ -21,6 +21,8 @@ export class Probe {
   constructor(channel: Channel, parts: ProbeParts) {
     this.#channel = channel;
     this.#parts = parts;
+    // Once, not with each question: whoever has a copy of the key can have this one asked as often as it likes.
+    void channel.ended.then(() => this.#asked?.answer(false));
   }
 
   /** Whether a right proof came in time. One question at a time. */
@@ -29,8 +31,7 @@ export class Probe {
     const { promise, resolve } = Promise.withResolvers<boolean>();
     this.#asked = { nonce, answer: resolve };
     using _late = this.#parts.clock.after(answerMsMax, () => resolve(false));
-    void this.#channel.ended.then(() => resolve(false));
-    this.#channel.send({ t: "probe", nonce });
+    if (this.#channel.send({ t: "probe", nonce }) === "closed") resolve(false);
     try {
       return await promise;
     } finally {

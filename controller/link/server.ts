@@ -49,7 +49,7 @@ const connectionsOfAddress = { burst: 1024, perSecond: 400 } as const;
 const linksOfAddress = { burst: 512, perSecond: 200 } as const;
 /** An agent that has not answered by then is noted as told when it does. */
 const authorityPatienceMs = 2000;
-/** A refused proof costs as much as so many connections. */
+/** A refused proof costs as much as so many connections, and so does a copy of a host's key, for which others are asked. */
 const refusedProofCost = 16;
 
 export class LinkServer implements AsyncDisposable {
@@ -158,6 +158,9 @@ export class LinkServer implements AsyncDisposable {
           : this.#parts.authority();
       await this.#session(channel, proven, authority);
     } catch (error) {
+      const { code } = reportOf(error);
+      if (code === "host.quarantined" || code === "host.copy")
+        this.#links.charge(channel.address, clock.monotonicMs(), refusedProofCost);
       channel.fail(error);
       await channel.ended;
     } finally {

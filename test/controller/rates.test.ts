@@ -87,6 +87,22 @@ test("a refused proof costs its address as much as many connections", async () =
   throw new Error("never refused");
 }, 30_000);
 
+test("a copy of a host's key costs its address as much: the true host is not asked without end", async () => {
+  await using controller = await testController({ clock: stillClock() });
+  const key = newLinkKey();
+  const joinToken = await controller.joinToken();
+  const { client } = await joinLink(controller, { key, joinToken, instance: "original", bootId: "boot-a" });
+  for (let i = 0; i < 40; i++) {
+    using copy = await openLink(controller);
+    await prove(copy, { key, instance: `copy-${i}`, bootId: "boot-b" });
+    expect((await copy.closed).code).toBe(4003);
+    if (!(await askToLink(controller)).includes("503")) continue;
+    expect(i).toBeGreaterThan(20);
+    return client[Symbol.dispose]();
+  }
+  throw new Error("never refused");
+}, 30_000);
+
 test("who knocks far too often is cut off before TLS, and costs no handshake", async () => {
   const clock = stillClock();
   await using controller = await testController({ clock });
