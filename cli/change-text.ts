@@ -4,6 +4,7 @@ import {
   type Command,
   type CommandKind,
   commandKinds,
+  type DeployPlanArguments,
   DeployPlanOutput,
   type ExecArguments,
   type PowerOffArguments,
@@ -46,7 +47,7 @@ export function changePairs(plan: Plan): Pairs {
   const given: unknown = plan.arguments;
   switch (kind) {
     case "image.deploy":
-      return deployPairs(deployPlanOf(plan));
+      return [...deployPairs(deployPlanOf(plan)), ...overridesPair(given as DeployPlanArguments)];
     case "host.exec":
       return [...execPairs(given as ExecArguments), ...programPairs(plan.facts)];
     case "host.reboot": {
@@ -99,6 +100,11 @@ function programPairs({ program }: Plan["facts"]): Pairs {
     ...(typeof realPath === "string" && realPath !== path ? [["its file", realPath] as const] : []),
     ...(typeof interpreter === "string" ? [["interpreter", interpreter] as const] : []),
   ];
+}
+
+/** All that the command names, whether or not the disk needs them now: they are signed, and it may need them later. */
+function overridesPair({ overrides = [] }: DeployPlanArguments): Pairs {
+  return overrides.length === 0 ? [] : [["OVERRIDES", `the guards ${overrides.join(", ")}`]];
 }
 
 function reasonPair(reason: string | undefined): Pairs {

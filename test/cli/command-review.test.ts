@@ -1,6 +1,6 @@
 // What an operator signs is read from its bytes: whatever is swapped on the way, it is not signed.
 import { describe, expect, test } from "vitest";
-import { confirmationFor } from "../../cli/change-text.ts";
+import { changePairs, confirmationFor } from "../../cli/change-text.ts";
 import { reviewText } from "../../cli/sign.ts";
 import { type CommandReview, type ReviewOptions, reviewCommand } from "../../cli/trust/command-review.ts";
 import type { KnownHosts } from "../../cli/trust/known-hosts.ts";
@@ -233,4 +233,12 @@ test("nothing in a plan can steer the terminal it is shown on", async () => {
   const text = reviewText(found, { signatures: [] });
   expect(text).not.toContain("\u001b");
   expect(text).not.toMatch(/^host: +db-1/m);
+});
+
+test("guards that a deploy overrides are shown, also where nothing needs that now", () => {
+  const plan = web.planFor();
+  const names = (of: Plan) => changePairs(of).map(([name]) => name);
+  expect(names(plan)).not.toContain("OVERRIDES");
+  const asked = { ...plan, arguments: { ...plan.arguments, overrides: ["member", "shared-storage"] } };
+  expect(changePairs(asked)).toContainEqual(["OVERRIDES", "the guards member, shared-storage"]);
 });
