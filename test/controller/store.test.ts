@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { verifyAudit } from "../../controller/audit-chain.ts";
+import { migrations } from "../../controller/store/migrations.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import {
   type JoinRequest,
@@ -808,5 +809,40 @@ test("sqlite: the file is private, and one of a newer version is left alone", as
   database.exec("pragma user_version = 1000");
   database.close();
   await expect(openSqliteStore(path)).rejects.toMatchObject({ code: "state.newer" });
+  await rm(directory, { recursive: true });
+});
+
+test("a database of the first release that signed nothing opens, with all that is in it", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bedplate-store-"));
+  const path = join(directory, "controller.db");
+  const database = new DatabaseSync(path);
+  const id = newCommandId();
+  for (const step of migrations.slice(0, 2)) database.exec(step);
+  database.exec(`
+    pragma user_version = 2;
+    insert into hosts (id, name, link_key, hostname, instance, boot_id, agent_version, joined_at, changed_at, last_seen_at)
+      values ('${idOf("a")}', 'web-1', x'00', 'h', 'i', 'b', '1', 5, 5, 5);
+    insert into commands (id, host, kind, mode, document, digest, signatures, created_at, state, open, updated_at, runs, history)
+      values ('${id}', '${idOf("a")}', 'agent.ping', 'apply', x'7b7d', x'00', '["one","two"]', 7, 'waiting', 1, 7, 0, '[]');
+    insert into audit (at, token, token_name, address, method, route, status) values (9, 't', 'n', '::1', 'POST', '/v1/x', 200);
+  `);
+  database.close();
+  {
+    await using store = await openSqliteStore(path);
+    expect(await store.hosts.get(idOf("a"))).toMatchObject({
+      name: "web-1",
+      identity: null,
+      auditHead: null,
+    });
+    expect((await store.commands.get(id))?.signatures).toMatchObject([{ text: "one" }, { text: "two" }]);
+    const call = { at: 10, token: { id: "t", name: "n" }, address: "::1", method: "POST", route: "/v1/y" };
+    await store.audit.append({ ...call, object: null, status: 200, code: null });
+    expect((await store.audit.list(9)).map(({ index, route }) => [index, route])).toEqual([
+      [2, "/v1/y"],
+      [1, "/v1/x"],
+    ]);
+    const session = { offered: new Map(), cancelled: new Set<string>(), nowMs: 0 };
+    expect((await store.commands.offerDue(idOf("a"), session, 11)).steps).toHaveLength(1);
+  }
   await rm(directory, { recursive: true });
 });
