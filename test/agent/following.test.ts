@@ -121,7 +121,13 @@ const succeeded = (seq: number): ExecutorEvent => ({
 });
 
 test("an offer is on the disk before its executor starts, and what that says becomes records", async () => {
+  const disk = Promise.withResolvers<void>();
+  const synced = vi.spyOn(outbox, "synced").mockReturnValueOnce(disk.promise);
   const id = offer();
+  await vi.waitFor(() => expect(synced).toHaveBeenCalled(), { timeout });
+  await systemClock.sleep(50, stopping.signal);
+  expect(started).toEqual([]);
+  disk.resolve();
   await vi.waitFor(() => expect(started).toHaveLength(1), { timeout });
   expect(types(id)).toEqual(["received"]);
   const executor = await following(id);

@@ -25,6 +25,32 @@ test("batches are numbered, stay until acknowledged, and are taken once", () => 
   expect(all(() => queue.take()).map(({ seq }) => seq)).toEqual([6]);
 });
 
+test("one large batch in place of several small ones keeps the bound", () => {
+  const queue = createSampleQueue(2000);
+  queue.resume(0);
+  for (let i = 0; i < 10; i++) queue.add(batch(i, true, 50));
+  queue.add(batch(10, true, 1500));
+  expect(queue.bytes).toBeLessThanOrEqual(2000);
+  queue.add(batch(11, true, 5000));
+  expect([queue.bytes, queue.take()]).toEqual([0, undefined]);
+  expect(queue.takeGaps()).toEqual([{ from: 1, to: 12, count: 12 }]);
+});
+
+test("what is dropped on its way is in a gap only when it did not arrive", () => {
+  const queue = createSampleQueue(600);
+  queue.resume(0);
+  for (let i = 1; i <= 4; i++) queue.add(batch(i, true, 20));
+  queue.take();
+  queue.take();
+  queue.add(batch(5, true, 300));
+  expect(queue.takeGaps()).toEqual([{ from: 3, to: 3, count: 1 }]);
+  queue.acknowledge(1);
+  expect(queue.takeGaps()).toEqual([]);
+  queue.resume(1);
+  expect(queue.takeGaps()).toEqual([{ from: 2, to: 2, count: 1 }]);
+  expect(all(() => queue.take()).map(({ seq }) => seq)).toEqual([4, 5]);
+});
+
 test("a new session sends again what the controller lacks, from a key frame on, and tells of the rest", () => {
   const queue = createSampleQueue(1 << 20);
   queue.resume(0);
