@@ -2,7 +2,7 @@
 
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
-import { assert, BedplateError, type ErrorReport } from "../../protocol/errors.ts";
+import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
 import type { Host } from "../commands/command.ts";
 import { readMachineNames } from "../devices/machine-names.ts";
 import {
@@ -128,7 +128,7 @@ async function tellNotKnown(
     type: "refused",
     seq: 1,
     at: host.clock.now(),
-    error: boundedReport(error),
+    error: boundedReport(errorOf(error)),
   };
   const cancel = () => ({ answer: "too-late", reason: "the operation is not known" }) as const;
   followers.serve({ replay: () => [told], cancel, output }, host.clock);
