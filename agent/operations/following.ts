@@ -353,6 +353,10 @@ function printed(
   const bytes = Buffer.from(data, "base64");
   const end = offset + bytes.length;
   if (operation.mode === "replay" || end <= outputEnd) return nothing(state);
+  // Held too late, by an executor that another agent's life was reading: it is read again from here.
+  if (facts.outputBytes >= operationLimits.outputBytesMax) {
+    return step(withOperation(state, { ...operation, step: "full" }), [], [{ effect: "detach", id }]);
+  }
   const from = Math.max(offset, outputEnd);
   const body: RecordBody = {
     type: "output",
@@ -376,17 +380,12 @@ function printed(
 /** Records were acknowledged: executors that were held back are read on, while there is room. */
 export function readOn(state: OperationsState, facts: OperationsFacts): OperationsStep {
   if (facts.outputBytes >= operationLimits.outputBytesMax) return nothing(state);
-  return [...state.open.values()]
-    .filter(({ held }) => held)
-    .reduce(
-      (all, operation) =>
-        andThen(all, (next) =>
-          step(
-            withOperation(next, { ...operation, held: false }),
-            [],
-            [{ effect: "read-on", id: operation.id }],
-          ),
-        ),
-      nothing(state),
+  return [...state.open.values()].reduce((all, operation) => {
+    if (operation.step === "full")
+      return andThen(all, (next) => nothing(withOperation(next, { ...operation, step: "queued" })));
+    if (!operation.held) return all;
+    return andThen(all, (next) =>
+      step(withOperation(next, { ...operation, held: false }), [], [{ effect: "read-on", id: operation.id }]),
     );
+  }, nothing(state));
 }

@@ -29,7 +29,7 @@ import {
   operationLimits,
   type WaitingOffer,
 } from "./state.ts";
-import { andThen, nothing, step, withOperation } from "./steps.ts";
+import { andThen, nothing, step, withOperation, withoutOperation } from "./steps.ts";
 
 export function reduceOperations(
   state: OperationsState,
@@ -236,7 +236,8 @@ function confirmed(state: OperationsState, id: string): OperationsState {
   const operation = state.open.get(id);
   if (operation === undefined || operation.confirmed) return state;
   const turn = operation.step === "unconfirmed" ? "queued" : operation.step;
-  return withOperation(state, { ...operation, confirmed: true, step: turn });
+  // It arrives now: the controller repeats in the order of its generations, which this one may have come out of.
+  return withOperation(withoutOperation(state, id), { ...operation, confirmed: true, step: turn });
 }
 
 function cancelled(

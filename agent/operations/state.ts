@@ -42,8 +42,11 @@ export interface OpenOperation {
   readonly state: OperationState;
   readonly eventSeq: number;
   readonly outputEnd: number;
-  /** `unconfirmed`: the journal does not know it, and it waits for the controller to offer it again. */
-  readonly step: "queued" | "attaching" | "starting" | "following" | "pausing" | "unconfirmed";
+  /**
+   * `unconfirmed`: the journal does not know it, and it waits for the controller to offer it again.
+   * `full`: its output has no room, and its executor is left until there is some.
+   */
+  readonly step: "queued" | "attaching" | "starting" | "following" | "pausing" | "unconfirmed" | "full";
   /**
    * Offered to this very process. What an earlier one took may come from an old copy of the outbox, and have been
    * cancelled since: it goes on where the journal knows it, and does not begin before the controller repeats it.

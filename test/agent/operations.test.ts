@@ -218,6 +218,22 @@ describe("what an earlier process took", () => {
     expect(attached(self.offer("b"))).toEqual([]);
   });
 
+  test("begins in the order in which it is repeated, which may not be that in which it first came", () => {
+    const self = agent([kept("a", "received")]);
+    self.follow("a");
+    self.notKnown("a");
+    expect(attached(self.offer("earlier"))).toEqual(["earlier"]);
+    expect(attached(self.offer("a"))).toEqual([]);
+    // While it is looked up nobody knows whether it comes first.
+    const other = agent([kept("a", "received")]);
+    expect(attached(other.offer("earlier"))).toEqual([]);
+    expect(attached(other.offer("a"))).toEqual(["earlier"]);
+    other.follow("a");
+    other.notKnown("a");
+    other.tell({ event: "paused", id: "a" });
+    expect(other.state.open.get("a")?.step).toBe("queued");
+  });
+
   test("repeated while the journal is asked, it still waits for its turn", () => {
     const self = agent([kept("a", "received"), kept("b", "received")]);
     self.offer("a");
@@ -315,6 +331,17 @@ describe("output", () => {
     self.facts.outputBytes = 0;
     expect(self.tell({ event: "acknowledged" })).toEqual([{ effect: "read-on", id: "a" }]);
     expect(self.tell({ event: "acknowledged" })).toEqual([]);
+  });
+
+  test("is not taken where there is no room at all, and read again from there", () => {
+    const self = running();
+    self.facts.outputBytes = operationLimits.outputBytesMax;
+    expect(self.say("a", piece(0, 30))).toEqual([{ effect: "detach", id: "a" }]);
+    expect(self.types("a")).not.toContain("output");
+    self.facts.outputBytes = 0;
+    expect(self.tell({ event: "acknowledged" })).toEqual([
+      { effect: "attach", id: "a", afterSeq: 1, afterOutput: 0 },
+    ]);
   });
 });
 

@@ -66,8 +66,8 @@ const staleCodes: readonly string[] = [
   "command.id-conflict",
 ];
 
-/** More than the window by one piece of every operation at most. */
-const outputBytesMax = operationLimits.outputBytesMax + 3 * 64 * 1024;
+/** More than the window by one piece at most. */
+const outputBytesMax = operationLimits.outputBytesMax + 48 * 1024;
 const unreadMax = 16;
 
 export class Checker {
@@ -308,7 +308,9 @@ export class Checker {
     if (!isTerminal(state) || this.#uncertain.has(id)) return;
     // The agent gave up on its executors: it says what it knows, which is less.
     const gaveUp = result?.error?.code === "executor.failed";
-    if (known !== undefined && isTerminal(known.state) && known.state !== state && !gaveUp)
+    // A read may be begun again by an agent that was set back.
+    const again = !command.changesState && this.#setBack.has(command.host);
+    if (known !== undefined && isTerminal(known.state) && known.state !== state && !gaveUp && !again)
       this.#found("ends-agree", `the controller says ${state}, the journal ${known.state}`, id);
     const started = (this.#starts.get(id) ?? 0) > 0;
     if (started && known === undefined) this.#found("ends-agree", "it ran and is in no journal", id);
