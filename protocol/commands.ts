@@ -26,11 +26,31 @@ const Nothing = Type.Object({}, { additionalProperties: false });
 /** Seconds that a disk may still take to appear; 0 if absent. */
 const WaitSeconds = Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 }));
 
+/** How hard a deploy may press on the host. */
+const DeployLimits = Type.Optional(
+  Type.Object(
+    {
+      /** Bytes a second that are written to the disk; as fast as it goes if absent. */
+      bytesPerSecondMax: Type.Optional(Type.Integer({ minimum: 1 << 16, maximum: 2 ** 40 })),
+    },
+    { additionalProperties: false },
+  ),
+);
+
+const VerifyApply = Type.Object(
+  {
+    image: Image,
+    disk: DiskSelector,
+    waitSeconds: WaitSeconds,
+  },
+  { additionalProperties: false },
+);
 const DeployPlan = Type.Object(
   {
     image: Image,
     disk: DiskSelector,
     waitSeconds: WaitSeconds,
+    limits: DeployLimits,
   },
   { additionalProperties: false },
 );
@@ -39,6 +59,7 @@ const DeployApply = Type.Object(
     image: Image,
     disk: DiskSelector,
     waitSeconds: WaitSeconds,
+    limits: DeployLimits,
     /** As the plan returned it; apply refuses when the host finds another. */
     fingerprint: Fingerprint,
   },
@@ -102,7 +123,7 @@ export const commandKinds = {
   "host.poweroff": { runs: "executor", effect: "resumable", apply: PowerOff, plan: PowerOff },
   "host.reboot": { runs: "executor", effect: "resumable", apply: Reboot, plan: Reboot },
   "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
-  "image.verify": { runs: "executor", effect: "read", apply: DeployPlan },
+  "image.verify": { runs: "executor", effect: "read", apply: VerifyApply },
 } as const satisfies Record<
   string,
   { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }
@@ -110,6 +131,7 @@ export const commandKinds = {
 
 export type CommandKind = keyof typeof commandKinds;
 export type ImageReference = Static<typeof Image>;
+export type VerifyArguments = Static<typeof VerifyApply>;
 export type DeployPlanArguments = Static<typeof DeployPlan>;
 export type DeployArguments = Static<typeof DeployApply>;
 export type ExecArguments = Static<typeof Exec>;
@@ -206,7 +228,7 @@ export type Command =
   | (CommandBase & {
       readonly kind: "image.verify";
       readonly mode: "apply";
-      readonly arguments: DeployPlanArguments;
+      readonly arguments: VerifyArguments;
     });
 
 /** The command of one kind, for its handler. */
@@ -381,6 +403,17 @@ export const DeployOutput = Type.Object({
   resumed: Type.Object({ times: Count, groupsKept: Count, groupsRechecked: Count, groupsRewritten: Count }),
   /** BLAKE3 root computed from what the disk gave back, and whether the page cache was bypassed. */
   readback: Type.Object({ root: Digest, direct: Type.Boolean() }),
+  /** What came from each source of the offer, in its order; `gaveUp`: why a worker took another one. */
+  sources: Type.Optional(
+    Type.Array(
+      Type.Object({
+        url: Type.String(),
+        bytes: Count,
+        gaveUp: Type.Optional(Type.String({ maxLength: 64 })),
+      }),
+      { maxItems: 8 },
+    ),
+  ),
   seconds: Type.Object({
     prepare: Seconds,
     write: Seconds,

@@ -10,6 +10,7 @@ import type { ListedDisk } from "../devices/disks.ts";
 import { fingerprintOf, identityOf, requireSameDisk } from "../devices/fingerprint.ts";
 import { evaluateGuards, paddedBytes, requireGuards } from "../devices/guards.ts";
 import { markerBytes } from "../devices/marker.ts";
+import { openSources } from "../devices/open-sources.ts";
 import { tailOf } from "../devices/seal.ts";
 import { selectDisk } from "../devices/select.ts";
 import { bootIdOf } from "../devices/system.ts";
@@ -23,10 +24,16 @@ export const imageDeploy: Command<"image.deploy"> = {
       return { output: await apply(command.id, command.arguments, context, signal) };
     const output = await plan(command.arguments, context, signal);
     const { image, disk, fingerprint, guards, bytesToFetchMax, bytesToWriteMax } = output;
+    const { limits } = command.arguments;
     return {
       output,
       plan: {
-        arguments: { image, disk: command.arguments.disk, fingerprint },
+        arguments: {
+          image,
+          disk: command.arguments.disk,
+          ...(limits === undefined ? {} : { limits }),
+          fingerprint,
+        },
         facts: { disk, bytesToFetchMax, bytesToWriteMax },
         findings: guards,
       },
@@ -42,7 +49,8 @@ async function plan(
   const facts = context.host.facts();
   const listed = selectDisk(context.disks(facts), selector);
   const { disk } = listed;
-  const manifest = await fetchCheckedManifest(image, context, signal);
+  using sources = openSources(context.sources, context.policy.imageSources);
+  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
   const guards = guardFindings(listed, manifest, context);
   const { open, window } = await openForReading(disk);
   await using _closing = open;
@@ -64,14 +72,15 @@ async function plan(
 
 async function apply(
   operation: string,
-  { image, disk: selector, fingerprint }: DeployArguments,
+  { image, disk: selector, fingerprint, limits }: DeployArguments,
   context: CommandContext,
   signal: AbortSignal,
 ) {
   const { host } = context;
   const startedMs = host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
-  const manifest = await fetchCheckedManifest(image, context, signal);
+  using sources = openSources(context.sources, context.policy.imageSources);
+  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
   const facts = host.facts();
   const listed = selectDisk(context.disks(facts), selector);
   const { disk } = listed;
@@ -101,8 +110,11 @@ async function apply(
     operation,
     run: context.run,
     manifest,
-    sources: context.sources,
+    sources: sources.all,
     ca: context.ca,
+    bytesPerSecondMax: limits?.bytesPerSecondMax,
+    processes: host.processes,
+    log: context.log,
     disk,
     open,
     planned: fingerprint,

@@ -6,6 +6,7 @@ import { configReader, lineOfKey } from "../../protocol/config.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Name } from "../../protocol/schema.ts";
 import { checkRequirement, parseSignerSets, type SignerSet } from "../../protocol/signer-sets.ts";
+import { faultOfPlace } from "../devices/source-rules.ts";
 import type { KindRules, PolicyRules } from "./rules.ts";
 import { days, minuteOf, minutesOfDay, type Window } from "./windows.ts";
 
@@ -40,6 +41,11 @@ const PolicyFile = Type.Object(
         { maxItems: 256 },
       ),
     ),
+    /**
+     * Places whose images are taken, besides the controller's own: `https://mirror.example/`, `http://10.0.0.1:8080/images`,
+     * `file:/srv/images`. What lies at or below them, by whole segments of the path.
+     */
+    imageSources: Type.Optional(Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 256 })),
     /** Kinds of command that are refused. */
     denyKinds: Type.Optional(Kinds),
     /** Kinds that change the host and are taken without an operator's signature: for laboratories. */
@@ -107,6 +113,7 @@ export interface PolicyContent {
   readonly allowDisks: readonly string[];
   readonly protectDisks: readonly string[];
   readonly fileDisks: readonly FileDisk[];
+  readonly imageSources: readonly string[];
   readonly rules: PolicyRules;
 }
 
@@ -116,7 +123,7 @@ const readPolicyFile = configReader(PolicyFile, parse);
 export function readPolicyText(text: string, path: string): PolicyContent {
   const file = readPolicyFile(text, path);
   const fail = failing(text, path);
-  const { allowDisks = [], protectDisks = [], fileDisks = [] } = file;
+  const { allowDisks = [], protectDisks = [], fileDisks = [], imageSources = [] } = file;
   for (const key of ["name", "path"] as const) {
     const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
     if (twice !== undefined) throw fail("fileDisks", `two fileDisks have the ${key} "${twice[key]}"`);
@@ -127,7 +134,11 @@ export function readPolicyText(text: string, path: string): PolicyContent {
     );
     if (unknown !== undefined) throw fail(key, `"${key}" names ${unknown}, which no [[fileDisks]] declares`);
   }
-  return { allowDisks, protectDisks, fileDisks, rules: rulesOf(file, fail) };
+  for (const place of imageSources) {
+    const fault = faultOfPlace(place);
+    if (fault !== undefined) throw fail("imageSources", `"imageSources" has "${place}": ${fault}`);
+  }
+  return { allowDisks, protectDisks, fileDisks, imageSources, rules: rulesOf(file, fail) };
 }
 
 type Fail = (key: string, problem: string, cause?: Error) => BedplateError;

@@ -18,6 +18,8 @@ export interface Policy {
   /** SHA-256 of the file, lower-case hexadecimal; null without one. */
   readonly digest: string | null;
   readonly fileDisks: readonly FileDisk[];
+  /** Places that images may come from, besides the controller's own. */
+  readonly imageSources: readonly string[];
   readonly rules: PolicyRules;
   allows(disk: Disk): boolean;
   /** Whether no command may change it, whatever allows it. */
@@ -88,6 +90,7 @@ export function missingPolicy(path: string): Policy {
     state: "missing",
     digest: null,
     fileDisks: [],
+    imageSources: [],
     rules: noRules,
     allows: () => false,
     protects: () => false,
@@ -96,7 +99,7 @@ export function missingPolicy(path: string): Policy {
 
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
-  const { allowDisks, protectDisks, fileDisks, rules } = readPolicyText(text, path);
+  const { allowDisks, protectDisks, fileDisks, imageSources, rules } = readPolicyText(text, path);
   const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
   const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
   return {
@@ -104,6 +107,7 @@ export function parsePolicy(text: string, path: string): Policy {
     state: "present",
     digest: sha256(text),
     fileDisks,
+    imageSources,
     rules,
     allows: (disk) => !protects(disk) && namesOf(disk).some((name) => allowed.has(name)),
     protects,
