@@ -5,7 +5,7 @@ import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupBytes, groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
+import { groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
@@ -14,7 +14,7 @@ import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import type { Work } from "./group-work.ts";
 import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
-import { type ImageRun, startImageRun } from "./image-run.ts";
+import { type ImageRun, type PhaseOptions, startImageRun } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
@@ -181,7 +181,6 @@ async function writeAll(steps: Steps, run: ImageRun | undefined, lap: () => void
   const others = othersOf(manifest);
   const done = () => countOf(shared, "done");
   if (run !== undefined) {
-    await zeroLongRuns(steps);
     // Only what was done before a sync began is durable after it.
     const saveGood = async () => {
       const claimed = Math.min(Atomics.load(shared.control, slots.next), groupCount(manifest.sizeBytes));
@@ -189,13 +188,8 @@ async function writeAll(steps: Steps, run: ImageRun | undefined, lap: () => void
       await syncDisk(open, "data");
       journal.saveGood(bitmap, claimed);
     };
-    await run.run("write", {
-      first: 1,
-      signal,
-      pause,
-      onStart: () => steps.phase("write", others, done),
-      onTick: saveGood,
-    });
+    const write = { first: 1, pause, onStart: () => steps.phase("write", others, done), onTick: saveGood };
+    await writeGroups(steps, run, write);
     await syncDisk(open, "all");
     lap();
     await run.run("readback", {
@@ -230,21 +224,44 @@ async function writeAll(steps: Steps, run: ImageRun | undefined, lap: () => void
   return root;
 }
 
+/** The write phase, the device zeroing long runs meanwhile; what it cannot zero is written by a second round. */
+async function writeGroups(steps: Steps, run: ImageRun, write: Omit<PhaseOptions, "signal">): Promise<void> {
+  const failed = new AbortController();
+  const signal = AbortSignal.any([steps.signal, failed.signal]);
+  let zeroing: Promise<boolean> | undefined;
+  const onStart = () => {
+    write.onStart();
+    zeroing ??= zeroLongRuns(steps, signal);
+    zeroing?.catch((error: unknown) => failed.abort(error));
+  };
+  try {
+    await run.run("write", { ...write, signal, onStart });
+    if (await zeroing) await run.run("write", { ...write, signal });
+  } finally {
+    // Nothing may touch the disk after this function has returned.
+    failed.abort();
+    await zeroing?.catch(() => {});
+  }
+}
+
 /** Bytes besides the first group's. */
 function othersOf({ sizeBytes }: Manifest): number {
   return sizeBytes - groupLength(sizeBytes, 0);
 }
 
-async function zeroLongRuns({ disk, open, job, processes, pause, signal, phase, log, ...steps }: Steps) {
+/** Begins to have the device zero long runs; resolves to whether the workers have to look again. */
+function zeroLongRuns(
+  { disk, open, job, processes, pause, log, bytesPerSecondMax }: Steps,
+  signal: AbortSignal,
+) {
   // A bound on what is written cannot be kept by a device that zeroes by itself.
-  if (processes === undefined || disk.type === "file" || steps.bytesPerSecondMax !== undefined) return;
+  if (processes === undefined || disk.type === "file" || bytesPerSecondMax !== undefined) return undefined;
   const runs = zeroRunsOf(job);
-  if (runs.length === 0) return;
-  const total = runs.reduce((sum, { groups }) => sum + groups * groupBytes, 0);
-  phase("zero", total, () => countOf(job.shared, "zeroed"));
-  const safePoint = () => pause.safePoint();
-  const why = await zeroRuns(job, runs, { disk: open, processes, signal, safePoint });
-  if (why !== undefined) log?.(`${disk.path}: its long runs of zeroes are written: ${why}`);
+  if (runs.length === 0) return undefined;
+  return zeroRuns(job, runs, { disk: open, processes, signal, pause }).then((why) => {
+    if (why !== undefined) log?.(`${disk.path}: its long runs of zeroes are written: ${why}`);
+    return why !== undefined;
+  });
 }
 
 /** Says what state the disk is left in. */

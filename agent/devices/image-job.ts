@@ -26,6 +26,8 @@ export interface SharedImage {
   readonly counts: BigInt64Array<SharedArrayBuffer>;
   /** A bit a group, least significant first: right on the disk. */
   readonly good: Int32Array<SharedArrayBuffer>;
+  /** A bit a group, as above: the device zeroes it by itself, and no worker touches it. */
+  readonly zeroing: Int32Array<SharedArrayBuffer>;
   /** 32 bytes a group: what the disk gave back. */
   readonly found: Uint8Array<SharedArrayBuffer>;
   readonly wrong: Int32Array<SharedArrayBuffer>;
@@ -65,6 +67,16 @@ export function isGood(shared: SharedImage, group: number): boolean {
 
 export function setGood(shared: SharedImage, group: number): void {
   Atomics.or(shared.good, group >> 5, 1 << (group & 31));
+}
+
+export function isZeroing(shared: SharedImage, group: number): boolean {
+  return (Atomics.load(shared.zeroing, group >> 5) & (1 << (group & 31))) !== 0;
+}
+
+export function setZeroing(shared: SharedImage, group: number, on: boolean): void {
+  const bit = 1 << (group & 31);
+  if (on) Atomics.or(shared.zeroing, group >> 5, bit);
+  else Atomics.and(shared.zeroing, group >> 5, ~bit);
 }
 
 export function countOf(shared: SharedImage, counter: keyof typeof counters): number {

@@ -12,6 +12,7 @@ export function shareImage(manifest: Manifest): SharedImage {
     control: new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length)),
     counts: new BigInt64Array(new SharedArrayBuffer(8 * Object.keys(counters).length)),
     good: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
+    zeroing: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
     found: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
     sourceBytes: new BigInt64Array(new SharedArrayBuffer(8 * sourcesMax)),
     sourceGaveUp: new Int32Array(new SharedArrayBuffer(4 * sourcesMax)),

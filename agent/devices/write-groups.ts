@@ -13,7 +13,7 @@ import {
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
-import { addTo, extentOf, isGood, isZeroGroup, setGood, slots } from "./image-job.ts";
+import { addTo, extentOf, isGood, isZeroGroup, isZeroing, setGood, slots } from "./image-job.ts";
 import { type Loaded, load } from "./load-groups.ts";
 import { fetchGroup } from "./read-groups.ts";
 
@@ -102,6 +102,7 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
   const stretches: FrameAt[][] = [];
   for (let group = first; group < Math.min(first + groupsPerClaim, count); group++) {
     await safePoint(work);
+    if (isZeroing(shared, group)) continue;
     if (isGood(shared, group)) {
       addTo(shared, "done", extentOf(job, group).length);
       continue;

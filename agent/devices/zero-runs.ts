@@ -1,8 +1,9 @@
 // Long runs of zeroes, which a block device zeroes by itself: through blkdiscard of util-linux where it is there.
 import { groupBytes, groupCount } from "../../protocol/groups.ts";
+import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { OpenDisk } from "./direct-file.ts";
-import { addTo, extentOf, type ImageJob, isGood, isZeroGroup, setGood } from "./image-job.ts";
+import { addTo, extentOf, type ImageJob, isGood, isZeroGroup, setGood, setZeroing } from "./image-job.ts";
 
 export interface ZeroRun {
   readonly first: number;
@@ -12,7 +13,7 @@ export interface ZeroRun {
 /** Shorter ones are sooner written than a program is started. */
 const groupsMin = 8;
 /** A longer run goes in pieces, so that a slow disk's progress is seen, and a cancel heeded. */
-const groupsMax = 1024;
+const groupsMax = 256;
 
 type Job = Pick<ImageJob, "shared" | "sizeBytes" | "sectorBytes">;
 
@@ -33,45 +34,61 @@ export interface Zeroing {
   readonly disk: OpenDisk;
   readonly processes: Processes;
   readonly signal: AbortSignal;
-  /** Between two runs: waits while the operation is paused. */
-  readonly safePoint: () => Promise<void>;
+  readonly pause: Pause;
 }
 
 /**
- * Zeroes the runs and marks them good; their digests are proved by the read-back, before anything boots. Only zeroing
- * counts as zero (BLKZEROOUT), never discarding.
- * @returns why the rest has to be written, undefined when nothing is left
+ * Has the device zero the runs beside the workers, who leave these groups alone until this returns. What is done is good;
+ * its digests are proved by the read-back, before anything boots. Only zeroing counts as zero (BLKZEROOUT), never
+ * discarding.
+ * @returns why the rest is left to the workers, undefined when nothing is
  */
 export async function zeroRuns(
   job: Job,
   runs: readonly ZeroRun[],
-  { disk, processes, signal, safePoint }: Zeroing,
+  zeroing: Zeroing,
 ): Promise<string | undefined> {
-  for (const { first, groups } of runs) {
-    await safePoint();
-    const last = first + groups - 1;
-    const length = (groups - 1) * groupBytes + extentOf(job, last).padded;
-    // SAFETY: guards passed, the disk is held and marked, the descriptor is the very disk's, and the image's manifest,
-    // proved against its root, has these groups as zeroes. --force: it is we who hold the disk.
-    const end = await processes.run(
-      [
-        "blkdiscard",
-        "--force",
-        "--zeroout",
-        "--offset",
-        `${first * groupBytes}`,
-        "--length",
-        `${length}`,
-        inherited,
-      ],
-      { signal, descriptor3: disk.fd },
-    );
-    if (end === "missing") return "blkdiscard of util-linux is not installed";
-    if (end.exitCode !== 0) return `blkdiscard failed: ${end.errors.trim() || `exit ${end.exitCode}`}`;
-    for (let group = first; group <= last; group++) {
-      addTo(job.shared, "zeroed", extentOf(job, group).length);
-      setGood(job.shared, group);
+  const { shared } = job;
+  const each = (act: (group: number) => void) => {
+    for (const { first, groups } of runs) for (let group = first; group < first + groups; group++) act(group);
+  };
+  each((group) => setZeroing(shared, group, true));
+  try {
+    for (const run of runs) {
+      zeroing.signal.throwIfAborted();
+      await zeroing.pause.safePoint();
+      const why = await zeroRun(job, run, zeroing);
+      if (why !== undefined) return why;
     }
+    return undefined;
+  } finally {
+    each((group) => setZeroing(shared, group, false));
+  }
+}
+
+async function zeroRun(
+  job: Job,
+  { first, groups }: ZeroRun,
+  { disk, processes }: Zeroing,
+): Promise<string | undefined> {
+  const last = first + groups - 1;
+  const length = (groups - 1) * groupBytes + extentOf(job, last).padded;
+  const place = ["--offset", `${first * groupBytes}`, "--length", `${length}`];
+  // SAFETY: guards passed, the disk is held and marked, the descriptor is the very disk's, and the manifest, whose
+  // digests add up to the image's root, calls these groups zeroes. --force: it is we who hold the disk.
+  // Never broken off: the kernel would go on zeroing after we have let go of the disk.
+  const toItsEnd = new AbortController();
+  const end = await processes.run(["blkdiscard", "--force", "--zeroout", ...place, inherited], {
+    signal: toItsEnd.signal,
+    descriptor3: disk.fd,
+  });
+  if (end === "missing") return "blkdiscard of util-linux is not installed";
+  if (end.exitCode !== 0) return `blkdiscard failed: ${end.errors.trim() || `exit ${end.exitCode}`}`;
+  for (let group = first; group <= last; group++) {
+    const { length: bytes } = extentOf(job, group);
+    addTo(job.shared, "zeroed", bytes);
+    addTo(job.shared, "done", bytes);
+    setGood(job.shared, group);
   }
   return undefined;
 }
