@@ -3,7 +3,7 @@ import { type LookupAddress, type LookupOptions, lookup } from "node:dns";
 import { type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
 import { Agent, request } from "node:https";
 import { BlockList, isIP } from "node:net";
-import { checkServerIdentity, rootCertificates } from "node:tls";
+import { checkServerIdentity, getCACertificates } from "node:tls";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { tlsServerName } from "../../protocol/tls.ts";
@@ -54,7 +54,7 @@ export function openConnections(ca: string): Connections {
   const mirrors = () => {
     worldly ??= new Agent({
       keepAlive: true,
-      ca: [ca, ...rootCertificates].filter((one) => one !== ""),
+      ca: [ca, ...getCACertificates("default")].filter((one) => one !== ""),
       checkServerIdentity: (host, certificate) =>
         checkServerIdentity(host, certificate) && checkServerIdentity(tlsServerName, certificate),
       rejectUnauthorized: true,
