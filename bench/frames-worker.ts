@@ -1,6 +1,6 @@
 // A worker of frames.ts: claims frames as a deploy does, and decodes and verifies each as a deploy does before it writes.
 import { readSync } from "node:fs";
-import { decodeFrame, type Work } from "../agent/devices/group-work.ts";
+import { decodeFrame, verifyGroup, type Work } from "../agent/devices/group-work.ts";
 import { type ImageJob, slots } from "../agent/devices/image-job.ts";
 import { groupKernelOf } from "../assembly/index.ts";
 
@@ -24,7 +24,9 @@ export default function decodeFrames(job: FramesJob): void {
     const start = shared.frameStarts[group]!;
     if (readSync(job.fd, buffer, 0, bytes, start) !== bytes)
       throw new Error("the file of frames is too short");
-    const bad = decodeFrame(work, { group, start, bytes, data: buffer.subarray(0, bytes), source }, window);
+    const data = buffer.subarray(0, bytes);
+    const bad =
+      decodeFrame(work, { group, data, source }, window) ?? verifyGroup(work, group, source, window);
     if (bad !== undefined) throw bad;
   }
 }

@@ -33,6 +33,17 @@ const Nothing = Type.Object({}, { additionalProperties: false });
 /** Seconds that a disk may still take to appear; 0 if absent. */
 const WaitSeconds = Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 }));
 
+/** How hard a deploy may press on the host. */
+const DeployLimits = Type.Optional(
+  Type.Object(
+    {
+      /** Bytes a second that are written to the disk; as fast as it goes if absent. */
+      bytesPerSecondMax: Type.Optional(Type.Integer({ minimum: 1 << 16, maximum: 2 ** 40 })),
+    },
+    { additionalProperties: false },
+  ),
+);
+
 /** Guards that are to let the disk of this very fingerprint pass, where the policy allows that. */
 const Overrides = Type.Optional(Type.Array(OverridableGuard, { maxItems: 8, uniqueItems: true }));
 
@@ -41,11 +52,12 @@ const VerifyArguments = Type.Object(
     image: Image,
     disk: DiskSelector,
     waitSeconds: WaitSeconds,
+    limits: DeployLimits,
   },
   { additionalProperties: false },
 );
 const DeployPlan = Type.Object(
-  { ...VerifyArguments.properties, overrides: Overrides },
+  { ...VerifyArguments.properties, overrides: Overrides, limits: DeployLimits },
   { additionalProperties: false },
 );
 const DeployApply = Type.Object(
@@ -394,6 +406,17 @@ export const DeployOutput = Type.Object({
   resumed: Type.Object({ times: Count, groupsKept: Count, groupsRechecked: Count, groupsRewritten: Count }),
   /** BLAKE3 root computed from what the disk gave back, and whether the page cache was bypassed. */
   readback: Type.Object({ root: Digest, direct: Type.Boolean() }),
+  /** What came from each source of the offer, in its order; `gaveUp`: why a worker took another one. */
+  sources: Type.Optional(
+    Type.Array(
+      Type.Object({
+        url: Type.String(),
+        bytes: Count,
+        gaveUp: Type.Optional(Type.String({ maxLength: 64 })),
+      }),
+      { maxItems: 8 },
+    ),
+  ),
   seconds: Type.Object({
     prepare: Seconds,
     write: Seconds,

@@ -73,9 +73,14 @@ export const RecordBody = Type.Union([
 ]);
 export type RecordBody = Static<typeof RecordBody>;
 
-/** Where an image's bytes can be had: `manifest` and `frames` under `url`. */
+/** Where an image's bytes can be had. */
 export const ImageSource = Type.Object({
-  url: Type.String({ pattern: "^https?://", maxLength: 2048 }),
+  url: Type.String({ pattern: "^(https?://|file:///)", maxLength: 2048 }),
+  /**
+   * `frames`, also if absent: `manifest` and `frames` are under `url`. `raw`: `url` is the raw image itself, as a file of
+   * the host or read by ranges; it has no manifest.
+   */
+  layout: Type.Optional(Type.Union([Type.Literal("frames"), Type.Literal("raw")])),
   /** Short-lived, for this host and image. */
   bearer: Type.Optional(Type.String({ maxLength: 512 })),
 });

@@ -8,7 +8,7 @@ import { groupBytes, groupCount, type Manifest } from "../../protocol/manifest.t
 import { type DirectFile, openDisk } from "../devices/direct-file.ts";
 import { openConnections } from "../devices/image-source.ts";
 import { fetchManifest } from "../devices/manifest-source.ts";
-import type { CommandContext } from "./command.ts";
+import type { UsableSource } from "../devices/open-sources.ts";
 
 /** A frame of zstd is a little larger than what it holds when that does not compress (ZSTD_COMPRESSBOUND and headers). */
 const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
@@ -19,11 +19,11 @@ const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
  */
 export async function fetchCheckedManifest(
   image: ImageReference,
-  context: CommandContext,
-  signal: AbortSignal,
+  sources: readonly UsableSource[],
+  { ca, signal }: { readonly ca: string; readonly signal: AbortSignal },
 ): Promise<Manifest> {
-  using connections = openConnections(context.ca);
-  const manifest = await fetchManifest(connections, context.sources, signal);
+  using connections = openConnections(ca);
+  const manifest = await fetchManifest(connections, sources, signal);
   const count = groupCount(manifest.sizeBytes);
   const root = mergeGroups(manifest.groups, count);
   if (!equalBytes(root, manifest.root)) {

@@ -12,6 +12,7 @@ import type { ListedDisk } from "../devices/disks.ts";
 import { fingerprintOf, identityOf, requireSameDisk } from "../devices/fingerprint.ts";
 import { evaluateGuards, paddedBytes, requireGuards } from "../devices/guards.ts";
 import { markerBytes } from "../devices/marker.ts";
+import { openSources } from "../devices/open-sources.ts";
 import { tailOf } from "../devices/seal.ts";
 import { selectDisk } from "../devices/select.ts";
 import { probeDisk } from "../devices/signatures/probe.ts";
@@ -46,7 +47,8 @@ async function plan(
   const listed = await awaitListed(given, context, signal);
   const facts = context.host.facts();
   const { disk } = listed;
-  const manifest = await fetchCheckedManifest(image, context, signal);
+  using sources = openSources(context.sources, context.policy.imageSources);
+  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
   const { open, window } = await openForReading(disk);
   await using _closing = open;
   const content = await contentOf(disk, open, window, signal);
@@ -73,11 +75,12 @@ async function apply(
   context: CommandContext,
   signal: AbortSignal,
 ) {
-  const { image, disk: selector, fingerprint } = given;
+  const { image, disk: selector, fingerprint, limits } = given;
   const { host } = context;
   const startedMs = host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
-  const manifest = await fetchCheckedManifest(image, context, signal);
+  using sources = openSources(context.sources, context.policy.imageSources);
+  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
   const listed = await awaitListed(given, context, signal);
   const facts = host.facts();
   const { disk } = listed;
@@ -109,8 +112,11 @@ async function apply(
     operation,
     run: context.run,
     manifest,
-    sources: context.sources,
+    sources: sources.all,
     ca: context.ca,
+    bytesPerSecondMax: limits?.bytesPerSecondMax,
+    processes: host.processes,
+    log: context.log,
     disk,
     open,
     planned: fingerprint,

@@ -3,6 +3,7 @@ import { compileKernel } from "../../assembly/index.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
 import { paddedBytes } from "../devices/guards.ts";
+import { openSources } from "../devices/open-sources.ts";
 import { verifyImage } from "../devices/verify-image.ts";
 import type { Command } from "./command.ts";
 import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
@@ -17,7 +18,8 @@ export const imageVerify: Command<"image.verify"> = {
       clock: host.clock,
       signal,
     });
-    const manifest = await fetchCheckedManifest(image, context, signal);
+    using sources = openSources(context.sources, context.policy.imageSources);
+    const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
     if (needed > disk.sizeBytes) {
       throw new BedplateError(

@@ -6,19 +6,23 @@ import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
-import type { ImageSource } from "../../protocol/messages.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
+import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
-import { sourcesOf } from "./frame-stream.ts";
-import type { Work } from "./group-work.ts";
+import { requireZero, type Work } from "./group-work.ts";
 import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
-import { type ImageRun, startImageRun } from "./image-run.ts";
+import { type ImageRun, type PhaseOptions, startImageRun } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
+import type { UsableSource } from "./open-sources.ts";
+import { createPace } from "./pace.ts";
 import { loadFirstGroup, markInProgress, showsOwnMark, type Target, writeFirstGroup } from "./seal.ts";
 import { shareImage } from "./share-image.ts";
+import { accountsOf } from "./source-account.ts";
+import { fetchingOf } from "./sources.ts";
+import { zeroRuns, zeroRunsOf } from "./zero-runs.ts";
 
 /** What the operation remembers across its runs. Each change is durable when its method returns. */
 export interface DeployJournal {
@@ -38,8 +42,13 @@ export interface DeployRequest {
   /** Counts from 1. */
   readonly run: number;
   readonly manifest: Manifest;
-  readonly sources: readonly ImageSource[];
+  readonly sources: readonly UsableSource[];
   readonly ca: string;
+  /** Of what is written; undefined: as fast as it goes. */
+  readonly bytesPerSecondMax?: number | undefined;
+  /** With it, a block device zeroes long runs by itself. */
+  readonly processes?: Processes;
+  readonly log?: (text: string) => void;
   readonly disk: Disk;
   readonly open: OpenDisk;
   readonly planned: Fingerprint;
@@ -74,20 +83,15 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
     shared,
     sources: request.sources,
     ca: request.ca,
+    bytesPerSecondMax: request.bytesPerSecondMax,
   };
   using connections = openConnections(request.ca);
   const work: Work = {
     job: { ...job, phase: "write", kernel },
     kernel: groupKernelOf(kernel),
     signal,
-    fetching: {
-      connections,
-      sources: sourcesOf(request.sources),
-      clock,
-      random: request.random,
-      signal,
-      onBytes: (count) => addTo(shared, "fetched", count),
-    },
+    fetching: fetchingOf(job, { connections, clock, random: request.random, signal }),
+    pace: createPace(undefined, clock, signal),
   };
   const target: Target = { disk: open, diskBytes: disk.sizeBytes };
   const times = [request.startedMs];
@@ -102,12 +106,14 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await request.pause.safePoint();
+  // Before they are needed: they take a while to start.
+  await using run = othersOf(manifest) > 0 ? startImageRun({ job, kernel, clock }) : undefined;
   await requireTarget(steps);
   journal.begin();
   try {
     await markInProgress(work, target, steps.facts);
     lap();
-    const readRoot = await writeAll(steps, lap);
+    const readRoot = await writeAll(steps, run, lap);
     const seconds = (lapIndex: number) => (times[lapIndex]! - times[lapIndex - 1]!) / 1000;
     return {
       root: hex(readRoot),
@@ -125,6 +131,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
         groupsRewritten: countOf(shared, "rewritten"),
       },
       readback: { root: hex(readRoot), direct: open.direct },
+      sources: accountsOf(shared, request.sources),
       seconds: {
         prepare: seconds(1),
         write: seconds(2),
@@ -168,13 +175,12 @@ async function requireTarget({
 }
 
 /** From marker to sealed disk. @returns the root of what the disk gave back */
-async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
-  const { manifest, open, journal, clock, signal, pause, job, kernel, work, target, facts } = steps;
+async function writeAll(steps: Steps, run: ImageRun | undefined, lap: () => void): Promise<Uint8Array> {
+  const { manifest, open, journal, signal, pause, job, work, target, facts } = steps;
   const { shared } = job;
-  const others = manifest.sizeBytes - groupLength(manifest.sizeBytes, 0);
+  const others = othersOf(manifest);
   const done = () => countOf(shared, "done");
-  if (others > 0) {
-    await using run: ImageRun = startImageRun({ job, kernel, clock });
+  if (run !== undefined) {
     // Only what was done before a sync began is durable after it.
     const saveGood = async () => {
       const claimed = Math.min(Atomics.load(shared.control, slots.next), groupCount(manifest.sizeBytes));
@@ -182,13 +188,8 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
       await syncDisk(open, "data");
       journal.saveGood(bitmap, claimed);
     };
-    await run.run("write", {
-      first: 1,
-      signal,
-      pause,
-      onStart: () => steps.phase("write", others, done),
-      onTick: saveGood,
-    });
+    const write = { first: 1, pause, onStart: () => steps.phase("write", others, done), onTick: saveGood };
+    await writeGroups(steps, run, write);
     await syncDisk(open, "all");
     lap();
     await run.run("readback", {
@@ -221,6 +222,47 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   }
   lap();
   return root;
+}
+
+/** The write phase, the device zeroing long runs meanwhile; what it cannot zero is written by a second round. */
+async function writeGroups(steps: Steps, run: ImageRun, write: Omit<PhaseOptions, "signal">): Promise<void> {
+  const failed = new AbortController();
+  const signal = AbortSignal.any([steps.signal, failed.signal]);
+  let zeroing: Promise<boolean> | undefined;
+  const onStart = () => {
+    write.onStart();
+    zeroing ??= zeroLongRuns(steps, signal);
+    zeroing?.catch((error: unknown) => failed.abort(error));
+  };
+  try {
+    await run.run("write", { ...write, signal, onStart });
+    if (await zeroing) await run.run("write", { ...write, signal });
+  } finally {
+    // Nothing may touch the disk after this function has returned.
+    failed.abort();
+    await zeroing?.catch(() => {});
+  }
+}
+
+/** Bytes besides the first group's. */
+function othersOf({ sizeBytes }: Manifest): number {
+  return sizeBytes - groupLength(sizeBytes, 0);
+}
+
+/** Begins to have the device zero long runs; resolves to whether the workers have to look again. */
+function zeroLongRuns(
+  { disk, open, job, work, processes, pause, log, bytesPerSecondMax }: Steps,
+  signal: AbortSignal,
+) {
+  // A bound on what is written cannot be kept by a device that zeroes by itself.
+  if (processes === undefined || disk.type === "file" || bytesPerSecondMax !== undefined) return undefined;
+  const runs = zeroRunsOf(job);
+  if (runs.length === 0) return undefined;
+  const prove = (group: number) => requireZero(work, group, digestWindow);
+  return zeroRuns(job, runs, { disk: open, processes, signal, pause, prove }).then((why) => {
+    if (why !== undefined) log?.(`${disk.path}: its long runs of zeroes are written: ${why}`);
+    return why !== undefined;
+  });
 }
 
 /** Says what state the disk is left in. */

@@ -8,6 +8,7 @@ import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
 import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
 import { digestOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
+import type { Pace } from "./pace.ts";
 
 /** A frame may ask for a window of 128 MiB by default, which it needs for no group: 8 MiB. */
 const decoding = { [constants.ZSTD_d_windowLogMax]: 23 };
@@ -20,6 +21,8 @@ export interface Work {
   readonly kernel: GroupKernel;
   readonly fetching: FrameOptions;
   readonly signal: AbortSignal;
+  /** Waits until so many more bytes may be written. */
+  readonly pace: Pace;
 }
 
 /** Between two groups: waits while the operation is paused. @throws the signal's reason */
@@ -38,9 +41,10 @@ export async function readGroup({ job, kernel }: Work, group: number, window: nu
   await readFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
 }
 
-/** SAFETY: the caller has verified the window's content against the group's digest (see {@link decodeFrame}). */
-export async function writeGroup({ job, kernel }: Work, group: number, window: number): Promise<void> {
+/** SAFETY: the caller has verified the window's content against the group's digest (see {@link verifyGroup}). */
+export async function writeGroup({ job, kernel, pace }: Work, group: number, window: number): Promise<void> {
   const { padded } = extentOf(job, group);
+  await pace(padded);
   await writeFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
 }
 
@@ -51,14 +55,25 @@ export async function writeGroup({ job, kernel }: Work, group: number, window: n
 export async function writeZeroGroup(work: Work, group: number, window: number): Promise<void> {
   const { job, kernel } = work;
   const { padded } = extentOf(job, group);
-  kernel.windows[window]!.fill(0, 0, padded);
-  if (!equalBytes(digestOfWindow(work, group, window), digestOf(job.shared, group)))
-    throw falseZero(work, group);
+  requireZero(work, group, window);
+  await work.pace(padded);
   // SAFETY: the group's verified digest is that of zeroes of its length.
   await writeFully(job.disk, kernel.zeroes.subarray(0, padded), group * groupBytes);
 }
 
-export function digestOfWindow({ job, kernel }: Work, group: number, window: number): Uint8Array {
+/** Proves in `window` that a group is zeroes. @throws `image.bad-manifest` */
+export function requireZero(work: Pick<Work, "job" | "kernel">, group: number, window: number): void {
+  const { job, kernel } = work;
+  kernel.windows[window]!.fill(0, 0, extentOf(job, group).padded);
+  if (!equalBytes(digestOfWindow(work, group, window), digestOf(job.shared, group)))
+    throw falseZero(job, group);
+}
+
+export function digestOfWindow(
+  { job, kernel }: Pick<Work, "job" | "kernel">,
+  group: number,
+  window: number,
+): Uint8Array {
   return kernel.chainingValue(window, extentOf(job, group).length, group, {
     root: groupCount(job.sizeBytes) === 1,
   });
@@ -78,16 +93,16 @@ export function frameAt({ shared }: ImageJob, group: number): FrameAt {
 }
 
 /**
- * Decodes a frame into the window, its padding zeroed, and verifies it there: what follows writes from that memory.
- * @returns the error when the bytes are not the group's; the window then holds nothing that may be written
+ * Decodes a frame into the window, where {@link verifyGroup} then looks at it.
+ * @returns the error when it does not decode to the group's length
  */
 export function decodeFrame(
   work: Work,
-  { group, data, source }: Frame,
+  { group, data, source }: Pick<Frame, "group" | "data" | "source">,
   window: number,
 ): BedplateError | undefined {
   const { job, kernel } = work;
-  const { length, padded } = extentOf(job, group);
+  const { length } = extentOf(job, group);
   let decoded: Uint8Array<ArrayBuffer>;
   try {
     // One byte more than it needs: with a full chunk node would take a second one to see that nothing follows.
@@ -98,11 +113,25 @@ export function decodeFrame(
   }
   if (decoded.length !== length)
     return corrupt(work, group, source, `its frame decodes to ${decoded.length} bytes, not ${length}`);
-  const target = kernel.windows[window]!;
-  target.set(decoded);
+  kernel.windows[window]!.set(decoded);
   // Given back now, not when the collector comes: 50 MB less for two workers. Small ones lie in node's common pool.
   if (decoded.length > sharedPoolBytesMax) decoded.buffer.transfer(0);
-  target.fill(0, length, padded);
+  return undefined;
+}
+
+/**
+ * Verifies the group in the window, and zeroes its padding: what follows writes from that memory.
+ * @returns the error when the bytes are not the group's; the window then holds nothing that may be written
+ */
+export function verifyGroup(
+  work: Work,
+  group: number,
+  source: ImageSource,
+  window: number,
+): BedplateError | undefined {
+  const { job, kernel } = work;
+  const { length, padded } = extentOf(job, group);
+  kernel.windows[window]!.fill(0, length, padded);
   const found = digestOfWindow(work, group, window);
   if (equalBytes(found, digestOf(job.shared, group))) return undefined;
   return corrupt(work, group, source, `its digest is ${hex(found)}`, undefined, hex(found));
@@ -136,7 +165,7 @@ function corrupt(
   );
 }
 
-function falseZero({ job }: Work, group: number): BedplateError {
+function falseZero(job: Work["job"], group: number): BedplateError {
   return new BedplateError(
     "image.bad-manifest",
     `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,

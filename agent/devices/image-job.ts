@@ -1,9 +1,9 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
 import type { CompiledKernel } from "../../assembly/load.ts";
 import { digestBytes, groupLength } from "../../protocol/groups.ts";
-import type { ImageSource } from "../../protocol/messages.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { paddedBytes } from "./guards.ts";
+import type { UsableSource } from "./open-sources.ts";
 
 /** Int32 cells of {@link SharedImage.control}. */
 export const slots = { next: 0, stop: 1, wrong: 2, pause: 3 } as const;
@@ -26,9 +26,14 @@ export interface SharedImage {
   readonly counts: BigInt64Array<SharedArrayBuffer>;
   /** A bit a group, least significant first: right on the disk. */
   readonly good: Int32Array<SharedArrayBuffer>;
+  /** A bit a group, as above: the device zeroes it by itself, and no worker touches it. */
+  readonly zeroing: Int32Array<SharedArrayBuffer>;
   /** 32 bytes a group: what the disk gave back. */
   readonly found: Uint8Array<SharedArrayBuffer>;
   readonly wrong: Int32Array<SharedArrayBuffer>;
+  /** For each source of the offer, in its order: bytes that came from it, and why a worker gave it up (see source-account.ts). */
+  readonly sourceBytes: BigInt64Array<SharedArrayBuffer>;
+  readonly sourceGaveUp: Int32Array<SharedArrayBuffer>;
   /** The manifest's: 32 bytes a group, a frame's length (0: zeroes), where a frame begins. */
   readonly digests: Uint8Array<SharedArrayBuffer>;
   readonly frameBytes: Uint32Array<SharedArrayBuffer>;
@@ -50,8 +55,10 @@ export interface ImageJob {
   readonly claimedBefore: number;
   readonly shared: SharedImage;
   readonly kernel: CompiledKernel;
-  readonly sources: readonly ImageSource[];
+  readonly sources: readonly UsableSource[];
   readonly ca: string;
+  /** This worker's part of what may be written in a second; undefined: as fast as it goes. */
+  readonly bytesPerSecondMax?: number | undefined;
 }
 
 export function isGood(shared: SharedImage, group: number): boolean {
@@ -60,6 +67,16 @@ export function isGood(shared: SharedImage, group: number): boolean {
 
 export function setGood(shared: SharedImage, group: number): void {
   Atomics.or(shared.good, group >> 5, 1 << (group & 31));
+}
+
+export function isZeroing(shared: SharedImage, group: number): boolean {
+  return (Atomics.load(shared.zeroing, group >> 5) & (1 << (group & 31))) !== 0;
+}
+
+export function setZeroing(shared: SharedImage, group: number, on: boolean): void {
+  const bit = 1 << (group & 31);
+  if (on) Atomics.or(shared.zeroing, group >> 5, bit);
+  else Atomics.and(shared.zeroing, group >> 5, ~bit);
 }
 
 export function countOf(shared: SharedImage, counter: keyof typeof counters): number {

@@ -28,6 +28,7 @@ export interface PhaseOptions {
 }
 
 export interface ImageRunOptions {
+  /** Its `bytesPerSecondMax` is that of all workers together. */
   readonly job: Omit<ImageJob, "phase" | "kernel">;
   readonly kernel: CompiledKernel;
   readonly clock: Clock;
@@ -44,6 +45,11 @@ const firstTickMs = 125;
 
 export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
   const jobs = Math.max(1, Math.min(threads ?? coresAllowed(), threadsMax, groupCount(job.sizeBytes)));
+  const { bytesPerSecondMax } = job;
+  const each = {
+    ...job,
+    bytesPerSecondMax: bytesPerSecondMax === undefined ? undefined : bytesPerSecondMax / jobs,
+  };
   const pool = new Piscina({
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
     minThreads: jobs,
@@ -85,7 +91,7 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
       const ticking = tickUntil(ended.signal, clock, onTick).catch(fail);
       await Promise.all(
         Array.from({ length: jobs }, () =>
-          (pool.run({ ...job, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
+          (pool.run({ ...each, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
             (report) => report && fail(errorOf(report)),
             (cause: unknown) =>
               fail(

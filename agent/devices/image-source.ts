@@ -3,10 +3,12 @@ import { type LookupAddress, type LookupOptions, lookup } from "node:dns";
 import { type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
 import { Agent, request } from "node:https";
 import { BlockList, isIP } from "node:net";
+import { checkServerIdentity, getCACertificates } from "node:tls";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { tlsServerName } from "../../protocol/tls.ts";
 import { errnoOf } from "../host/files.ts";
+import type { UsableSource } from "./open-sources.ts";
 
 /** Without a byte for so long, a transfer has stalled. */
 const stallMs = 15_000;
@@ -18,17 +20,27 @@ refused.addSubnet("169.254.0.0", 16, "ipv4");
 refused.addSubnet("fe80::", 10, "ipv6");
 
 export interface Connections extends Disposable {
-  /** The body of an answer of the expected status; the caller reads or destroys it. */
-  open(source: ImageSource, name: "manifest" | "frames", options: RequestOptions): Promise<IncomingMessage>;
+  /**
+   * The body of an answer of the expected status; the caller reads or destroys it.
+   * @param name undefined: what the source's address itself stands for
+   */
+  open(
+    source: UsableSource,
+    name: "manifest" | "frames" | undefined,
+    options: RequestOptions,
+  ): Promise<IncomingMessage>;
 }
 
 export interface RequestOptions {
-  /** Bytes [start, end) of the file. */
-  readonly range?: { readonly start: number; readonly end: number };
+  /** Bytes [start, end) of the file, which has `of` bytes where that is known. */
+  readonly range?: { readonly start: number; readonly end: number; readonly of?: number };
   readonly signal: AbortSignal;
 }
 
-/** Connections that are kept between requests. @param ca PEM of the one authority that https sources are signed by */
+/**
+ * Connections that are kept between requests.
+ * @param ca PEM of the one authority that https sources are signed by; those that the policy lists also by the world's
+ */
 export function openConnections(ca: string): Connections {
   const secure = new Agent({
     keepAlive: true,
@@ -37,12 +49,25 @@ export function openConnections(ca: string): Connections {
     rejectUnauthorized: true,
     minVersion: "TLSv1.3",
   });
+  // Only where there is one: the world's authorities take memory.
+  let worldly: Agent | undefined;
+  const mirrors = () => {
+    worldly ??= new Agent({
+      keepAlive: true,
+      ca: [ca, ...getCACertificates("default")].filter((one) => one !== ""),
+      checkServerIdentity: (host, certificate) =>
+        checkServerIdentity(host, certificate) && checkServerIdentity(tlsServerName, certificate),
+      rejectUnauthorized: true,
+      minVersion: "TLSv1.2",
+    });
+    return worldly;
+  };
   const plain = new PlainAgent({ keepAlive: true });
   return {
     async open(source, name, { range, signal }) {
       signal.throwIfAborted();
       const url = checkSource(source);
-      url.pathname = `${url.pathname.replace(/\/$/, "")}/${name}`;
+      if (name !== undefined) url.pathname = `${url.pathname.replace(/\/$/, "")}/${name}`;
       const options = {
         signal,
         lookup: lookupAllowed,
@@ -56,7 +81,7 @@ export function openConnections(ca: string): Connections {
       const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
       const outgoing =
         url.protocol === "https:"
-          ? request(url, { ...options, agent: secure })
+          ? request(url, { ...options, agent: source.listed === true ? mirrors() : secure })
           : plainRequest(url, { ...options, agent: plain });
       const stalled = () => outgoing.destroy(fetchFailed(source, stallReason));
       outgoing.on("timeout", stalled);
@@ -71,7 +96,7 @@ export function openConnections(ca: string): Connections {
       outgoing.end();
       const response = await promise;
       try {
-        checkAnswer(source, name, response, range);
+        checkAnswer(source, url, response, range);
       } catch (error) {
         response.destroy();
         throw error;
@@ -80,6 +105,7 @@ export function openConnections(ca: string): Connections {
     },
     [Symbol.dispose]() {
       secure.destroy();
+      worldly?.destroy();
       plain.destroy();
     },
   };
@@ -132,19 +158,19 @@ function checkSource(source: ImageSource): URL {
 
 function checkAnswer(
   source: ImageSource,
-  name: string,
+  url: URL,
   response: IncomingMessage,
   range: RequestOptions["range"],
 ): void {
   const status = response.statusCode ?? 0;
   const refuse = (why: string, transient: boolean) =>
-    new BedplateError("image.fetch-failed", `${source.url}/${name} cannot be used: ${why}.`, {
+    new BedplateError("image.fetch-failed", `${url.href} cannot be used: ${why}.`, {
       details: { source: source.url, status, transient },
     });
   if (status >= 300 && status < 400) {
     throw new BedplateError(
       "source.refused",
-      `${source.url}/${name} redirects (status ${status}), and redirects are not followed.`,
+      `${url.href} redirects (status ${status}), and redirects are not followed.`,
       {
         details: { source: source.url, status },
       },
@@ -158,10 +184,15 @@ function checkAnswer(
   }
   if (status === 200) throw refuse("it ignores ranges and sends the whole file", false);
   if (status !== 206) throw refuse(`it answers with status ${status}`, status >= 500 || status === 429);
-  const given = /^bytes (\d+)-(\d+)\//.exec(response.headers["content-range"] ?? "");
+  const given = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers["content-range"] ?? "");
   if (given === null || Number(given[1]) !== range.start || Number(given[2]) !== range.end - 1) {
     throw refuse(`it answers with another range, "${response.headers["content-range"] ?? ""}"`, false);
   }
+  if (range.of !== undefined && given[3] !== "*" && Number(given[3]) !== range.of)
+    throw refuse(`it has ${given[3]} bytes, not the image's ${range.of}`, false);
+  const length = response.headers["content-length"];
+  if (length !== undefined && Number(length) !== range.end - range.start)
+    throw refuse(`it announces ${length} bytes for a range of ${range.end - range.start}`, false);
 }
 
 function refuseAddress(address: string): void {

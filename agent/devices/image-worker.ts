@@ -4,11 +4,12 @@ import { groupKernelOf } from "../../assembly/group-kernel.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemRandom } from "../host/random.ts";
-import { sourcesOf } from "./frame-stream.ts";
 import type { Work } from "./group-work.ts";
-import { addTo, type ImageJob, slots } from "./image-job.ts";
+import { type ImageJob, slots } from "./image-job.ts";
 import { openConnections } from "./image-source.ts";
+import { createPace } from "./pace.ts";
 import { readGroups } from "./read-groups.ts";
+import { fetchingOf } from "./sources.ts";
 import { writeGroups } from "./write-groups.ts";
 
 /** An error is returned, not thrown: only so its code survives. Undefined also when the job was stopped. */
@@ -34,19 +35,12 @@ async function work(
   connections: ReturnType<typeof openConnections>,
   signal: AbortSignal,
 ): Promise<void> {
-  const { phase, shared } = job;
   const all: Work = {
     job,
     kernel: groupKernelOf(job.kernel),
     signal,
-    fetching: {
-      connections,
-      sources: sourcesOf(job.sources),
-      clock: systemClock,
-      random: systemRandom,
-      signal,
-      onBytes: (count) => addTo(shared, "fetched", count),
-    },
+    fetching: fetchingOf(job, { connections, clock: systemClock, random: systemRandom, signal }),
+    pace: createPace(job.bytesPerSecondMax, systemClock, signal),
   };
-  await (phase === "write" ? writeGroups(all) : readGroups(all));
+  await (job.phase === "write" ? writeGroups(all) : readGroups(all));
 }

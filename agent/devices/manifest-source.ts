@@ -5,17 +5,21 @@ import { limits } from "../../protocol/limits.ts";
 import { decodeManifest, type Manifest } from "../../protocol/manifest.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { type Connections, fetchFailed, reasonOf, watchForStall } from "./image-source.ts";
+import type { UsableSource } from "./open-sources.ts";
 
 /** Fetches the manifest from the first source that gives one. @throws `image.fetch-failed`, `source.refused`, `image.bad-manifest` */
 export async function fetchManifest(
   connections: Connections,
-  sources: readonly ImageSource[],
+  sources: readonly UsableSource[],
   signal: AbortSignal,
 ): Promise<Manifest> {
-  if (sources.length === 0)
-    throw new BedplateError("image.fetch-failed", "The offer names no source of the image.");
-  let last: unknown;
-  for (const source of sources) {
+  let last: unknown = new BedplateError(
+    "image.fetch-failed",
+    sources.length === 0
+      ? "The offer names no source of the image."
+      : "The offer names no source of the image's manifest: raw images have none.",
+  );
+  for (const source of sources.filter(({ layout }) => layout !== "raw")) {
     try {
       const response = await connections.open(source, "manifest", { signal });
       return decodeManifest(await readBody(source, response, limits.manifestBytesMax, signal));

@@ -3,18 +3,18 @@ import { equalBytes, hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { digestBytes, groupBytes, groupCount } from "../../protocol/groups.ts";
 import { syncDisk } from "./direct-file.ts";
-import { frames } from "./frame-stream.ts";
 import {
-  decodeFrame,
   digestOfWindow,
   frameAt,
   readGroup,
   safePoint,
+  verifyGroup,
   type Work,
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
 import { addTo, digestOf, extentOf, isZeroGroup, slots, wrongGroupsMax } from "./image-job.ts";
+import { load } from "./load-groups.ts";
 
 /** Two windows take turns: one is read into while the other is hashed. A third is for repairs. */
 const turns = [0, 1] as const;
@@ -83,7 +83,7 @@ function noteWrong({ job: { shared } }: Work, group: number): void {
   if (at < wrongGroupsMax) Atomics.store(shared.wrong, at, group);
 }
 
-/** Fetches, writes and reads this group alone into the window. */
+/** Fetches, writes and reads this group alone into the window. @throws `image.bad-manifest` also for false zeroes of a long run */
 async function repair(work: Work, group: number, window: number): Promise<void> {
   const { job } = work;
   if (isZeroGroup(job.shared, group)) {
@@ -100,10 +100,10 @@ async function repair(work: Work, group: number, window: number): Promise<void> 
 /** Fetches one group into a window and verifies it there, from one source after the other. @throws `image.corrupt` and what `frames` throws */
 export async function fetchGroup(work: Work, group: number, window: number): Promise<void> {
   for (;;) {
-    for await (const frame of frames([frameAt(work.job, group)], work.fetching)) {
-      const bad = decodeFrame(work, frame, window);
+    for await (const { source, fault } of load(work, [frameAt(work.job, group)], () => window)) {
+      const bad = fault ?? verifyGroup(work, group, source, window);
       if (bad === undefined) return;
-      work.fetching.sources.giveUp(frame.source, bad);
+      work.fetching.sources.giveUp(source, bad);
     }
   }
 }

@@ -2,6 +2,7 @@
 import { assert } from "../../protocol/errors.ts";
 import { digestBytes, frameOffsets, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { counters, type SharedImage, slots, wrongGroupsMax } from "./image-job.ts";
+import { sourcesMax } from "./source-account.ts";
 
 export function shareImage(manifest: Manifest): SharedImage {
   const count = groupCount(manifest.sizeBytes);
@@ -11,7 +12,10 @@ export function shareImage(manifest: Manifest): SharedImage {
     control: new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length)),
     counts: new BigInt64Array(new SharedArrayBuffer(8 * Object.keys(counters).length)),
     good: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
+    zeroing: new Int32Array(new SharedArrayBuffer(4 * Math.ceil(count / 32))),
     found: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
+    sourceBytes: new BigInt64Array(new SharedArrayBuffer(8 * sourcesMax)),
+    sourceGaveUp: new Int32Array(new SharedArrayBuffer(4 * sourcesMax)),
     wrong: new Int32Array(new SharedArrayBuffer(4 * wrongGroupsMax)),
     digests: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
     frameBytes: new Uint32Array(new SharedArrayBuffer(4 * count)),

@@ -1,64 +1,108 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
-
+// While one group is verified the next one is being fetched and the one before written, each in a window of its own.
 import { groupCount } from "../../protocol/groups.ts";
 import { type Comparing, createComparing } from "./comparing.ts";
-import { type Frame, type FrameAt, frames } from "./frame-stream.ts";
+import { type FrameAt, type Opening, openAhead } from "./frame-stream.ts";
 import {
-  decodeFrame,
   frameAt,
   isRight,
   readGroup,
   safePoint,
+  verifyGroup,
   type Work,
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
-import { addTo, extentOf, isGood, isZeroGroup, setGood, slots } from "./image-job.ts";
+import { addTo, extentOf, isGood, isZeroGroup, isZeroing, setGood, slots } from "./image-job.ts";
+import { type Loaded, load } from "./load-groups.ts";
+import { fetchGroup } from "./read-groups.ts";
 
 /** One claim, and so at most one range request: its latency is paid once for so many groups. */
 const groupsPerClaim = 8;
-/** Windows of the kernel: the next run is compared in one while this run is written from the other. */
+/** The next run is compared in one window of the kernel while this run goes through the others. */
 const compareWindow = 0;
-const writeWindow = 1;
+const writeWindows = [1, 2, 3] as const;
 
 interface Run {
-  readonly zeroes: readonly number[];
   readonly stretches: readonly (readonly FrameAt[])[];
   /** The first stretch, already asked for. */
-  readonly stream: AsyncGenerator<Frame, void, void> | undefined;
-  readonly firstFrame: Promise<IteratorResult<Frame, void>> | undefined;
+  readonly ahead: Opening | undefined;
 }
 
 /** Until no group is left, or the signal aborts. */
 export async function writeGroups(work: Work): Promise<void> {
+  const loading = loadAll(work);
+  let next = loading.next();
+  let writing = Promise.resolve();
+  try {
+    for (;;) {
+      const read = await next;
+      if (read.done === true) break;
+      next = loading.next();
+      // Awaited in the next turn; until then a failure must not count as unhandled.
+      next.catch(() => {});
+      const { group, window } = read.value;
+      await proveGroup(work, read.value);
+      await safePoint(work);
+      // One write at a time: when it has ended, its window is the next but one to be loaded into.
+      await writing;
+      writing = writeGroup(work, group, window).then(() => finish(work, group, "written"));
+      writing.catch(() => {});
+    }
+    await writing;
+  } finally {
+    // Nothing may touch the disk after this function has returned.
+    await Promise.allSettled([writing, next]);
+    await loading.return();
+  }
+}
+
+/** The window holds the group's very bytes when this returns. @throws `image.corrupt` when no source has them */
+async function proveGroup(work: Work, { group, window, source, fault }: Loaded): Promise<void> {
+  const bad = fault ?? verifyGroup(work, group, source, window);
+  if (bad === undefined) return;
+  // Another source may have it right; when none is left this throws, and the group stays as it was on the disk.
+  work.fetching.sources.giveUp(source, bad);
+  await fetchGroup(work, group, window);
+}
+
+async function* loadAll(work: Work): AsyncGenerator<Loaded, void, void> {
   const comparing = createComparing();
+  let turn = 0;
+  const turns = new Map<number, number>();
+  const windowFor = (group: number) => {
+    // The same again for a group that is begun anew at another source.
+    const at = turns.get(group) ?? turn++;
+    turns.clear();
+    turns.set(group, at);
+    return writeWindows[at % writeWindows.length]!;
+  };
   let next = prepare(work, comparing);
   try {
     for (;;) {
       const run = await next;
       if (run === undefined) return;
       next = prepare(work, comparing);
-      // Awaited in the next turn; until then a failure must not count as unhandled.
       next.catch(() => {});
-      await writeRun(work, run);
+      for (const [index, stretch] of run.stretches.entries())
+        yield* load(work, stretch, windowFor, index === 0 ? run.ahead : undefined);
     }
   } finally {
-    // Nothing may touch the disk after this function has returned.
-    await next.catch(() => {});
+    (await next.catch(() => undefined))?.ahead?.[Symbol.dispose]();
   }
 }
 
-/** Claims a run, compares what the disk holds, and asks for the first frames that are needed. */
+/** Claims a run, compares what the disk holds, zeroes what is zero, and asks for the first frames that are needed. */
 async function prepare(work: Work, comparing: Comparing): Promise<Run | undefined> {
   const { job } = work;
   const { shared } = job;
   const count = groupCount(job.sizeBytes);
   const first = Atomics.add(shared.control, slots.next, groupsPerClaim);
   if (first >= count) return undefined;
-  const zeroes: number[] = [];
   const stretches: FrameAt[][] = [];
   for (let group = first; group < Math.min(first + groupsPerClaim, count); group++) {
     await safePoint(work);
+    if (isZeroing(shared, group)) continue;
     if (isGood(shared, group)) {
       addTo(shared, "done", extentOf(job, group).length);
       continue;
@@ -67,13 +111,12 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
     if (doubtful) addTo(shared, "rechecked", 1);
     if ((doubtful || comparing.worth(group)) && (await holds(work, group, comparing)))
       finish(work, group, "skipped");
-    else if (isZeroGroup(shared, group)) zeroes.push(group);
-    else addFrame(stretches, frameAt(job, group));
+    else if (isZeroGroup(shared, group)) {
+      await writeZeroGroup(work, group, compareWindow);
+      finish(work, group, "zeroed");
+    } else addFrame(stretches, frameAt(job, group));
   }
-  const stream = stretches[0] && frames(stretches[0], work.fetching);
-  const firstFrame = stream?.next();
-  firstFrame?.catch(() => {});
-  return { zeroes, stretches, stream, firstFrame };
+  return { stretches, ahead: stretches[0] && openAhead(stretches[0], work.fetching) };
 }
 
 async function holds(work: Work, group: number, comparing: Comparing): Promise<boolean> {
@@ -90,48 +133,6 @@ function addFrame(stretches: FrameAt[][], frame: FrameAt): void {
   if (last !== undefined && before !== undefined && before.start + before.bytes === frame.start)
     last.push(frame);
   else stretches.push([frame]);
-}
-
-async function writeRun(work: Work, run: Run): Promise<void> {
-  for (const group of run.zeroes) {
-    await safePoint(work);
-    await writeZeroGroup(work, group, writeWindow);
-    finish(work, group, "zeroed");
-  }
-  for (const [index, stretch] of run.stretches.entries()) {
-    if (index === 0 && run.stream !== undefined)
-      await writeStretch(work, stretch, run.stream, run.firstFrame);
-    else await writeStretch(work, stretch, frames(stretch, work.fetching));
-  }
-}
-
-async function writeStretch(
-  work: Work,
-  stretch: readonly FrameAt[],
-  stream: AsyncGenerator<Frame, void, void>,
-  firstFrame?: Promise<IteratorResult<Frame, void>>,
-): Promise<void> {
-  let from: AsyncGenerator<Frame, void, void> = stream;
-  let read = await (firstFrame ?? from.next());
-  try {
-    while (read.done !== true) {
-      await safePoint(work);
-      const frame = read.value;
-      const bad = decodeFrame(work, frame, writeWindow);
-      if (bad === undefined) {
-        await writeGroup(work, frame.group, writeWindow);
-        finish(work, frame.group, "written");
-      } else {
-        // Another source may have it right; when none is left this throws, and the group stays as it was on the disk.
-        await from.return();
-        work.fetching.sources.giveUp(frame.source, bad);
-        from = frames(stretch.slice(stretch.findIndex(({ group }) => group === frame.group)), work.fetching);
-      }
-      read = await from.next();
-    }
-  } finally {
-    await from.return();
-  }
 }
 
 function finish({ job }: Work, group: number, how: "skipped" | "written" | "zeroed"): void {

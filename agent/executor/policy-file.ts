@@ -7,6 +7,7 @@ import { OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Name } from "../../protocol/schema.ts";
 import { checkRequirement, parseSignerSets, type SignerSet } from "../../protocol/signer-sets.ts";
+import { faultOfPlace } from "../devices/source-rules.ts";
 import type { KindRules, PolicyRules } from "./rules.ts";
 import { days, minuteOf, minutesOfDay, type Window } from "./windows.ts";
 
@@ -43,6 +44,11 @@ const PolicyFile = Type.Object(
         { maxItems: 256 },
       ),
     ),
+    /**
+     * Places whose images are taken, besides the controller's own: `https://mirror.example/`, `http://10.0.0.1:8080/images`,
+     * `file:/srv/images`. What lies at or below them, by whole segments of the path.
+     */
+    imageSources: Type.Optional(Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 256 })),
     /** Kinds of command that are refused. */
     denyKinds: Type.Optional(Kinds),
     /** Kinds that change the host and are taken without an operator's signature: for laboratories. */
@@ -111,6 +117,7 @@ export interface PolicyContent {
   readonly protectDisks: readonly string[];
   readonly allowOverrides: readonly OverridableGuard[];
   readonly fileDisks: readonly FileDisk[];
+  readonly imageSources: readonly string[];
   readonly rules: PolicyRules;
 }
 
@@ -120,7 +127,7 @@ const readPolicyFile = configReader(PolicyFile, parse);
 export function readPolicyText(text: string, path: string): PolicyContent {
   const file = readPolicyFile(text, path);
   const fail = failing(text, path);
-  const { allowDisks = [], protectDisks = [], allowOverrides = [], fileDisks = [] } = file;
+  const { allowDisks = [], protectDisks = [], allowOverrides = [], fileDisks = [], imageSources = [] } = file;
   for (const key of ["name", "path"] as const) {
     const twice = fileDisks.find((disk, i) => fileDisks.findIndex((other) => other[key] === disk[key]) !== i);
     if (twice !== undefined) throw fail("fileDisks", `two fileDisks have the ${key} "${twice[key]}"`);
@@ -131,7 +138,11 @@ export function readPolicyText(text: string, path: string): PolicyContent {
     );
     if (unknown !== undefined) throw fail(key, `"${key}" names ${unknown}, which no [[fileDisks]] declares`);
   }
-  return { allowDisks, protectDisks, allowOverrides, fileDisks, rules: rulesOf(file, fail) };
+  for (const place of imageSources) {
+    const fault = faultOfPlace(place);
+    if (fault !== undefined) throw fail("imageSources", `"imageSources" has "${place}": ${fault}`);
+  }
+  return { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, rules: rulesOf(file, fail) };
 }
 
 type Fail = (key: string, problem: string, cause?: Error) => BedplateError;

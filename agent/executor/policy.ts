@@ -20,6 +20,8 @@ export interface Policy {
   readonly fileDisks: readonly FileDisk[];
   /** Guards that a command may override. */
   readonly allowOverrides: readonly OverridableGuard[];
+  /** Places that images may come from, besides the controller's own. */
+  readonly imageSources: readonly string[];
   readonly rules: PolicyRules;
   allows(disk: Disk): boolean;
   /** Whether no command may change it, whatever allows it. */
@@ -91,6 +93,7 @@ export function missingPolicy(path: string): Policy {
     digest: null,
     fileDisks: [],
     allowOverrides: [],
+    imageSources: [],
     rules: noRules,
     allows: () => false,
     protects: () => false,
@@ -99,7 +102,10 @@ export function missingPolicy(path: string): Policy {
 
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
-  const { allowDisks, protectDisks, allowOverrides, fileDisks, rules } = readPolicyText(text, path);
+  const { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, rules } = readPolicyText(
+    text,
+    path,
+  );
   const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
   const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
   return {
@@ -108,6 +114,7 @@ export function parsePolicy(text: string, path: string): Policy {
     digest: sha256(text),
     fileDisks,
     allowOverrides,
+    imageSources,
     rules,
     allows: (disk) => !protects(disk) && namesOf(disk).some((name) => allowed.has(name)),
     protects,

@@ -10,7 +10,11 @@ export interface KeptOffer {
   readonly signatures: readonly string[];
   readonly generation: number;
   readonly epoch: number;
-  readonly sources: readonly { readonly url: string; readonly bearer?: string | undefined }[];
+  readonly sources: readonly {
+    readonly url: string;
+    readonly bearer?: string | undefined;
+    readonly layout?: "frames" | "raw" | undefined;
+  }[];
 }
 
 export interface KeptOperation {

@@ -256,7 +256,11 @@ export function createOperations(options: OperationsOptions): Operations {
       signatures: [...offer.signatures],
       generation: offer.generation,
       epoch: offer.epoch,
-      sources: offer.sources.map(({ url, bearer }) => (bearer === undefined ? { url } : { url, bearer })),
+      sources: offer.sources.map(({ url, bearer, layout }) => ({
+        url,
+        ...(bearer === undefined ? {} : { bearer }),
+        ...(layout === undefined ? {} : { layout }),
+      })),
       ca: options.authority(),
       host: options.hostId,
     };

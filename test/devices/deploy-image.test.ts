@@ -375,11 +375,7 @@ test("a frame that asks for a huge window is refused before the memory is taken"
   const kernel = groupKernelOf(await compileKernel());
   const job = { shared: shareImage(image.manifest), sizeBytes: image.manifest.sizeBytes, sectorBytes: 512 };
   const decode = (data: Uint8Array) =>
-    decodeFrame(
-      { job, kernel } as Work,
-      { group: 1, start: 0, bytes: data.length, data, source: { url: "https://x" } },
-      0,
-    );
+    decodeFrame({ job, kernel } as Work, { group: 1, data, source: { url: "https://x" } }, 0);
   expect(decode(zstdCompressSync(part))).toBeUndefined();
   expect(decode(await frame)).toMatchObject({
     code: "image.corrupt",

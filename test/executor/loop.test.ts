@@ -4,7 +4,10 @@ import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { mergeGroups } from "../../assembly/index.ts";
+import { hex } from "../../protocol/bytes.ts";
 import type { Command, DeployOutput, DeployPlanOutput } from "../../protocol/commands.ts";
+import { encodeManifest } from "../../protocol/manifest.ts";
 import {
   type ExecutorHost,
   hostId,
@@ -232,5 +235,64 @@ describe.skipIf(!usable)("on loop devices", () => {
     const { bytesFetched, bytesWritten, bytesSkipped, bytesZeroed, sizeBytes } = output as DeployOutput;
     expect(bytesFetched).toBe(image.frames.length);
     expect(bytesWritten + bytesSkipped + bytesZeroed).toBe(sizeBytes);
+  });
+
+  describe.skipIf(spawnSync("blkdiscard", ["--version"]).status !== 0)("long runs of zeroes", () => {
+    const runOfZeroes = Array.from({ length: 12 }, (_, k) => 5 + k);
+    let holey: TestImage;
+    beforeAll(async () => {
+      holey = await makeImage({ sizeBytes: 20 * mib + 777, zeroGroups: [2, ...runOfZeroes] });
+    });
+    const deployOn = async (at: ExecutorHost, sources: RunOptions["sources"]) => {
+      const loop = await makeLoop();
+      if (at !== host)
+        await at.writePolicy(`allowDisks = ["loop:${loop.backing}"]\nunsigned = ["image.deploy"]\n`);
+      const options = { ca: server.ca, sources: sources ?? [] };
+      const planned = resultOf((await runToEnd(at, command("plan", loop, {}, holey), options)).last);
+      const { fingerprint } = planned.output as DeployPlanOutput;
+      const { last, log } = await runToEnd(at, command("apply", loop, { fingerprint }, holey), options);
+      return { result: resultOf(last), log, bytes: await bytesOf(loop) };
+    };
+
+    test("are zeroed by the device", async () => {
+      await using own = await serveImage(holey);
+      const { result, log, bytes } = await deployOn(host, [own.source]);
+      expect(result).toMatchObject({ outcome: "succeeded", output: { bytesZeroed: 13 * mib } });
+      expect(log).not.toContain("runs of zeroes are written");
+      expect(Buffer.compare(bytes.subarray(0, holey.bytes.length), holey.bytes)).toBe(0);
+    });
+
+    test("are written where blkdiscard fails, and the log says so", async () => {
+      await using own = await serveImage(holey);
+      await using other = await openExecutorHost([{ source: "/bin/false", target: "/usr/sbin/blkdiscard" }]);
+      const { result, log, bytes } = await deployOn(other, [own.source]);
+      expect(result).toMatchObject({ outcome: "succeeded", output: { bytesZeroed: 13 * mib } });
+      expect(log).toContain("runs of zeroes are written: blkdiscard failed");
+      expect(Buffer.compare(bytes.subarray(0, holey.bytes.length), holey.bytes)).toBe(0);
+    });
+
+    test("that the manifest only claims are found before anything of the run is zeroed", async () => {
+      const groups = Uint8Array.from(holey.manifest.groups);
+      groups.set(groups.subarray(0, 32), 9 * 32);
+      const root = mergeGroups(groups, groups.length / 32);
+      const manifest = { ...holey.manifest, groups, root };
+      const reference = { root: hex(root), sizeBytes: manifest.sizeBytes };
+      const lying = { ...holey, manifest, manifestBytes: encodeManifest(manifest), reference };
+      const before = holey;
+      holey = lying;
+      try {
+        await using own = await serveImage(lying);
+        const { result, bytes } = await deployOn(host, [own.source]);
+        expect(result).toMatchObject({
+          outcome: "failed",
+          error: { code: "image.bad-manifest", details: { group: 9, left: { marker: true } } },
+        });
+        expect(bytes.subarray(0, 8).toString()).toBe("BEDPLATE");
+        // What lay on the disk there lies there still.
+        expect(bytes.subarray(9 * mib, 10 * mib).every((byte) => byte === 0xee)).toBe(true);
+      } finally {
+        holey = before;
+      }
+    });
   });
 });

@@ -142,7 +142,11 @@ export function mintId(): string {
 }
 
 export interface RunOptions {
-  readonly sources?: readonly { readonly url: string; readonly bearer?: string }[];
+  readonly sources?: readonly {
+    readonly url: string;
+    readonly bearer?: string;
+    readonly layout?: "frames" | "raw";
+  }[];
   readonly ca?: string;
   readonly epoch?: number;
   /** Default: above that of every request before, and so of its host. */
