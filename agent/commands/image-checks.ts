@@ -9,6 +9,7 @@ import { type DirectFile, openDisk } from "../devices/direct-file.ts";
 import { openConnections } from "../devices/image-source.ts";
 import { fetchManifest } from "../devices/manifest-source.ts";
 import type { UsableSource } from "../devices/open-sources.ts";
+import type { CommandContext } from "./command.ts";
 
 /** A frame of zstd is a little larger than what it holds when that does not compress (ZSTD_COMPRESSBOUND and headers). */
 const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
@@ -20,10 +21,14 @@ const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
 export async function fetchCheckedManifest(
   image: ImageReference,
   sources: readonly UsableSource[],
-  { ca, signal }: { readonly ca: string; readonly signal: AbortSignal },
+  { ca, host }: Pick<CommandContext, "ca" | "host">,
+  signal: AbortSignal,
 ): Promise<Manifest> {
   using connections = openConnections(ca);
-  const manifest = await fetchManifest(connections, sources, signal);
+  const manifest = await fetchManifest(connections, {
+    sources,
+    ...{ clock: host.clock, random: host.random, signal },
+  });
   const count = groupCount(manifest.sizeBytes);
   const root = mergeGroups(manifest.groups, count);
   if (!equalBytes(root, manifest.root)) {

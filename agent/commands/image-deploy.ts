@@ -48,7 +48,7 @@ async function plan(
   const facts = context.host.facts();
   const { disk } = listed;
   using sources = openSources(context.sources, context.policy.imageSources);
-  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
+  const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
   const { open, window } = await openForReading(disk);
   await using _closing = open;
   const content = await contentOf(disk, open, window, signal);
@@ -80,7 +80,7 @@ async function apply(
   const startedMs = host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
   using sources = openSources(context.sources, context.policy.imageSources);
-  const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
+  const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
   const listed = await awaitListed(given, context, signal);
   const facts = host.facts();
   const { disk } = listed;

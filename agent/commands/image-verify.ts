@@ -19,7 +19,7 @@ export const imageVerify: Command<"image.verify"> = {
       signal,
     });
     using sources = openSources(context.sources, context.policy.imageSources);
-    const manifest = await fetchCheckedManifest(image, sources.all, { ca: context.ca, signal });
+    const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
     if (needed > disk.sizeBytes) {
       throw new BedplateError(
