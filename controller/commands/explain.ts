@@ -118,7 +118,10 @@ function explainWaiting(command: StoredCommand, host: ExplainedHost, online: boo
 function explainHeld(command: StoredCommand, host: ExplainedHost, online: boolean): Explanation | null {
   const { kind, mode, signaturesWanted, notAfter } = command;
   const hold = holdOf(
-    { changesState: changesState(kind, mode), signatures: command.signatures.length, signaturesWanted },
+    {
+      ...{ state: command.state, changesState: changesState(kind, mode), signaturesWanted },
+      signatures: command.signatures.length,
+    },
     host.standing,
   );
   if (hold === null || hold === "signatures") return null;

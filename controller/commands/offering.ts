@@ -45,11 +45,12 @@ export type Hold = "pending" | "revoked" | "quarantined" | "signatures";
 
 /** @param standing of the command's host */
 export function holdOf(
-  command: Pick<OpenCommand, "changesState" | "signatures" | "signaturesWanted">,
+  command: Pick<OpenCommand, "state" | "changesState" | "signatures" | "signaturesWanted">,
   standing: Standing,
 ): Hold | null {
   if (standing === "pending" || standing === "revoked") return standing;
-  if (command.signatures < command.signaturesWanted) return "signatures";
+  // What was offered had them: a controller that was set back to before must not forget to ask what came of it.
+  if (command.state === "waiting" && command.signatures < command.signaturesWanted) return "signatures";
   // Two machines answer with its key: until a person says which one is true, it is only read from.
   if (standing === "quarantined" && command.changesState) return "quarantined";
   return null;

@@ -41,6 +41,8 @@ describe("what is due", () => {
     expect(due([waiting, open("b")])).toEqual(["offer b"]);
     expect(due([{ ...waiting, signatures: 2 }, open("b")])).toEqual(["offer a", "offer b"]);
     expect(due([{ ...waiting, cancelRequestedAt: 1 }])).toEqual([]);
+    // Set back to before it was signed, and told by the host that it runs: it is asked about all the same.
+    expect(due([{ ...waiting, state: "running", cancelRequestedAt: 1 }])).toEqual(["offer a", "cancel a"]);
   });
 
   test("a host that is not approved gets nothing; one in quarantine only reads", () => {
