@@ -151,6 +151,7 @@ export const codes = {
   "state.newer": "A newer version wrote the state directory.",
   "state.not-empty": "The directory holds something already, and is not written over.",
   "state.unsafe": "A state directory or key file could be read or changed by others.",
+  "state.unwritable": "The controller's state cannot be written: its disk is full or fails.",
   usage: "The command line cannot be understood.",
   "worker.died": "A worker thread died.",
 } as const;

@@ -6,6 +6,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { Count, Digest } from "../../protocol/schema.ts";
 import { verifyAudit } from "../audit-chain.ts";
 import type { ApiParts, App } from "./app.ts";
+import { problemOf, problemType, unwritable } from "./problems.ts";
 import { problemAnswers } from "./schemas.ts";
 
 const Query = Type.Object(
@@ -19,22 +20,32 @@ const HeadQuery = Type.Object(
 const listedByDefault = 100;
 
 /** Calls without a valid token leave no entry: strangers must not push out what is kept. They are counted and slowed. */
-export function auditCalls(app: App, { store, clock }: ApiParts): void {
+export function auditCalls(app: App, { store, clock, log }: ApiParts): void {
   app.decorateRequest("auditObject", undefined);
   app.decorateRequest("problemCode", undefined);
-  app.addHook("onSend", async (request, reply) => {
+  app.addHook("onSend", async (request, reply, payload) => {
     const token = request.apiToken;
-    if (token === undefined || request.method === "GET" || request.is404) return;
-    await store.audit.append({
-      at: clock.now(),
-      token: { id: token.id, name: token.label },
-      address: request.ip,
-      method: request.method,
-      route: request.routeOptions.url ?? request.url,
-      object: request.auditObject ?? objectOf(request.params),
-      status: reply.statusCode,
-      code: request.problemCode ?? null,
-    });
+    if (token === undefined || request.method === "GET" || request.is404) return payload;
+    try {
+      await store.audit.append({
+        at: clock.now(),
+        token: { id: token.id, name: token.label },
+        address: request.ip,
+        method: request.method,
+        route: request.routeOptions.url ?? request.url,
+        object: request.auditObject ?? objectOf(request.params),
+        status: reply.statusCode,
+        code: request.problemCode ?? null,
+      });
+      return payload;
+    } catch (error) {
+      log.error({ err: error, method: request.method }, "a call could not be written into the audit");
+      if (reply.statusCode >= 400) return payload;
+      // It was done. But nobody is told "done" of what no audit has.
+      const problem = problemOf(unwritable(error));
+      void reply.code(problem.status).header("content-type", problemType).removeHeader("content-length");
+      return JSON.stringify(problem);
+    }
   });
 }
 

@@ -12,7 +12,7 @@ export const problemType = "application/problem+json";
 export function answerProblems(app: App, log: Log): void {
   app.setErrorHandler((error, request, reply) => {
     const known = knownError(error);
-    if (known === undefined)
+    if (known === undefined || known.code === "state.unwritable")
       log.error(
         { err: error, method: request.method, path: request.routeOptions.url },
         "a fault while answering a request",
@@ -96,6 +96,7 @@ function statusOf(code: Code): number {
     case "api.rate-limited":
       return 429;
     case "image.aborted":
+    case "state.unwritable":
       return 503;
     case "image.store-failed":
     case "internal":
@@ -106,9 +107,24 @@ function statusOf(code: Code): number {
   }
 }
 
+/** What the store says when the disk takes no more; @see https://sqlite.org/rescode.html: SQLITE_FULL, SQLITE_IOERR */
+export function unwritable(error: unknown): BedplateError {
+  const why = error instanceof Error ? error.message : String(error);
+  return new BedplateError("state.unwritable", `The controller's state cannot be written: ${why}.`, {
+    hint: "Make room on the disk of its state directory; what was answered before is safe.",
+    cause: error,
+  });
+}
+
+function isUnwritable(error: unknown): boolean {
+  const code = error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
+  return code === 13 || code === 10;
+}
+
 // Fastify's own errors have an HTTP status of theirs; what has neither that nor a code of ours is a fault.
 function knownError(error: unknown): BedplateError | undefined {
   if (error instanceof BedplateError) return error.code === "internal" ? undefined : error;
+  if (isUnwritable(error)) return unwritable(error);
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
   const message = error instanceof Error ? error.message : String(error);
   if (status === 413)

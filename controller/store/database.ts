@@ -18,12 +18,20 @@ export class Database {
   /** The write-ahead log: it holds every commit, and is synced by us so that nothing else waits for the disk. */
   readonly #log: number;
   readonly #durable: () => Promise<void>;
+  readonly #onBroken: (error: Error) => never;
   readonly #statements = new Map<string, StatementSync>();
   #inTransaction = false;
   #afterCommit: (() => void)[] = [];
 
-  /** @throws `state.in-use`, `state.newer` */
-  constructor(path: string) {
+  /**
+   * @param onBroken called when the disk failed to take what was committed: nobody knows then what it holds
+   * @throws `state.in-use`, `state.newer`
+   */
+  constructor(path: string, onBroken: (error: Error) => void = endProcess) {
+    this.#onBroken = (error) => {
+      onBroken(error);
+      throw error;
+    };
     this.#database = new DatabaseSync(path, { timeout: 1000 });
     try {
       // Exclusive: a second controller on the same directory must not start. FULL until the log itself is there for good.
@@ -72,7 +80,7 @@ export class Database {
    */
   async transaction<T>(action: () => T): Promise<T> {
     const { answer, after } = this.#commit(action);
-    await this.#durable();
+    await this.#durable().catch(this.#onBroken);
     for (const act of after) act();
     return answer;
   }
@@ -138,4 +146,11 @@ export class Database {
     // Also when there was nothing to do: this write, synced, puts the log itself safely into its directory.
     this.#commit(() => this.#database.exec(`pragma user_version = ${migrations.length}`));
   }
+}
+
+/** As what is impossible does: whoever watches over the process starts it anew, from what the disk then has. */
+function endProcess(error: Error): void {
+  queueMicrotask(() => {
+    throw new Error("the controller's state could not be brought to the disk", { cause: error });
+  });
 }
