@@ -1,6 +1,5 @@
 // Deliberate bugs, put around the product's rules one at a time, to show that the checker finds what it is there to find.
 // Several are bugs that the product had, or that others in its place have had.
-import type { OperationsStep } from "../../agent/operations/state.ts";
 import { operationStates } from "../../protocol/commands.ts";
 import { productRules, type Rules } from "./rules.ts";
 
@@ -29,13 +28,6 @@ function withController(change: Partial<Rules["controller"]>): Rules {
 
 function withShell(change: Partial<Rules["shell"]>): Rules {
   return { ...intact, shell: { ...intact.shell, ...change } };
-}
-
-/** The agent's reducer, with each of its steps changed before anybody sees it. */
-function withSteps(change: (step: OperationsStep) => OperationsStep): Rules {
-  return withAgent({
-    reduceOperations: (state, event, facts) => change(intact.agent.reduceOperations(state, event, facts)),
-  });
 }
 
 const { admit } = intact.executor;
@@ -189,14 +181,22 @@ export const bugs = {
         ),
     }),
   },
-  "old-offers-begin": {
-    what: "An agent begins what an earlier process took, without the controller's repeating it.",
+  "cancelled-by-word": {
+    what: "The agent says that what it has not begun is cancelled, without asking the journal whether a former life did.",
     rules: withAgent({
       reduceOperations: (state, event, facts) => {
-        const step = intact.agent.reduceOperations(state, event, facts);
-        if (event.event !== "opened") return step;
-        const open = new Map([...step.state.open].map(([id, each]) => [id, { ...each, confirmed: true }]));
-        return { ...step, state: { ...step.state, open } };
+        const first = intact.agent.reduceOperations(state, event, facts);
+        const operation = event.event === "cancel" ? first.state.open.get(event.id) : undefined;
+        if (operation === undefined || operation.state !== "received" || operation.begun) return first;
+        const error = { code: "command.not-known", message: "" };
+        const said = { type: "refused", seq: 1, at: facts.unixMs, error } as const;
+        const { id } = operation;
+        const second = intact.agent.reduceOperations(first.state, { event: "said", id, said }, facts);
+        return {
+          state: second.state,
+          changes: [...first.changes, ...second.changes],
+          effects: [...first.effects, ...second.effects],
+        };
       },
     }),
   },
@@ -231,10 +231,10 @@ export const bugs = {
   },
   "output-unbounded": {
     what: "The agent reads what programs print as fast as they print it.",
-    rules: withSteps((step) => ({
-      ...step,
-      effects: step.effects.filter(({ effect }) => effect !== "hold"),
-    })),
+    rules: withAgent({
+      reduceOperations: (state, event, facts) =>
+        intact.agent.reduceOperations(state, event, { ...facts, outputBytes: 0 }),
+    }),
   },
   "gap-forgotten": {
     what: "Of several stretches of dropped readings the first is not told.",

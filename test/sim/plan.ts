@@ -68,14 +68,15 @@ export function planOf(seed: number): Plan {
   const kind = random.chance(0.15) ? "unsound" : "sound";
   // In a storm all comes at once.
   const spanMs = random.chance(0.3) ? random.between(20_000, 90_000) : troubleMs - 60_000;
+  const commands = planCommands(random, hosts, spanMs);
   return {
     seed,
     hosts,
     kind,
     pressure: random.chance(0.15) ? 20_000 : 1,
     sampleBytesMax: random.pick([4_000, 20_000, 200_000]),
-    commands: planCommands(random, hosts, spanMs),
-    faults: planFaults(random, hosts, kind, spanMs),
+    commands,
+    faults: planFaults(random, hosts, kind, spanMs, commands),
   };
 }
 
@@ -103,23 +104,36 @@ function planCommands(random: Random, hosts: number, spanMs: number): PlannedCom
       notAfterMs: random.chance(0.1) ? random.between(1_000, 60_000) : undefined,
       onLinkLost: random.chance(0.2) ? random.pick(["pause", "abort"] as const) : undefined,
       signedAfterMs: random.chance(0.15) ? random.between(1_000, 60_000) : undefined,
-      cancelAfterMs: random.chance(0.3) ? random.between(0, random.chance(0.5) ? 3_000 : 60_000) : undefined,
+      cancelAfterMs: random.chance(0.3) ? random.between(0, random.pick([600, 3_000, 60_000])) : undefined,
     };
   });
   return commands.sort((a, b) => a.at - b.at);
 }
 
-function planFaults(random: Random, hosts: number, kind: Plan["kind"], spanMs: number): Fault[] {
+function planFaults(
+  random: Random,
+  hosts: number,
+  kind: Plan["kind"],
+  spanMs: number,
+  commands: readonly PlannedCommand[],
+): Fault[] {
   const faults: Fault[] = [];
   const host = () => random.between(0, hosts - 1);
   const count = random.between(0, 16);
   for (let i = 0; i < count; i++)
     faults.push({ at: random.between(2_000, spanMs), ...oneFault(random, host()) });
   if (random.chance(0.25)) {
-    const which = host();
     const [from, to] = twoMoments(random, spanMs);
-    faults.push({ at: from, fault: "copy-state", host: which });
-    faults.push({ at: to, fault: "set-state-back", host: which });
+    // A copy is worth most while something has come and not begun.
+    const fresh = random.chance(0.6) ? random.pick(commands) : undefined;
+    const which = fresh?.host ?? host();
+    const copiedAt = fresh === undefined ? from : fresh.at + random.between(20, 800);
+    faults.push({ at: copiedAt, fault: "copy-state", host: which });
+    faults.push({
+      at: Math.max(to, copiedAt + random.between(500, 20_000)),
+      fault: "set-state-back",
+      host: which,
+    });
   }
   if (random.chance(0.25) || kind === "unsound") {
     const [from, to] = twoMoments(random, spanMs);
