@@ -32,7 +32,6 @@ import { createOperations } from "./operations/operations.ts";
 import { serveMetrics } from "./telemetry/metrics-server.ts";
 import { Sampler } from "./telemetry/sampler.ts";
 
-const dayMs = 86_400_000;
 const loopResolutionMs = 20;
 /** In the state directory, where no systemd takes what executors log. */
 const executorLog = "executor.log";
@@ -53,7 +52,6 @@ export async function runDaemon(
     onDurable: () => bell.ring(),
     onAcknowledged: () => operations.acknowledged(),
   });
-  outbox.prune(clock.now() - limits.resultDaysKept * dayMs);
 
   const samples = createSampleQueue(limits.outboxSampleBytesMax);
   const dictionaries = new Map<number, Dictionary>();

@@ -9,6 +9,7 @@ import {
   type Progress,
 } from "../../protocol/commands.ts";
 import { assert, errorOf, reportOf } from "../../protocol/errors.ts";
+import { limits } from "../../protocol/limits.ts";
 import type { ExecutorRequest } from "../executor/contract.ts";
 import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
@@ -47,7 +48,10 @@ export interface Operations {
   link(state: "up" | "down"): void;
   list(): { readonly id: string; readonly state: OperationState }[];
   takeProgress(): ProgressMessage[];
-  /** Follows all open operations, those of an earlier process first, until aborted. Executors go on without it. */
+  /**
+   * Follows all open operations, those of an earlier process first, until aborted, and forgets those that ended long ago.
+   * Executors go on without it.
+   */
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -61,6 +65,7 @@ type Happening = OperationsEvent extends infer E
 /** Happenings that wait while the disk takes nothing; what the controller says beyond is dropped, and said again. */
 const backlogMax = 1024;
 const retryPauseMs = 1000;
+const dayMs = 86_400_000;
 
 export function createOperations(options: OperationsOptions): Operations {
   const { outbox, executors, clock, log } = options;
@@ -315,6 +320,12 @@ export function createOperations(options: OperationsOptions): Operations {
         .openOperations()
         .map((kept) => ({ ...kept, changesState: changesState(kept) }));
       void happen({ event: "opened", operations, audit: options.audit?.newest() });
+      task(async (until) => {
+        while (!until.aborted) {
+          outbox.prune(clock.now() - limits.resultDaysKept * dayMs);
+          await clock.sleep(dayMs, until).catch(() => undefined);
+        }
+      });
       await Promise.race([whenAborted(signal), failed.promise]);
       while (tasks.size > 0) await Promise.all(tasks);
     },
