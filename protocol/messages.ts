@@ -126,7 +126,7 @@ const agentMessages = {
   }),
   batch: Type.Object({
     t: Type.Literal("batch"),
-    seq: Count,
+    seq: Mark,
     dictionary: Count,
     at: UnixMs,
     intervalMs: Count,
@@ -134,7 +134,7 @@ const agentMessages = {
     key: Type.Boolean(),
     data: Bytes,
   }),
-  record: Type.Object({ t: Type.Literal("record"), seq: Count, at: UnixMs, body: RecordBody }),
+  record: Type.Object({ t: Type.Literal("record"), seq: Mark, at: UnixMs, body: RecordBody }),
   progress: Type.Object({ t: Type.Literal("progress"), command: CommandId, progress: Progress }),
   /** Answer to a probe: Ed25519 by the link key over `probeBytes` of link-proof.ts. */
   proof: Type.Object({ t: Type.Literal("proof"), nonce: Nonce, signature: FixedBytes(64) }),

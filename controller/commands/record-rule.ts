@@ -15,6 +15,9 @@ export type RecordVerdict =
   /** Its effect and the new mark are stored together. `lost`: records before it that nobody has any more. */
   | { readonly status: "next"; readonly mark: number; readonly lost: number };
 
+/** No host loses so many records; one that says so would leave no numbers for those that follow. */
+export const lostMax = 1_000_000;
+
 /**
  * @param outbox undefined when nothing of the instance is stored
  * @param place `first`: of its session. The agent was just told the mark: what it leaves out then, it has no more
@@ -30,6 +33,7 @@ export function judgeRecord(
   // What was acknowledged after a backup was made, or by a database that is gone, is gone on both sides: the host goes on
   // from there. Refused, it would come again with the same hole for ever.
   if (lost > 0 && place === "later" && outbox?.restored !== true) return { status: "hole", mark };
+  if (lost > lostMax) return { status: "hole", mark };
   return { status: "next", mark: seq, lost };
 }
 

@@ -3,6 +3,7 @@
 import { connect as connectPlain } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
+import { lostMax } from "../../controller/commands/record-rule.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import { linkProofBytes } from "../../protocol/link-proof.ts";
@@ -185,6 +186,8 @@ async function session(run: Run): Promise<void> {
   using _closing = client;
   const commands = await run.command(host);
   let agreed: AgentSession = { record: welcome.records + 1, batch: welcome.samples + 1, commands };
+  // What the first record of a session leaves out is lost, and said so; a later one may leave nothing out.
+  let told = false;
   for (let k = 0; k < framesOfSession; k++) {
     const message = agentMessage(agreed, lots);
     const frame = lots.chance(0.4) ? encodeFrame(message) : mutated(message, run);
@@ -196,15 +199,19 @@ async function session(run: Run): Promise<void> {
       counts.refused += 1;
       return;
     }
-    const fate = await fateOf(client, foretold.taken, agreed, frame);
+    const left = foretold.taken.t === "record" ? foretold.taken.seq - agreed.record : 0;
+    const hole = left > 0 && (told || left > lostMax);
+    const fate = await fateOf(client, foretold.taken, hole, frame);
     if (fate === "closed") {
       counts.refused += 1;
       return;
     }
     counts.taken += 1;
     const { taken } = foretold;
-    if (taken.t === "record" && taken.seq === agreed.record)
-      agreed = { ...agreed, record: agreed.record + 1 };
+    if (taken.t === "record") {
+      told = true;
+      agreed = { ...agreed, record: Math.max(agreed.record, taken.seq + 1) };
+    }
     if (taken.t === "batch" && taken.seq >= agreed.batch) agreed = { ...agreed, batch: taken.seq + 1 };
   }
 }
@@ -213,7 +220,7 @@ async function session(run: Run): Promise<void> {
 async function fateOf(
   client: LinkClient,
   message: AgentMessage,
-  agreed: AgentSession,
+  hole: boolean,
   frame: Uint8Array,
 ): Promise<"taken" | "closed"> {
   if (message.t === "goaway") {
@@ -221,9 +228,7 @@ async function fateOf(
     if (closed.code !== 4000) throw new Error(`a goodbye was closed with ${closed.code}: ${show(frame)}`);
     return "closed";
   }
-  const unexpected =
-    message.t === "hello" || message.t === "auth" || (message.t === "record" && message.seq > agreed.record);
-  if (unexpected) {
+  if (message.t === "hello" || message.t === "auth" || hole) {
     await expectClose(client, { close: 4400, code: "message.unexpected" }, frame);
     return "closed";
   }

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { assignGeneration } from "../../controller/commands/generation.ts";
 import { dueSteps, holdOf, type OpenCommand, offering } from "../../controller/commands/offering.ts";
-import { ignoredBecause, judgeRecord } from "../../controller/commands/record-rule.ts";
+import { ignoredBecause, judgeRecord, lostMax } from "../../controller/commands/record-rule.ts";
 import type { OperationState } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
 
@@ -195,6 +195,8 @@ describe("records", () => {
   test("the next one is stored, one before is known, one after is a hole", () => {
     expect(judgeRecord(undefined, 1)).toEqual({ status: "next", mark: 1, lost: 0 });
     expect(judgeRecord(undefined, 2)).toEqual({ status: "hole", mark: 0 });
+    expect(judgeRecord(undefined, lostMax + 1, "first")).toMatchObject({ status: "next", lost: lostMax });
+    expect(judgeRecord(undefined, lostMax + 2, "first")).toEqual({ status: "hole", mark: 0 });
     const outbox = { records: 7, restored: false };
     expect(judgeRecord(outbox, 7)).toEqual({ status: "known", mark: 7 });
     expect(judgeRecord(outbox, 8)).toEqual({ status: "next", mark: 8, lost: 0 });
