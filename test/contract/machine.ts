@@ -141,10 +141,10 @@ export async function openMachine(options: MachineOptions): Promise<Machine | st
   };
 }
 
-/** No answer is asked for again; an answer that says no is one. */
+/** No answer is asked for again, and one that says not now; one that says no is an answer. */
 function refusedForGood(error: unknown): undefined {
-  const code = (error as { code?: string }).code;
-  if (code !== "controller.unreachable") throw error;
+  const { code } = error as { code?: string };
+  if (code !== "controller.unreachable" && code !== "state.unwritable") throw error;
   return undefined;
 }
 

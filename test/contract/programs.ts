@@ -33,15 +33,17 @@ export async function openDirectory(name: string): Promise<Directory> {
   };
 }
 
-/** A host's own agent and executors: they see a directory under `path` mounted somewhere, or are told of it. */
+/** A host's own agent and executors: they see a directory under `path` in another place, or are told of it. */
 export function mountedUnder(path: string): number[] {
   const short = `${path.replace(/^\/tmp/, "")}/`;
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .filter((pid) => {
       try {
-        const words = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-        return words.includes(`${path}/`) || readFileSync(`/proc/${pid}/mountinfo`, "utf8").includes(short);
+        if (readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(`${path}/`)) return true;
+        // proc(5), mountinfo: the fourth word is what of its file system is mounted. Where, others may see too.
+        const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n");
+        return mounts.some((line) => `${line.split(" ")[3] ?? ""}/`.includes(short));
       } catch {
         return false;
       }
