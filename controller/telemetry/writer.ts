@@ -44,7 +44,9 @@ export class LateWriter implements AsyncDisposable {
   }
 
   seen(sighting: Sighting): void {
-    this.#seen.set(sighting.host, sighting);
+    // Only heartbeats tell of the clock: what came between two writes does not take that back.
+    const clockOffsetMs = sighting.clockOffsetMs ?? this.#seen.get(sighting.host)?.clockOffsetMs ?? null;
+    this.#seen.set(sighting.host, { ...sighting, clockOffsetMs });
   }
 
   progressed(command: string): void {
