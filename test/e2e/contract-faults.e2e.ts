@@ -6,7 +6,7 @@ import { createLots } from "../contract/mutations.ts";
 import { builtProgram, type Directory, node, openDirectory } from "../contract/programs.ts";
 import { faultsOf, ride } from "../contract/storm.ts";
 
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 10);
+const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 8);
 const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 
 let directory: Directory;

@@ -162,11 +162,11 @@ describe.concurrent("a rack whose wire goes dead", () => {
     proxy.set(wire, { newOnes });
     if (newOnes !== "passes") {
       // Long enough that all have begun a connection that goes nowhere.
-      await sleep(6000);
+      await sleep(4000);
       proxy.set(wire, { newOnes: "passes" });
     }
     // Silence is noticed after 2.5 heartbeats, a handshake that goes nowhere after 15 s.
-    const patienceMs = 2.5 * heartbeatMs + (newOnes === "passes" ? 0 : 6000 + 15_000);
+    const patienceMs = 2.5 * heartbeatMs + (newOnes === "passes" ? 0 : 4000 + 15_000);
     const lastMs = await allBack(swarm, rack, since, patienceMs + slackMs);
     console.log(`the rack is back in ${lastMs} ms`);
     expect(lastMs).toBeLessThan(patienceMs + slackMs);

@@ -12,7 +12,7 @@ import { openRefusingExecutor } from "../contract/refusing-executor.ts";
 import { openHostileController, welcomeOf } from "../support/hostile-controller.ts";
 import { joinLink, newLinkKey } from "../support/link-client.ts";
 
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
+const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 10);
 const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 /** V8 takes what it is given before it collects: with so little, what really grows ends the process. */
 const smallHeap = ["--max-old-space-size=96", "--max-semi-space-size=4"];
