@@ -129,7 +129,7 @@ function offered(
   { id, runs, changesState, offer, known }: Extract<OperationsEvent, { event: "offer" }>,
   facts: OperationsFacts,
 ): OperationsStep {
-  const fresh: WaitingOffer = { id, runs, changesState, offer, cancel: false };
+  const fresh: WaitingOffer = { id, runs, changesState, offer, cancel: false, repeats: false };
   if (known !== undefined) return offeredAgain(state, fresh, known);
   if (state.here.has(id)) return nothing(state);
   const index = state.waiting.findIndex((each) => each.id === id);
@@ -158,7 +158,7 @@ function fits(waiting: readonly WaitingOffer[]): boolean {
 function takeWaiting(state: OperationsState, facts: OperationsFacts): OperationsStep {
   let all = nothing(state);
   for (const waiting of state.waiting) {
-    if (!hasRoom(all.state, facts)) break;
+    if (!waiting.repeats && !hasRoom(all.state, facts)) break;
     all = andThen(all, (next) => take({ ...next, waiting: next.waiting.slice(1) }, waiting));
   }
   return all;
@@ -174,8 +174,13 @@ function hasRoom({ open, here }: OperationsState, { recordBytes }: OperationsFac
 
 function take(
   state: OperationsState,
-  { id, runs, changesState, offer, cancel }: WaitingOffer,
+  { id, runs, changesState, offer, cancel, repeats }: WaitingOffer,
 ): OperationsStep {
+  // It may have ended while its repetition waited.
+  if (repeats)
+    return state.open.has(id)
+      ? step(confirmed(state, id), [{ change: "refresh", id, offer }])
+      : nothing(state);
   if (runs === "agent") return runHere(state, { id, offer });
   return step(withOperation(state, { ...newOperation({ id, changesState }), cancel }), [
     { change: "keep", id, offer },
@@ -216,7 +221,11 @@ function offeredAgain(
     const message = "command.id-conflict: the controller offered other content under a known id; ignored";
     return step(state, [], [{ effect: "log", level: "error", id, message }]);
   }
-  if (!isTerminal(known.state)) return step(confirmed(state, id), [{ change: "refresh", id, offer }]);
+  if (!isTerminal(known.state)) {
+    const repeats: WaitingOffer = { id, runs, changesState, offer, cancel: false, repeats: true };
+    const waiting = [...state.waiting.filter((each) => each.id !== id), repeats];
+    return nothing(fits(waiting) ? { ...state, waiting } : state);
+  }
   // Its last record is on its way; or it is being asked for already.
   if (!known.answered || state.open.has(id) || state.here.has(id)) return nothing(state);
   // The controller had it and has it no more: it was set back to a backup.

@@ -80,6 +80,8 @@ export interface WaitingOffer {
   readonly offer: KeptOffer;
   /** Asked to end meanwhile: when there is room, it does not begin. */
   readonly cancel: boolean;
+  /** Of an operation that is open already: it waits for no room of its own, but arrives after those before it. */
+  readonly repeats: boolean;
 }
 
 export interface OperationsState {

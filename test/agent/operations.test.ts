@@ -370,6 +370,20 @@ describe("room", () => {
     expect(self.types("a")).toEqual(["received", "cancel", "result"]);
   });
 
+  test("what is repeated does not overtake what waits", () => {
+    const self = agent([kept("b", "received")]);
+    self.follow("b");
+    self.notKnown("b");
+    self.facts.recordBytes = 16 << 20;
+    self.offer("a");
+    expect(self.offer("b")).toEqual([]);
+    expect(self.state.open.get("b")?.step).toBe("unconfirmed");
+    self.facts.recordBytes = 0;
+    expect(attached(self.tell({ event: "acknowledged" }))).toEqual(["a"]);
+    self.follow("a");
+    expect(attached(self.say("a", { type: "accepted", seq: 1, at: 1 }))).toEqual(["b"]);
+  });
+
   test("what waits when the link breaks comes again with the next session", () => {
     const self = agent();
     self.tell({ event: "link", link: "up" });

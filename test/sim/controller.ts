@@ -56,6 +56,8 @@ interface Session {
   unacknowledged: number;
   ackPlanned: boolean;
   probed: ((answered: boolean) => void) | undefined;
+  /** Of the newest probe. */
+  nonce: number;
 }
 
 export interface ControllerParts {
@@ -187,6 +189,7 @@ export class SimController implements Program {
       },
       ...{ marks: { records: 0, samples: 0 }, batchesTaken: 0, unacknowledged: 0, ackPlanned: false },
       probed: undefined,
+      nonce: 0,
       wire: new Wire(machine.world, path, [
         agent,
         {
@@ -236,7 +239,8 @@ export class SimController implements Program {
         this.#admit(session, word.previousSession);
         break;
       case "proof":
-        session.probed?.(true);
+        // A late answer to an earlier question is no answer to this one.
+        if (word.nonce === session.nonce) session.probed?.(true);
         break;
       default:
         session.inbox.push(word);
@@ -312,7 +316,10 @@ export class SimController implements Program {
       };
       this.#after(answerMsMax, () => each.probed?.(false));
       if (each.closed) each.probed(false);
-      else this.#send(each, { t: "probe", nonce: 1 });
+      else {
+        each.nonce += 1;
+        this.#send(each, { t: "probe", nonce: each.nonce });
+      }
     }
   }
 
