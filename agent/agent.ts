@@ -1,5 +1,4 @@
 // The resident daemon: builds its parts in order, runs them until aborted, and stops them in reverse.
-import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Command, LogsOutput, Ping } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { limits } from "../protocol/limits.ts";
@@ -13,6 +12,7 @@ import { createExecutorLauncher } from "./host/executor-process.ts";
 import { readTail } from "./host/file-tail.ts";
 import { systemFiles } from "./host/files.ts";
 import { bootId, hostName } from "./host/identity.ts";
+import { createLoopDelay, type LoopDelay } from "./host/loop-delay.ts";
 import { systemRandom } from "./host/random.ts";
 import { notifyService } from "./host/service.ts";
 import { holdAlone } from "./host/single.ts";
@@ -32,7 +32,6 @@ import { createOperations } from "./operations/operations.ts";
 import { serveMetrics } from "./telemetry/metrics-server.ts";
 import { Sampler } from "./telemetry/sampler.ts";
 
-const loopResolutionMs = 20;
 /** In the state directory, where no systemd takes what executors log. */
 const executorLog = "executor.log";
 
@@ -64,8 +63,7 @@ export async function runDaemon(
     onChange: () => bell.ring(),
   });
   const link = { connected: false };
-  const loopDelay = monitorEventLoopDelay({ resolution: loopResolutionMs });
-  loopDelay.enable();
+  using loopDelay = createLoopDelay();
 
   const sampler = new Sampler({
     intervalMs: config.telemetryIntervalMs,
@@ -171,7 +169,6 @@ export async function runDaemon(
     notifyService("STOPPING=1");
     parts.abort();
     bell.ring();
-    loopDelay.disable();
     await Promise.allSettled(tasks);
   }
 }
@@ -179,21 +176,18 @@ export async function runDaemon(
 /** Commands that need no right. The event loop's delay is that since the ping before. */
 async function runInAgent(
   command: Command,
-  loopDelay: ReturnType<typeof monitorEventLoopDelay>,
+  loopDelay: LoopDelay,
   logs: LogSources,
 ): Promise<Ping | LogsOutput> {
   if (command.kind === "agent.logs") return answerLogs(command.arguments, logs);
   if (command.kind !== "agent.ping")
     throw new BedplateError("command.unknown-kind", `${command.kind} does not run in the agent.`);
-  const ping = {
+  return {
     at: systemClock.now(),
     uptimeSeconds: process.uptime(),
-    // The histogram counts from the timer's own period.
-    eventLoopDelayP99Ms: Math.max(0, loopDelay.percentile(99) / 1e6 - loopResolutionMs),
+    eventLoopDelayP99Ms: loopDelay.takeP99Ms(),
     residentBytes: process.memoryUsage.rss(),
   };
-  loopDelay.reset();
-  return ping;
 }
 
 /** Batches refer to few dictionaries: a new one comes when hardware comes or goes. */
