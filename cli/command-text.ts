@@ -33,7 +33,9 @@ export function commandText(view: CommandView): string {
     ["kind", kindOf(view)],
     ["state", `${view.state} since ${formatTime(view.since)}`],
     ...explanationFacts(view),
-    ["arguments", JSON.stringify(view.arguments)],
+    view.trimmed
+      ? ["document", "no longer kept, nor its output: newer commands of this host needed the room"]
+      : ["arguments", JSON.stringify(view.arguments)],
     ...(view.plan === null
       ? []
       : [["plan", "quoted; `bedplate command sign ID --print` checks it"] as const]),

@@ -140,8 +140,10 @@ export const CommandView = Type.Object({
       at: UnixMs,
     }),
   ),
-  /** The document's very bytes, base64: what is shown before it is signed, and what is signed. */
+  /** The document's very bytes, base64: what is shown before it is signed, and what is signed. Empty when `trimmed`. */
   document: Type.String(),
+  /** It has ended, and the controller has let go of its document, output and large result to make room for newer ones. */
+  trimmed: Type.Boolean(),
   /** By claimed key, `SHA256:…`; the host alone decides what they are worth. */
   signatures: Type.Array(Type.Object({ fingerprint: Type.String(), addedAt: UnixMs })),
   /** It waits until it has so many. */

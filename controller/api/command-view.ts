@@ -17,7 +17,8 @@ export async function commandView(
   parts: Pick<ApiParts, "store" | "sessions" | "clock" | "progress">,
   command: StoredCommand,
 ): Promise<CommandView> {
-  const document = JSON.parse(textOf(command.document)) as {
+  const trimmed = command.document.length === 0;
+  const document = JSON.parse(trimmed ? '{"arguments":{}}' : textOf(command.document)) as {
     arguments: Record<string, unknown>;
     plan?: unknown;
   };
@@ -38,6 +39,7 @@ export async function commandView(
     cancelRequestedAt: command.cancelRequestedAt,
     cancelAnswer: command.cancelAnswer,
     document: Buffer.from(command.document).toString("base64"),
+    trimmed,
     signatures: command.signatures.map(({ fingerprint, addedAt }) => ({ fingerprint, addedAt })),
     signaturesWanted: command.signaturesWanted,
     plan: await planOf(parts.store, command.host, document.plan),

@@ -9,7 +9,8 @@ import { type Store, type StoredCommand, storeLimits } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 import { checkNewCommand, readHoldingSignature, readSignature } from "./checks.ts";
 import type { Dispatcher } from "./dispatch.ts";
-import { forgottenBefore } from "./retention.ts";
+import { holding } from "./holding.ts";
+import { forgottenBefore, retention } from "./retention.ts";
 import { signaturesMax } from "./signatures.ts";
 
 export interface CommandServiceParts {
@@ -86,6 +87,12 @@ export class CommandService implements Disposable {
           "api.rate-limited",
           `${storeLimits.openCommandsMax} commands wait for this host or run on it.`,
           { hint: "Let some end, or cancel them." },
+        );
+      case "too-many-kept":
+        throw new BedplateError(
+          "api.rate-limited",
+          `${holding.hostCommandsMax} commands of this host have ended in the last ${retention.keptMs / 86_400_000} days: no more can be remembered.`,
+          { hint: "Find out who sends so many: bedplate audit api." },
         );
       case "revoked":
         throw revoked((await store.hosts.get(host))!);

@@ -1,10 +1,12 @@
 // Single commands in SQLite, read, and changed by the reducer, within the transaction that runs now.
 import { isTerminal, type OperationState, type Result } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
+import { holding } from "../commands/holding.ts";
 import { type CancelAnswer, type CommandEvent, eventOf, reduceCommand } from "../commands/reduce.ts";
 import type { KeptSignature } from "../commands/signatures.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
+import { recountHeld } from "./held.ts";
 import type { StoredCommand } from "./store.ts";
 
 export function getCommand(database: Database, id: string): StoredCommand | undefined {
@@ -36,6 +38,7 @@ export function applyToCommand(
     JSON.stringify(after.history),
     id,
   );
+  if (isTerminal(after.state) && !isTerminal(before.state)) recountHeld(database, id, holding);
   const name = eventOf(before, after);
   if (name !== undefined) put({ topic: "command", id, event: name }, at);
   return { ...before, ...after };

@@ -2,12 +2,14 @@
 import { createHash } from "node:crypto";
 import { equalBytes } from "../../protocol/bytes.ts";
 import type { OperationState } from "../../protocol/commands.ts";
+import { holding } from "../commands/holding.ts";
 import { newCommandState } from "../commands/reduce.ts";
 import { addSignature, oneOfEachKey } from "../commands/signatures.ts";
 import { applyToCommand, commandOfRow, getCommand, standingOf } from "./command-rows.ts";
 import type { Database, Value } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
+import { endedCount } from "./held.ts";
 import { offerDue } from "./offers.ts";
 import { readOutput } from "./outputs.ts";
 import { type CommandStore, type NewCommand, type StoredCommand, storeLimits } from "./store.ts";
@@ -24,6 +26,7 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
         }
         if (standingOf(database, command.host) === "revoked") return { status: "revoked" };
         if (openCount(database, command.host) >= storeLimits.openCommandsMax) return { status: "full" };
+        if (endedCount(database, command.host) >= holding.hostCommandsMax) return { status: "too-many-kept" };
         insert(database, put, command, digest);
         const due =
           session === undefined

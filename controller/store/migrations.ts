@@ -213,4 +213,28 @@ export const migrations: readonly string[] = [
     primary key (host, code)
   ) strict, without rowid;
   `,
+  `
+  alter table commands add column held_bytes integer not null default 0;
+  update commands set held_bytes = length(document) + length(signatures) + coalesce(length(result), 0)
+    + coalesce((select sum(length(data)) from outputs where command = commands.id), 0) where open = 0;
+  create index commands_held on commands (updated_at) where open = 0 and held_bytes > 0;
+  create index commands_held_of_host on commands (host, updated_at) where open = 0 and held_bytes > 0;
+
+  create table held (
+    host text primary key,
+    commands integer not null,
+    bytes integer not null
+  ) strict, without rowid;
+  insert into held select host, count(*), sum(held_bytes) from commands where open = 0 group by host;
+  create trigger held_changed after update of open, held_bytes, host on commands begin
+    update held set commands = commands - 1, bytes = bytes - old.held_bytes where old.open = 0 and host = old.host;
+    insert into held select new.host, 1, new.held_bytes where new.open = 0
+      on conflict do update set commands = commands + 1, bytes = bytes + excluded.bytes;
+  end;
+  create trigger held_forgotten after delete on commands when old.open = 0 begin
+    update held set commands = commands - 1, bytes = bytes - old.held_bytes where host = old.host;
+  end;
+
+  create index commands_waited on commands (created_at) where state = 'waiting';
+  `,
 ];

@@ -1,6 +1,8 @@
 // What programs printed, in SQLite: the newest pieces of each command, by their offset in the whole.
+import { holding } from "../commands/holding.ts";
 import { judgeOutput, outputKept, surplusPieces } from "../commands/output-rule.ts";
 import type { Database } from "./database.ts";
+import { recountHeld } from "./held.ts";
 import type { OutputPage, OutputRecord } from "./store.ts";
 
 /** Keeps a piece within the transaction that runs now. */
@@ -9,7 +11,11 @@ export function addOutput(
   { command, stream, offset, data }: OutputRecord,
 ): "added" | "known" {
   const bytes = Buffer.from(data, "base64");
-  const end = Number(database.one("select output_bytes from commands where id = ?", command)!.output_bytes);
+  const { output_bytes, open } = database.one(
+    "select output_bytes, open from commands where id = ?",
+    command,
+  )!;
+  const end = Number(output_bytes);
   const newest = database.one(
     "select stream, offset, length(data) as bytes from outputs where command = ? order by offset desc limit 1",
     command,
@@ -41,6 +47,8 @@ export function addOutput(
   }
   database.run("update commands set output_bytes = ? where id = ?", verdict.end, command);
   prune(database, command);
+  // The last of it may come after the result.
+  if (open === 0) recountHeld(database, command, holding);
   return "added";
 }
 

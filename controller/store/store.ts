@@ -243,9 +243,9 @@ export interface StoredCommand extends CommandState {
   readonly host: string;
   readonly kind: string;
   readonly mode: string;
-  /** The caller's very bytes. */
+  /** The caller's very bytes; empty when it has ended and was let go of, see `holding`. */
   readonly document: Uint8Array;
-  /** One a key. */
+  /** One a key. Without its text when the command was let go of. */
   readonly signatures: readonly KeptSignature[];
   /** It is not offered before it has so many. */
   readonly signaturesWanted: number;
@@ -297,6 +297,7 @@ export interface CommandFilter {
 export interface CommandStore {
   /**
    * `known`: the same id with the same document; `conflict`: with another one; `full`: the host has too many open ones;
+   * `too-many-kept`: too many that ended are remembered, see `holding`;
    * `revoked`: its key is, so nothing can be sent to it. With a session, what is due to it is offered in the same
    * transaction; `due` says what.
    */
@@ -306,7 +307,7 @@ export interface CommandStore {
   ): Promise<
     | { readonly status: "created"; readonly command: StoredCommand; readonly due: DueOffers }
     | { readonly status: "known" | "conflict"; readonly command: StoredCommand }
-    | { readonly status: "full" | "revoked" }
+    | { readonly status: "full" | "too-many-kept" | "revoked" }
   >;
   get(id: string): Promise<StoredCommand | undefined>;
   /** Newest first. */

@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { verifyAudit } from "../../controller/audit-chain.ts";
+import { holding } from "../../controller/commands/holding.ts";
+import { Database } from "../../controller/store/database.ts";
+import { recountHeld } from "../../controller/store/held.ts";
 import { migrations } from "../../controller/store/migrations.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import {
@@ -16,6 +19,7 @@ import {
 } from "../../controller/store/store.ts";
 import type { AuditAnchor } from "../../protocol/audit.ts";
 import { utf8 } from "../../protocol/bytes.ts";
+import { limits } from "../../protocol/limits.ts";
 import { newCommandId } from "../support/commands.ts";
 
 const stores: Record<string, (directory: string) => Promise<Store>> = {
@@ -422,6 +426,79 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     await reopen();
     const left = await store.commands.list({ limit: 10 });
     expect(left.map((each) => each.id)).toEqual([ended[2]!.id, open!.id]);
+  });
+
+  test("what ended holds so much and no more: the oldest lose their documents, none its id, its host's alone", async () => {
+    const [flooded, other] = [await host("a"), await host("b")];
+    const bystander = newCommand(other, { document: utf8("of another host") });
+    await store.commands.create(bystander);
+    await store.commands.apply(bystander.id, { type: "ask-cancel" }, 1);
+    const large = new Uint8Array(limits.commandBytesMax).fill(0x20);
+    const count = holding.hostBytesMax / large.length + 3;
+    const commands: NewCommand[] = [];
+    for (let i = 0; i < count; i++) {
+      const command = newCommand(flooded, { document: large, signatures: [signature("k")] });
+      commands.push(command);
+      await store.commands.create(command);
+      await store.commands.apply(command.id, { type: "ask-cancel" }, 100 + i);
+    }
+    await reopen();
+    const all = await store.commands.list({ host: flooded, limit: 1000 });
+    expect(all).toHaveLength(count);
+    const held = all.reduce((sum, { document }) => sum + document.length, 0);
+    expect(held).toBeLessThanOrEqual(holding.hostBytesMax);
+    expect(held).toBeGreaterThan(holding.hostBytesMax - 2 * large.length);
+    const oldest = (await store.commands.get(commands[0]!.id))!;
+    expect(oldest).toMatchObject({
+      ...{ state: "cancelled", result: { outcome: "cancelled", error: { code: "command.cancelled" } } },
+      signatures: [{ ...signature("k"), text: "" }],
+    });
+    expect(oldest.document).toHaveLength(0);
+    expect((await store.commands.create(commands[0]!)).status).toBe("known");
+    expect((await store.commands.create({ ...commands[0]!, document: utf8("{}") })).status).toBe("conflict");
+    expect((await store.commands.get(commands.at(-1)!.id))!.document).toHaveLength(large.length);
+    expect((await store.commands.get(bystander.id))!.document).toEqual(bystander.document);
+  });
+
+  test("output that comes after the end counts too; a large result loses what it carried, not how it ended", async () => {
+    const id = await host("a");
+    const [first, second] = [newCommand(id), newCommand(id)];
+    const output = "x".repeat(10_000);
+    for (const [i, { id: command }] of [first, second].entries()) {
+      await store.commands.create(i === 0 ? first : second);
+      const result = { outcome: "succeeded", startedAt: 1, endedAt: 2, output } as const;
+      const at = { host: id, instance: "i1", at: 100 + i };
+      const printed = { stream: "stdout", offset: 0, data: btoa("y".repeat(1000)) } as const;
+      await store.records.apply({ ...at, seq: 2 * i + 1, body: { type: "result", command, result } });
+      await store.records.apply({ ...at, seq: 2 * i + 2, body: { type: "output", command, ...printed } });
+    }
+    await store[Symbol.asyncDispose]();
+    const database = new Database(join(directory, "controller.db"));
+    try {
+      expect(database.one("select commands, bytes from held where host = ?", id)).toMatchObject({
+        commands: 2,
+      });
+      expect(Number(database.one("select bytes from held")!.bytes)).toBeGreaterThan(2 * 11_000);
+      const bounds = { ...holding, bytesMax: 15_000 };
+      await database.transaction(() => recountHeld(database, second.id, bounds));
+      expect(Number(database.one("select bytes from held")!.bytes)).toBeLessThan(15_000);
+    } finally {
+      database.close();
+    }
+    store = await open(directory);
+    const result = { outcome: "succeeded", startedAt: 1, endedAt: 2 };
+    expect((await store.commands.get(first.id))!.result).toEqual(result);
+    expect((await store.commands.output(first.id, 0, 10))!.pieces).toEqual([]);
+    expect((await store.commands.get(second.id))!.result).toEqual({ ...result, output });
+    expect((await store.commands.output(second.id, 0, 10))!.pieces).toHaveLength(1);
+    expect(await store.commands.forget(1000, 10)).toBe(2);
+    await store[Symbol.asyncDispose]();
+    const after = new DatabaseSync(join(directory, "controller.db"));
+    expect(after.prepare("select commands, bytes from held").all()).toEqual([{ commands: 0, bytes: 0 }]);
+    after.prepare("update held set commands = ?").run(holding.hostCommandsMax);
+    after.close();
+    store = await open(directory);
+    expect((await store.commands.create(newCommand(id))).status).toBe("too-many-kept");
   });
 
   test("a list ends early rather than grow beyond its bytes, and has one at least", async () => {
