@@ -5,6 +5,7 @@ import { textOf } from "../../protocol/bytes.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { Digest } from "../../protocol/schema.ts";
 import type { ImageBearers } from "../image-bearers.ts";
+import type { ImageMirrors } from "../image-mirrors.ts";
 import type { Session } from "../link/session.ts";
 import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../log.ts";
@@ -22,6 +23,7 @@ export interface DispatchParts {
   readonly store: Pick<Store, "commands" | "events">;
   readonly sessions: Sessions;
   readonly bearers: ImageBearers;
+  readonly mirrors: Pick<ImageMirrors, "sourcesOf">;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -161,12 +163,10 @@ export class Dispatcher implements Disposable {
     const document: unknown = JSON.parse(textOf(command.document));
     if (!Check(ImageDocument, document)) return [];
     const { root } = document.arguments.image;
-    return [
-      {
-        url: `https://${session.authority}/v1/images/${root}`,
-        bearer: this.#parts.bearers.issue(session.host, root),
-      },
-    ];
+    return this.#parts.mirrors.sourcesOf(root, {
+      url: `https://${session.authority}/v1/images/${root}`,
+      bearer: this.#parts.bearers.issue(session.host, root),
+    });
   }
 
   #now(session: Session): SessionNow {

@@ -4,9 +4,11 @@ import { type CommandLimits, isTerminal } from "../../protocol/commands.ts";
 import { type ExplainedHost, type Explanation, explainHost, nothingToExplain } from "../hosts/explain.ts";
 import type { StoredCommand } from "../store/store.ts";
 import { changesState, holdOf } from "./offering.ts";
+import { waitsUntil } from "./retention.ts";
 
 /** How long an agent and its executor may take before somebody should look. */
 const usualMs = 10_000;
+const orExpires = ", and ends as expired if that is not before its deadline.";
 /** Of host.reboot, where the command does not say. */
 const rebootSecondsDefault = 900;
 
@@ -84,15 +86,15 @@ export function sinceOf({ state, history, updatedAt }: StoredCommand): number {
 }
 
 function explainWaiting(command: StoredCommand, host: ExplainedHost, online: boolean): Explanation {
-  const { id, notAfter } = command;
-  const limit = notAfter === null ? "." : ", and ends as expired if that is not before its limit.";
+  const { id } = command;
+  const deadline = waitsUntil(command);
   const missing = command.signaturesWanted - command.signatures.length;
   if (missing > 0) {
     const held = explainHost(host, online).reason;
     return {
       reason: `It needs ${missing} more ${missing === 1 ? "signature" : "signatures"}: it has ${command.signatures.length} of ${command.signaturesWanted}.${held === null ? "" : ` And it waits for its host: ${held}`}`,
-      deadline: notAfter,
-      next: `It is sent to the host when it has them${limit}`,
+      deadline,
+      next: `It is sent to the host when it has them${orExpires}`,
       suggest: `bedplate command sign ${id}`,
     };
   }
@@ -102,14 +104,14 @@ function explainWaiting(command: StoredCommand, host: ExplainedHost, online: boo
   return online
     ? {
         reason: "It goes to the host as soon as its agent has confirmed what was sent before it.",
-        deadline: notAfter,
-        next: `It is sent to the host${limit}`,
+        deadline,
+        next: `It is sent to the host${orExpires}`,
         suggest: `bedplate command show ${id} --follow`,
       }
     : {
         reason: waits.reason,
-        deadline: notAfter,
-        next: `It is sent when the host is connected${limit}`,
+        deadline,
+        next: `It is sent when the host is connected${orExpires}`,
         suggest: waits.suggest,
       };
 }
@@ -126,13 +128,15 @@ function explainHeld(command: StoredCommand, host: ExplainedHost, online: boolea
   );
   if (hold === null || hold === "signatures") return null;
   const { reason, suggest } = explainHost(host, online);
-  const limit = notAfter === null ? "." : ", and ends as expired if that is not before its limit.";
+  // Once offered, the host alone keeps the limit.
+  const waits = command.state === "waiting";
   const when = {
     pending: "It is sent when the host is approved",
     quarantined: "It is sent when a person has said which of the machines is the true one",
     revoked: "It is ended",
   } as const;
-  return { reason, deadline: notAfter, next: `${when[hold]}${limit}`, suggest };
+  const deadline = waits ? waitsUntil(command) : notAfter;
+  return { reason, deadline, next: `${when[hold]}${deadline === null ? "." : orExpires}`, suggest };
 }
 
 function explainCancel({ cancelRequestedAt, cancelAnswer }: StoredCommand): string {

@@ -2,6 +2,7 @@
 import { isTerminal, type OperationState, operationStates, type Result } from "../../protocol/commands.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
+import { retention } from "./retention.ts";
 
 /** What the host said to the controller's cancel; the result says what came of it. */
 export interface CancelAnswer {
@@ -29,8 +30,10 @@ export type CommandEvent =
   | Exclude<Extract<RecordBody, { command: string }>, { type: "output" }>
   | { readonly type: "offered" }
   | { readonly type: "ask-cancel" }
-  /** The time to start has passed. `missing`: the signatures that it still waited for. */
+  /** Its own time to start has passed. `missing`: the signatures that it still waited for. */
   | { readonly type: "expire"; readonly missing: number }
+  /** It has waited for longer than any command may, see `retention.waitedMs`. */
+  | { readonly type: "waited-out"; readonly missing: number }
   /** The host's key is revoked: nothing more will be heard of it. */
   | { readonly type: "revoke" };
 
@@ -123,6 +126,19 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
         ),
         at,
       );
+    case "waited-out":
+      if (before.state !== "waiting") return before;
+      return end(
+        before,
+        "timed-out",
+        ended(
+          "timed-out",
+          "command.expired",
+          `The command waited for ${retention.waitedMs / 86_400_000} days ${event.missing > 0 ? "and was not signed" : "and its host did not connect"}: it is not sent any more.`,
+          at,
+        ),
+        at,
+      );
   }
 }
 
@@ -154,7 +170,7 @@ function end(before: CommandState, state: OperationState, result: Result, at: nu
 }
 
 function ended(
-  outcome: "cancelled" | "failed" | "indeterminate",
+  outcome: "cancelled" | "failed" | "timed-out" | "indeterminate",
   code: "command.cancelled" | "command.expired" | "enrol.host-revoked",
   message: string,
   at: number,

@@ -6,6 +6,8 @@ const dayMs = 86_400_000;
 export const retention = {
   /** After its end. */
   keptMs: 40 * dayMs,
+  /** A command that has waited so long, for signatures or for its host, is not sent any more. */
+  waitedMs: 30 * dayMs,
   /** A new command's id was minted at most so long ago. */
   mintedAgoMs: 30 * dayMs,
   /** Callers' clocks may be ahead by so much. */
@@ -19,6 +21,20 @@ assert(
 /** Ended before this moment, a command may be forgotten. */
 export function forgottenBefore(at: number): number {
   return at - retention.keptMs;
+}
+
+/** When a command that waits ends by itself: it may be that nobody ever signs it, or that its host never comes back. */
+export function waitsUntil(command: {
+  readonly createdAt: number;
+  readonly notAfter: number | null;
+}): number {
+  const waited = command.createdAt + retention.waitedMs;
+  return command.notAfter === null ? waited : Math.min(waited, command.notAfter);
+}
+
+/** What was taken before this moment and still waits has waited too long. */
+export function waitedOutBefore(at: number): number {
+  return at - retention.waitedMs;
 }
 
 /** When a UUIDv7 was minted, by the clock of whoever did: its first 48 bits. */

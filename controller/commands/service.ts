@@ -10,7 +10,7 @@ import type { Clock } from "../system.ts";
 import { checkNewCommand, readHoldingSignature, readSignature } from "./checks.ts";
 import type { Dispatcher } from "./dispatch.ts";
 import { holding } from "./holding.ts";
-import { forgottenBefore, retention } from "./retention.ts";
+import { forgottenBefore, retention, waitedOutBefore } from "./retention.ts";
 import { signaturesMax } from "./signatures.ts";
 
 export interface CommandServiceParts {
@@ -167,8 +167,8 @@ export class CommandService implements Disposable {
     const { store, clock, log } = this.#parts;
     try {
       const at = clock.now();
-      for (const { id, missing } of await store.commands.expired(at))
-        await store.commands.apply(id, { type: "expire", missing }, at);
+      for (const { id, missing, limit } of await store.commands.expired(at, waitedOutBefore(at)))
+        await store.commands.apply(id, { type: limit === "own" ? "expire" : "waited-out", missing }, at);
     } catch (error) {
       log.error({ err: error }, "expired commands could not be ended");
     }

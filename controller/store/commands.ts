@@ -6,7 +6,7 @@ import { holding } from "../commands/holding.ts";
 import { newCommandState } from "../commands/reduce.ts";
 import { addSignature, oneOfEachKey } from "../commands/signatures.ts";
 import { applyToCommand, commandOfRow, getCommand, standingOf } from "./command-rows.ts";
-import type { Database, Value } from "./database.ts";
+import type { Database, Row, Value } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
 import { endedCount } from "./held.ts";
@@ -83,13 +83,21 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
         return { status: "added", command: getCommand(database, id)! };
       });
     },
-    async expired(at) {
-      return database
-        .all(
-          "select id, max(0, signatures_wanted - json_array_length(signatures)) as missing from commands where state = 'waiting' and not_after is not null and not_after < ? limit 1000",
-          at,
-        )
-        .map((row) => ({ id: String(row.id), missing: Number(row.missing) }));
+    async expired(at, takenBefore) {
+      const missing = "id, max(0, signatures_wanted - json_array_length(signatures)) as missing";
+      const own = database.all(
+        `select ${missing} from commands where state = 'waiting' and not_after is not null and not_after < ? limit 1000`,
+        at,
+      );
+      const waited = database.all(
+        `select ${missing} from commands where state = 'waiting' and created_at < ? limit 1000`,
+        takenBefore,
+      );
+      const each = (limit: "own" | "waited") => (row: Row) => ({
+        ...{ id: String(row.id), missing: Number(row.missing), limit },
+      });
+      // One that is both is told twice; the first counts.
+      return [...own.map(each("own")), ...waited.map(each("waited"))];
     },
     async forget(before, limit) {
       return database.transaction(() => {

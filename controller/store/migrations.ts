@@ -237,4 +237,15 @@ export const migrations: readonly string[] = [
 
   create index commands_waited on commands (created_at) where state = 'waiting';
   `,
+  `
+  create table image_mirrors (
+    number integer primary key autoincrement,
+    root text not null,
+    url text not null,
+    layout text not null,
+    first integer not null,
+    added_at integer not null,
+    unique (root, url)
+  ) strict;
+  `,
 ];

@@ -3,6 +3,7 @@ import type { OperationState } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
 import { assignGeneration } from "../commands/generation.ts";
 import { changesState, dueSteps, type OpenCommand } from "../commands/offering.ts";
+import { waitedOutBefore } from "../commands/retention.ts";
 import { applyToCommand, standingOf } from "./command-rows.ts";
 import type { Database } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
@@ -19,7 +20,7 @@ export function offerDue(
   const epoch = readEpoch(database);
   const standing = standingOf(database, host);
   if (standing === undefined) return { steps: [], rest: "none", epoch };
-  const open = openCommands(database, host);
+  const open = openCommands(database, host, at);
   const { steps, rest } = dueSteps([...open.values()], standing, session, session.nowMs);
   return {
     steps: steps.map(({ step, id }) =>
@@ -30,10 +31,12 @@ export function offerDue(
   };
 }
 
-function openCommands(database: Database, host: string): ReadonlyMap<string, OpenCommand> {
+// What has waited too long is not sent any more, also where nobody was there yet to end it.
+function openCommands(database: Database, host: string, at: number): ReadonlyMap<string, OpenCommand> {
   const rows = database.all(
-    "select id, kind, mode, state, generation, cancel_requested_at, signatures_wanted, json_array_length(signatures) as signatures, length(document) as bytes from commands where host = ? and open = 1 order by number",
+    "select id, kind, mode, state, generation, cancel_requested_at, signatures_wanted, json_array_length(signatures) as signatures, length(document) as bytes from commands where host = ? and open = 1 and not (state = 'waiting' and created_at < ?) order by number",
     host,
+    waitedOutBefore(at),
   );
   return new Map(
     rows.map((row) => [

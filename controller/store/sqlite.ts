@@ -7,6 +7,7 @@ import { Database } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import { sqliteEvents } from "./events.ts";
 import { sqliteHosts } from "./hosts.ts";
+import { sqliteImages } from "./images.ts";
 import { sqliteRecords } from "./records.ts";
 import type { Store } from "./store.ts";
 import { sqliteTelemetry } from "./telemetry.ts";
@@ -41,6 +42,7 @@ export async function openSqliteStore(path: string): Promise<Store> {
     records: sqliteRecords(database, events.put),
     telemetry: sqliteTelemetry(database, events.put),
     events: events.store,
+    images: sqliteImages(database, events.put),
     async [Symbol.asyncDispose]() {
       database.close();
     },

@@ -27,6 +27,7 @@ export interface Store extends AsyncDisposable {
   readonly records: RecordStore;
   readonly telemetry: TelemetryStore;
   readonly events: EventStore;
+  readonly images: ImageRecordStore;
 }
 
 export interface StoredHost {
@@ -286,6 +287,28 @@ export interface DueOffers {
   readonly epoch: number;
 }
 
+export interface StoredMirror {
+  readonly root: string;
+  readonly url: string;
+  readonly layout: "bedplate" | "raw";
+  /** Before the controller. */
+  readonly first: boolean;
+  readonly addedAt: number;
+}
+
+/** What is kept of images beside their files. */
+export interface ImageRecordStore {
+  /** In the order in which they were added. */
+  mirrors(): Promise<readonly StoredMirror[]>;
+  /** `known`: that address is one already, and is now as this says. */
+  addMirror(mirror: StoredMirror): Promise<"added" | "known" | "full">;
+  removeMirror(root: string, url: string, at: number): Promise<"removed" | "unknown">;
+  /** The image was removed: so are its mirrors. */
+  removed(root: string, at: number): Promise<void>;
+  /** Commands that have not ended and name the image, at most 100. */
+  openCommandsOf(root: string): Promise<readonly string[]>;
+}
+
 export interface CommandFilter {
   readonly host?: string | undefined;
   readonly state?: OperationState | undefined;
@@ -322,8 +345,14 @@ export interface CommandStore {
     id: string,
     signature: KeptSignature,
   ): Promise<{ readonly status: AddedSignature["status"]; readonly command: StoredCommand } | undefined>;
-  /** Those that wait and whose time limit to start is before `at`, with the number of signatures that each still lacks. */
-  expired(at: number): Promise<readonly { readonly id: string; readonly missing: number }[]>;
+  /**
+   * Those that wait and whose own time limit to start is before `at`, or that were taken before `takenBefore`, with the
+   * number of signatures that each still lacks.
+   */
+  expired(
+    at: number,
+    takenBefore: number,
+  ): Promise<readonly { readonly id: string; readonly missing: number; readonly limit: "own" | "waited" }[]>;
   /** Deletes commands that ended before `before`, oldest first, with their output. Answers how many, at most `limit`. */
   forget(before: number, limit: number): Promise<number>;
   /** Applies an event by `reduceCommand`, and appends the API event of what changed. */

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { explainCommand, sinceOf } from "../../controller/commands/explain.ts";
 import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/commands/reduce.ts";
+import { retention } from "../../controller/commands/retention.ts";
 import type { StoredCommand } from "../../controller/store/store.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";
@@ -88,14 +89,14 @@ describe("what holds a command that waits", () => {
     expect(explain(one)).toEqual({
       reason: "It needs 1 more signature: it has 1 of 2.",
       deadline: 9000,
-      next: "It is sent to the host when it has them, and ends as expired if that is not before its limit.",
+      next: "It is sent to the host when it has them, and ends as expired if that is not before its deadline.",
       suggest: `bedplate command sign ${one.id}`,
     });
     const none = commandIn([], {}, { ...deploy, signaturesWanted: 3, notAfter: null });
     expect(explain(none)).toMatchObject({
       reason: "It needs 3 more signatures: it has 0 of 3.",
-      deadline: null,
-      next: "It is sent to the host when it has them.",
+      deadline: 500 + retention.waitedMs,
+      next: "It is sent to the host when it has them, and ends as expired if that is not before its deadline.",
     });
     // What else it will wait for is said as well: nobody is called to sign what cannot go anyhow.
     expect(explain(none, "approved", false).reason).toMatch(/3 more signatures.*agent\.offline /);
@@ -122,7 +123,7 @@ describe("what holds a command that waits", () => {
     expect(explain(commandIn([]), "approved", false)).toMatchObject({
       reason: expect.stringMatching(/^agent\.offline /),
       deadline: 9000,
-      next: "It is sent when the host is connected, and ends as expired if that is not before its limit.",
+      next: "It is sent when the host is connected, and ends as expired if that is not before its deadline.",
       suggest: expect.stringContaining("systemctl"),
     });
     for (let length = 1; length <= life.length; length++)

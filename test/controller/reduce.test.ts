@@ -68,10 +68,15 @@ test("cancel and expiry end only what was never offered", () => {
     state: "failed",
     result: { error: { code: "command.expired" } },
   });
-  expect(run({ type: "offered" }, { type: "expire", missing: 0 })).toMatchObject({
-    state: "offered",
-    result: null,
+  expect(run({ type: "waited-out", missing: 2 })).toMatchObject({
+    state: "timed-out",
+    result: {
+      outcome: "timed-out",
+      error: { code: "command.expired", message: expect.stringMatching(/30 days and was not signed/) },
+    },
   });
+  for (const type of ["expire", "waited-out"] as const)
+    expect(run({ type: "offered" }, { type, missing: 0 })).toMatchObject({ state: "offered", result: null });
   const asked = run(
     { type: "offered" },
     { type: "ask-cancel" },

@@ -64,6 +64,47 @@ test("what ended is kept for more than 30 days, then forgotten; what has not end
   }
 });
 
+test("what nobody signs ends by itself after 30 days, also when no limit was set, and is sent to nobody", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bedplate-retention-"));
+  const store = await openSqliteStore(join(directory, "controller.db"));
+  try {
+    const host = "a".repeat(64);
+    await store.tokens.createJoinToken({
+      ...{ id: "t", secretHash, createdAt: 0, expiresAt: 1e15, uses: 1, forHost: null, cidr: null },
+      approve: "auto",
+    });
+    await store.hosts.join({
+      ...{ host, linkKey: secretHash, name: "h", token: { id: "t", secretHash }, address: "::1", at: 1 },
+      ...{ instance: "i", bootId: "b", hostname: "h", agentVersion: "1" },
+    });
+    const start = 1_800_000_000_000;
+    let nowMs = start;
+    const clock: Clock = { ...systemClock, now: () => nowMs };
+    const id = uuidV7(start, new Uint8Array(10));
+    await store.commands.create({
+      ...{ id, host, kind: "host.reboot", mode: "apply", document: utf8("{}"), signatures: [] },
+      ...{ signaturesWanted: 2, notAfter: null, at: start },
+    });
+    const parts = { store, clock, log: silentLog, images: { find: () => expect.fail() } };
+    using service = new CommandService({
+      ...parts,
+      dispatcher: { create: () => expect.fail(), wake: () => {} },
+    });
+    nowMs = start + retention.waitedMs;
+    await service.expire();
+    expect((await store.commands.get(id))!.state).toBe("waiting");
+    nowMs += 1;
+    await service.expire();
+    expect(await store.commands.get(id)).toMatchObject({
+      state: "timed-out",
+      result: { outcome: "timed-out", error: { code: "command.expired" } },
+    });
+  } finally {
+    await store[Symbol.asyncDispose]();
+    await rm(directory, { recursive: true });
+  }
+});
+
 test("no id is taken for new once its command may be forgotten, however wrong the caller's clock", () => {
   fc.assert(
     fc.property(

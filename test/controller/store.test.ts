@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { verifyAudit } from "../../controller/audit-chain.ts";
 import { holding } from "../../controller/commands/holding.ts";
+import { retention } from "../../controller/commands/retention.ts";
 import { Database } from "../../controller/store/database.ts";
 import { recountHeld } from "../../controller/store/held.ts";
 import { migrations } from "../../controller/store/migrations.ts";
@@ -520,8 +521,23 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     ];
     for (const command of [late, later, offered, newCommand(id)]) await store.commands.create(command);
     await offer(id, [late.id, later.id]);
-    expect(await store.commands.expired(100)).toEqual([]);
-    expect(await store.commands.expired(101)).toEqual([{ id: late.id, missing: 2 }]);
+    expect(await store.commands.expired(100, 20)).toEqual([]);
+    expect(await store.commands.expired(101, 20)).toEqual([{ id: late.id, missing: 2, limit: "own" }]);
+  });
+
+  test("what has waited for as long as any command may is told, and never sent", async () => {
+    const id = await host("a");
+    const [unsigned, away] = [newCommand(id, { signaturesWanted: 2 }), newCommand(id)];
+    for (const command of [unsigned, away, newCommand(id, { at: 21 })]) await store.commands.create(command);
+    expect(await store.commands.expired(1000, 21)).toEqual([
+      { id: unsigned.id, missing: 2, limit: "waited" },
+      { id: away.id, missing: 0, limit: "waited" },
+    ]);
+    const session = { offered: new Map<string, number>(), cancelled: new Set<string>(), nowMs: 0 };
+    const last = 21 + retention.waitedMs;
+    expect((await store.commands.offerDue(id, session, last)).steps).toHaveLength(1);
+    expect((await store.commands.offerDue(id, session, last + 1)).steps).toHaveLength(1);
+    expect((await store.commands.get(away.id))!.state).toBe("waiting");
   });
 
   test("telemetry: as received, with its dictionary, counted once, pruned by minute, bounded", async () => {
