@@ -82,6 +82,19 @@ export function deployPairs({ image, disk, fingerprint, ...plan }: DeployPlanOut
   ];
 }
 
+/** What a refusal has left as it was: of a disk with the name that it has from boot to boot. */
+export function untouchedText(plan: Plan): string {
+  if (plan.kind !== "image.deploy") return "Nothing was changed.";
+  const { disk, fingerprint } = deployPlanOf(plan);
+  const [what, name] =
+    fingerprint.serial !== null
+      ? ["serial", fingerprint.serial]
+      : fingerprint.wwn !== null
+        ? ["wwn", fingerprint.wwn]
+        : ["backing", fingerprint.backing];
+  return `${disk.path}${name === null || name === disk.path ? "" : ` (${what} ${name})`} is not touched.`;
+}
+
 function execPairs({ argv, directory = "/", environment = {}, outputBytesMax }: ExecArguments): Pairs {
   return [
     // As JSON: where one argument ends and the next begins is part of what is agreed to.

@@ -1,7 +1,6 @@
 // What every command that changes a host goes through: planned, held against known_hosts, shown, confirmed, signed, sent.
 import type { CommandView, HostView } from "../protocol/api.ts";
 import { type CommandLimits, DeployPlanOutput, PlanOutput } from "../protocol/commands.ts";
-import type { GuardFinding } from "../protocol/disks.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import type { Plan } from "../protocol/plans.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -12,11 +11,12 @@ import {
   confirmationFor,
   hostPairs,
   requirementText,
+  untouchedText,
 } from "./change-text.ts";
 import { now } from "./clock.ts";
 import { confirm } from "./confirm.ts";
 import { errorOfReport } from "./context.ts";
-import { type ExitCode, exitCodeOfState, exitCodes } from "./exit-codes.ts";
+import { type ExitCode, exitCodeOfEnd, exitCodes } from "./exit-codes.ts";
 import { lacksSignatures, operate, outputOf, succeeded } from "./operation.ts";
 import type { Terminal } from "./terminal.ts";
 import { type KnownHost, type KnownHosts, knownHostOf } from "./trust/known-hosts.ts";
@@ -72,7 +72,7 @@ export async function change(options: ChangeOptions): Promise<Changed | ExitCode
     mode: "plan",
     arguments: options.arguments,
   });
-  if (!succeeded(planned.view, terminal)) return exitCodeOfState(planned.view.state);
+  if (!succeeded(planned.view, terminal)) return exitCodeOfEnd(planned.view);
   const trusted = await planOf(planned.view, known, knownHosts.path);
   requirePlanFor(trusted, {
     id: planned.view.id,
@@ -134,7 +134,7 @@ export function exitCodeOfChange(
   terminal: Terminal,
   extra: Readonly<Record<string, unknown>> = {},
 ): ExitCode {
-  return succeeded(view, terminal, { plan, ...extra }) ? exitCodes.ok : exitCodeOfState(view.state);
+  return succeeded(view, terminal, { plan, ...extra }) ? exitCodes.ok : exitCodeOfEnd(view);
 }
 
 async function requireTrusted(
@@ -193,12 +193,13 @@ function waitingText({ id, signatures, signaturesWanted }: CommandView): string 
   return `The command waits for ${missing} ${signatures.length === 0 ? "" : "more "}signature${missing === 1 ? "" : "s"}: bedplate command sign ${id}`;
 }
 
-function refusalOf(plan: { readonly findings: readonly GuardFinding[] }): BedplateError {
+function refusalOf(plan: Plan): BedplateError {
   const refusing = plan.findings.filter((finding) => !finding.ok);
   const code = refusing[0]?.code ?? "policy.denied";
+  const found = refusing.map((guard) => guard.finding).join(" ") || "the host does not allow it.";
   return errorOfReport({
     code,
-    message: `Refused: ${refusing.map((guard) => guard.finding).join("; ") || "the host does not allow it"}`,
+    message: `Refused: ${found} ${untouchedText(plan)}`,
     ...hintOf(code),
     details: { guards: refusing },
   });

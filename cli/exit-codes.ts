@@ -1,4 +1,6 @@
 // How the command line ends: one exit code for each way that something can end.
+import type { CommandView } from "../protocol/api.ts";
+import type { Code } from "../protocol/codes.ts";
 import type { OperationState } from "../protocol/commands.ts";
 import { isTerminal } from "../protocol/commands.ts";
 import { assert } from "../protocol/errors.ts";
@@ -83,7 +85,36 @@ export function exitCodeOfError(code: string): ExitCode {
   return byCode[code] ?? exitCodes.failed;
 }
 
-/** The exit code of a command that has reached its last state. */
+/** What a host finds before it begins to change anything, also after the plan was agreed to. */
+const beforeAnyChange: ReadonlySet<string> = new Set<Code>([
+  "disk.ambiguous",
+  "disk.held",
+  "disk.member",
+  "disk.mounted",
+  "disk.not-allowed",
+  "disk.not-found",
+  "disk.own-root",
+  "disk.protected",
+  "disk.read-only",
+  "disk.remote",
+  "disk.sector-size",
+  "disk.shared-storage",
+  "disk.swap",
+  "disk.too-small",
+  "plan.changed",
+  "policy.missing",
+  "policy.override-denied",
+]);
+
+/** The exit code of a command that has reached its last state: what a guard has stopped was refused, whenever that was. */
+export function exitCodeOfEnd({ state, result }: Pick<CommandView, "state" | "result">): ExitCode {
+  const error = result?.error;
+  const refused = state === "failed" && error !== undefined && beforeAnyChange.has(error.code);
+  // An earlier run of the same operation may have begun to write.
+  return refused && error.details?.left === undefined ? exitCodes.refused : exitCodeOfState(state);
+}
+
+/** The same by its state alone. */
 export function exitCodeOfState(state: OperationState): ExitCode {
   assert(isTerminal(state), `${state} is a last state`);
   switch (state) {

@@ -1,250 +1,322 @@
-// image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on that very disk.
+// image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on those very disks.
 import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
-import type { DeployArguments, DeployPlanArguments, DeployPlanOutput } from "../../protocol/commands.ts";
-import type { DiskContent } from "../../protocol/disk-content.ts";
-import type { Disk, DiskSelector, OverridableGuard } from "../../protocol/disks.ts";
-import { BedplateError } from "../../protocol/errors.ts";
+import {
+  type AppliedDisk,
+  type CommandOf,
+  type DeployOutput,
+  type DeployPlanArguments,
+  type DeployPlanOutput,
+  type DiskPlan,
+  disksOf,
+} from "../../protocol/commands.ts";
+import { type DiskSelector, formatDiskSelector } from "../../protocol/disks.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
-import { awaitDisk } from "../devices/await-disk.ts";
-import { type DeployJournal, deployImage } from "../devices/deploy-image.ts";
-import { type DirectFile, lockDisk, openDisk, readStretch } from "../devices/direct-file.ts";
+import { deployImage } from "../devices/deploy-image.ts";
+import type { OpenDisk } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
-import { fingerprintOf, identityOf, requireSameDisk } from "../devices/fingerprint.ts";
-import { evaluateGuards, paddedBytes, requireGuards } from "../devices/guards.ts";
+import { paddedBytes } from "../devices/guards.ts";
 import { markerBytes } from "../devices/marker.ts";
-import { openSources } from "../devices/open-sources.ts";
+import { openSources, type UsableSource } from "../devices/open-sources.ts";
 import { tailOf } from "../devices/seal.ts";
-import { selectDisk } from "../devices/select.ts";
-import { probeDisk } from "../devices/signatures/probe.ts";
 import { bootIdOf } from "../devices/system.ts";
-import { statusOfOpen } from "../host/files.ts";
-import type { Command, CommandContext, Notes } from "./command.ts";
-import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
+import type { Command, CommandContext, CommandEnd } from "./command.ts";
+import { type DiskNotes, diskNotes } from "./deploy-notes.ts";
+import { type DiskEnd, endOfAll, mayMend, outcomeOf } from "./deploy-outcome.ts";
+import { findDisks, lookAt, openTarget } from "./deploy-target.ts";
+import { fetchCheckedManifest } from "./image-checks.ts";
+
+type ApplyCommand = Extract<CommandOf<"image.deploy">, { mode: "apply" }>;
 
 export const imageDeploy: Command<"image.deploy"> = {
   async run(command, context, signal) {
-    if (command.mode === "apply")
-      return { output: await apply(command.id, command.arguments, context, signal) };
+    if (command.mode === "apply") return await apply(command, context, signal);
     const output = await plan(command.arguments, context, signal);
-    const { image, disk, fingerprint, guards, bytesToFetchMax, bytesToWriteMax } = output;
+    const { image, fingerprint, also, guards } = output;
+    const given = command.arguments;
     return {
       output,
       plan: {
-        arguments: { ...command.arguments, image, fingerprint },
-        facts: { disk, bytesToFetchMax, bytesToWriteMax },
+        arguments: {
+          ...given,
+          image,
+          fingerprint,
+          ...(also === undefined
+            ? {}
+            : { also: given.also?.map((each, at) => ({ ...each, fingerprint: also[at]!.fingerprint })) }),
+        },
+        facts: { ...factsOf(output), ...(also === undefined ? {} : { also: also.map(factsOf) }) },
         findings: guards,
       },
     };
   },
 };
 
+function factsOf({ disk, bytesToFetchMax, bytesToWriteMax }: DiskPlan) {
+  return { disk, bytesToFetchMax, bytesToWriteMax };
+}
+
 async function plan(
   given: DeployPlanArguments,
   context: CommandContext,
   signal: AbortSignal,
 ): Promise<DeployPlanOutput> {
-  const { image } = given;
-  const listed = await awaitListed(given, context, signal);
-  const facts = context.host.facts();
-  const { disk } = listed;
+  const { image, waitSeconds = 0, also = [] } = given;
+  const asked = [given, ...also];
+  const found = await findDisks(asked, waitSeconds, context, signal);
   using sources = openSources(context.sources, context.policy.imageSources);
-  const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
-  const { open, window } = await openForReading(disk);
-  await using _closing = open;
-  const content = await contentOf(disk, open, window, signal);
-  const guards = guardFindings(listed, { manifest, content, ...given }, context);
-  const fingerprint = await fingerprintOf(disk, open, bootIdOf(facts), window);
-  const sectorBytes = disk.logicalSectorBytes;
+  const manifest = await fetchCheckedManifest(image, sources, context, signal, "signed");
+  const means = { manifest, window: await makeWindow(), context, signal };
+  const bytesToFetchMax = manifest.frameBytes.reduce((sum, bytes) => sum + bytes, 0);
+  const guards: DeployPlanOutput["guards"] = [];
+  const planned: NonNullable<DeployPlanOutput["also"]> = [];
+  for (const [index, listed] of found.entries()) {
+    const { disk } = listed;
+    const { guards: findings, fingerprint } = await lookAt(listed, asked[index]!, means);
+    guards.push(...(found.length === 1 ? findings : findings.map((each) => ({ ...each, disk: disk.path }))));
+    const bytesToWriteMax = bytesToWrite(manifest, disk);
+    planned.push({ disk, fingerprint, bytesToFetchMax, bytesToWriteMax });
+  }
+  const [first, ...others] = planned;
+  assert(first !== undefined, "a deploy has a disk");
   return {
     image,
-    disk,
-    fingerprint,
+    ...first,
+    ...(others.length === 0 ? {} : { also: others }),
     guards,
     allowed: guards.every(({ ok }) => ok),
-    bytesToFetchMax: manifest.frameBytes.reduce((sum, bytes) => sum + bytes, 0),
-    bytesToWriteMax:
-      paddedBytes(manifest.sizeBytes, sectorBytes) +
-      markerBytes(disk.sizeBytes) +
-      tailOf({ sizeBytes: manifest.sizeBytes, sectorBytes }, disk.sizeBytes).length,
   };
 }
 
+function bytesToWrite({ sizeBytes }: Manifest, disk: ListedDisk["disk"]): number {
+  const sectorBytes = disk.logicalSectorBytes;
+  return (
+    paddedBytes(sizeBytes, sectorBytes) +
+    markerBytes(disk.sizeBytes) +
+    tailOf({ sizeBytes, sectorBytes }, disk.sizeBytes).length
+  );
+}
+
+async function makeWindow(): Promise<Uint8Array> {
+  const { windows } = await createGroupKernel();
+  return windows[0]!;
+}
+
+/** A disk that is still to be written. */
+interface Target {
+  readonly index: number;
+  readonly asked: AppliedDisk;
+  readonly notes: DiskNotes;
+  readonly listed: ListedDisk;
+  readonly open: OpenDisk;
+}
+
 async function apply(
-  operation: string,
-  given: DeployArguments,
+  command: ApplyCommand,
   context: CommandContext,
   signal: AbortSignal,
-) {
-  const { image, disk: selector, fingerprint, limits } = given;
-  const { host } = context;
-  const startedMs = host.clock.monotonic();
+): Promise<CommandEnd> {
+  const given = command.arguments;
+  const startedMs = context.host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
   using sources = openSources(context.sources, context.policy.imageSources);
-  const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
-  const listed = await awaitListed(given, context, signal);
-  const facts = host.facts();
-  const { disk } = listed;
-  const journal = deployJournal(context.notes);
-  const { windows } = await createGroupKernel();
-  const content = journal.began ? null : await contentNow(disk, signal);
-  requireGuards(guardFindings(listed, { manifest, content, ...given }, context), disk);
-  requireSameDisk(fingerprint, identityOf(disk));
-  await using open = await openDisk({
-    path: disk.path,
-    kind: disk.type === "file" ? "file" : "block",
-    access: "write",
-    window: windows[0]!,
-  });
-  if (!open.direct)
-    context.log(
-      `${disk.path}: its file system takes no direct reads; the read-back may come from the page cache`,
-    );
-  const unlocked = await lockDisk(open, host.processes, signal);
-  if (unlocked !== undefined) context.log(unlocked);
-  requireSameOpenDisk(open, listed, selector, context);
-  const padding = paddedBytes(image.sizeBytes, disk.logicalSectorBytes) - image.sizeBytes;
-  if (padding > 0)
-    context.log(
-      `the image is no multiple of the disk's sectors: ${padding} zero bytes are written after its end`,
-    );
-  // Awaited here: the disk closes when this function returns.
+  const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
+  const ends: (DiskEnd | undefined)[] = [];
+  // SAFETY: every disk is held, locked and checked before the first byte is written to any of them.
+  await using holding = new AsyncDisposableStack();
+  const targets = await openAll(given, { manifest, context, signal, holding, ends });
+  const write = (target: Target, last: boolean, left: number) =>
+    writeOne(target, { command, manifest, sources: sources.all, context, signal, startedMs, last, left });
+
+  const [only] = targets;
+  if (given.also === undefined) {
+    assert(only !== undefined, "a single disk is open or has thrown");
+    return { output: await write(only, true, 1) };
+  }
+  await writeAll(targets, ends, write, context, signal);
+  const stopped = signal.aborted ? (signal.reason as BedplateError) : undefined;
+  // To be resumed: what was done is in the notes.
+  if (stopped?.code === "executor.lost" && ends.some((end) => end?.outcome !== "succeeded")) throw stopped;
+  return endOfAll(
+    disksOf(given).map(({ disk }, index) => ends[index] ?? untouched(disk, targets)),
+    ends.every((end) => end !== undefined) ? undefined : stopped,
+  );
+}
+
+interface Opening {
+  readonly manifest: Manifest;
+  readonly context: CommandContext;
+  readonly signal: AbortSignal;
+  readonly holding: AsyncDisposableStack;
+  /** Filled in for disks that are done with already. */
+  readonly ends: (DiskEnd | undefined)[];
+}
+
+/**
+ * Opens every disk that is still to be written. As long as nothing was written to any of them, one that cannot be is
+ * thrown, and refuses them all; later it is that disk's own failure.
+ */
+async function openAll(
+  given: ApplyCommand["arguments"],
+  { manifest, context, signal, holding, ends }: Opening,
+): Promise<Target[]> {
+  const { waitSeconds = 0, also = [] } = given;
+  const several = also.length > 0;
+  const all = [given, ...also].map((asked, index) => ({
+    index,
+    asked,
+    notes: diskNotes(context.notes, index),
+  }));
+  for (const { index, notes } of all) {
+    const { done } = notes;
+    if (done !== undefined) ends[index] = { disk: done.disk, outcome: "succeeded", output: done };
+  }
+  const begun = all.some(({ index, notes }) => ends[index] !== undefined || notes.journal().began);
+  const todo = all.filter(({ index }) => ends[index] === undefined);
+  const means = { manifest, window: await makeWindow(), context, signal };
+  const targets: Target[] = [];
+  const found = begun
+    ? undefined
+    : await findDisks(
+        todo.map(({ asked }) => asked),
+        waitSeconds,
+        context,
+        signal,
+      );
+  for (const [at, { index, asked, notes }] of todo.entries()) {
+    try {
+      const listed = found?.[at] ?? (await findDisks([asked], waitSeconds, context, signal))[0]!;
+      const open = holding.use(await openTarget(listed, asked, notes.journal().began, means));
+      targets.push({ index, asked, notes, listed, open });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!several) throw error;
+      if (!begun) throw noneTouched(error, asked.disk);
+      ends[index] = failure(nameOf(asked.disk), error, signal);
+      context.log(`${formatDiskSelector(asked.disk)}: ${(error as Error).message}`);
+    }
+  }
+  return targets;
+}
+
+/** One after the other: what a deploy takes of memory does not grow with its disks. What may be mended is tried once more. */
+async function writeAll(
+  targets: readonly Target[],
+  ends: (DiskEnd | undefined)[],
+  write: (target: Target, last: boolean, left: number) => Promise<DeployOutput>,
+  { log }: CommandContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const waiting = [...targets];
+  const again = new Set<Target>();
+  for (let target = waiting.shift(); target !== undefined && !signal.aborted; target = waiting.shift()) {
+    const { index, listed, notes } = target;
+    const last = waiting.length === 0;
+    try {
+      const output = await write(target, last, waiting.length + 1);
+      notes.finish(output);
+      ends[index] = { disk: output.disk, outcome: "succeeded", output };
+      log(`${listed.disk.path}: holds the image`);
+    } catch (error) {
+      // The last one's may have failed past the point of no return, where nothing could stop another try.
+      const mended = mayMend(error) && !again.has(target) && !signal.aborted && !last;
+      log(
+        `${listed.disk.path}: ${(error as Error).message}${mended ? " It is tried again after the others." : ""}`,
+      );
+      if (mended) {
+        again.add(target);
+        waiting.push(target);
+      } else ends[index] = failure(listed.disk, error, signal);
+    }
+  }
+}
+
+interface Writing {
+  readonly command: ApplyCommand;
+  readonly manifest: Manifest;
+  readonly sources: readonly UsableSource[];
+  readonly context: CommandContext;
+  readonly signal: AbortSignal;
+  readonly startedMs: number;
+  /** No other disk is to be written after it, as far as is known. */
+  readonly last: boolean;
+  /** Disks to be written, this one included. */
+  readonly left: number;
+}
+
+async function writeOne(
+  { asked, notes, listed: { disk }, open }: Target,
+  { command, manifest, sources, context, signal, startedMs, last, left }: Writing,
+): Promise<DeployOutput> {
+  const { limits, also } = command.arguments;
+  const { host } = context;
+  const of = 1 + (also?.length ?? 0);
+  const before = of - left;
+  const at = { number: before + 1, of, name: nameFor(disk) };
   return await deployImage({
-    operation,
+    operation: command.id,
     run: context.run,
     manifest,
-    sources: sources.all,
+    sources,
     ca: context.ca,
     bytesPerSecondMax: limits?.bytesPerSecondMax,
     processes: host.processes,
     log: context.log,
     disk,
     open,
-    planned: fingerprint,
-    bootId: bootIdOf(facts),
+    planned: asked.fingerprint,
+    bootId: bootIdOf(host.facts()),
     kernel: await compileKernel(),
     clock: host.clock,
     random: host.random,
-    journal,
+    journal: notes.journal(),
     signal,
     pause: context.pause,
-    startedMs,
-    phase: (name, total, done) => context.phase({ name, total, unit: "bytes", done }),
-    pointOfNoReturn: context.pointOfNoReturn,
+    startedMs: of === 1 ? startedMs : host.clock.monotonic(),
+    phase: (name, total, done) =>
+      context.phase({
+        name,
+        total: of * total,
+        unit: "bytes",
+        done: () => before * total + done(),
+        ...(of === 1 ? {} : { at }),
+      }),
+    pointOfNoReturn: last ? context.pointOfNoReturn : () => signal.throwIfAborted(),
   });
 }
 
-function awaitListed(
-  { disk: selector, waitSeconds = 0 }: DeployPlanArguments,
-  { host, disks }: CommandContext,
-  signal: AbortSignal,
-): Promise<ListedDisk> {
-  return awaitDisk({ selector, waitSeconds, list: () => disks(host.facts()), clock: host.clock, signal });
+function nameFor({ path, serial, backing }: ListedDisk["disk"]): string {
+  const name = serial ?? backing;
+  return (name === null || name === path ? path : `${path} ${name}`).slice(0, 256);
 }
 
-/** What lies on the disk, read past the page cache a window at a time. */
-function contentOf(
-  { sizeBytes, logicalSectorBytes }: Disk,
-  open: DirectFile,
-  window: Uint8Array,
-  signal: AbortSignal,
-): Promise<DiskContent> {
-  return probeDisk({
-    sizeBytes,
-    sectorBytes: logicalSectorBytes,
-    read: (stretch) => readStretch(open, window, { ...stretch, sizeBytes }),
-    signal,
+function failure(disk: DiskEnd["disk"], error: unknown, signal: AbortSignal): DiskEnd {
+  const { path, serial, backing } = disk;
+  const thrown = error instanceof Error ? error : new Error(String(error));
+  return { disk: { path, serial, backing }, outcome: outcomeOf(error, signal), error: thrown };
+}
+
+/** Of a disk that was not come to. Where an earlier run or try had begun, it stands with the marker on it. */
+function untouched(selector: DiskSelector, targets: readonly Target[]): DiskEnd {
+  const target = targets.find(({ asked }) => asked.disk === selector);
+  if (target === undefined) return { disk: nameOf(selector), outcome: "untouched" };
+  const { path, serial, backing } = target.listed.disk;
+  const began = target.notes.journal().began;
+  return { disk: { path, serial, backing }, outcome: began ? "cancelled" : "untouched" };
+}
+
+/** Of a disk that was not found: all that is known is what was asked for. */
+function nameOf(selector: DiskSelector): DiskEnd["disk"] {
+  return { path: formatDiskSelector(selector), serial: selector.serial ?? null, backing: null };
+}
+
+/** Says of a refusal which of several disks it is about, and that it holds for all. */
+function noneTouched(error: unknown, selector: DiskSelector): unknown {
+  if (!(error instanceof BedplateError)) return error;
+  const name = formatDiskSelector(selector);
+  return new BedplateError(error.code, `${name}: ${error.message} No disk of this command was touched.`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: { ...error.details, selector: name },
+    cause: error,
   });
-}
-
-async function contentNow(disk: Disk, signal: AbortSignal): Promise<DiskContent> {
-  const { open, window } = await openForReading(disk);
-  await using _closing = open;
-  return await contentOf(disk, open, window, signal);
-}
-
-interface GuardedArguments {
-  readonly manifest: Manifest;
-  readonly content: DiskContent | null;
-  readonly overrides?: readonly OverridableGuard[];
-}
-
-function guardFindings(
-  { disk, carries }: ListedDisk,
-  { manifest: { sizeBytes, sectorBytes }, content, overrides = [] }: GuardedArguments,
-  { policy }: CommandContext,
-) {
-  return evaluateGuards({
-    disk,
-    carries,
-    policy: policy.state,
-    policyPath: policy.path,
-    protectedByPolicy: policy.protects(disk),
-    content,
-    overrides,
-    allowOverrides: policy.allowOverrides,
-    image: { sizeBytes, sectorBytes },
-  });
-}
-
-/**
- * Between listing and opening, a name may have come to mean another device: what was opened is compared, not the name.
- * @throws `plan.changed`
- */
-function requireSameOpenDisk(
-  open: DirectFile,
-  listed: ListedDisk,
-  selector: DiskSelector,
-  context: CommandContext,
-): void {
-  const { files, facts } = context.host;
-  const status = statusOfOpen(open.fd);
-  const again = selectDisk(context.disks(facts()), selector);
-  requireSameDisk(momentOf(listed.disk), momentOf(again.disk));
-  if (listed.number === null) {
-    const named = files.linkStatus(open.path);
-    if (
-      named.device === status.device &&
-      named.inode === status.inode &&
-      status.sizeBytes === listed.disk.sizeBytes
-    )
-      return;
-  } else if (
-    again.number === listed.number &&
-    status.represents === listed.number &&
-    again.disk.diskSequence === listed.disk.diskSequence
-  )
-    return;
-  throw new BedplateError("plan.changed", `${open.path} came to mean another disk while it was opened.`, {
-    hint: "Make a new plan.",
-  });
-}
-
-function momentOf(disk: Disk) {
-  return { ...identityOf(disk), diskSequence: disk.diskSequence, bootId: "", edges: "" };
-}
-
-const yes = new Uint8Array([1]);
-
-/** The bitmap and the number of claimed groups are one entry: they belong to one moment. */
-function deployJournal(notes: Notes): DeployJournal {
-  const good = notes.get("good");
-  return {
-    began: notes.get("began") !== undefined,
-    sealing: notes.get("sealing") !== undefined,
-    good:
-      good === undefined
-        ? undefined
-        : {
-            claimed: Number(new DataView(good.buffer, good.byteOffset).getBigUint64(0)),
-            bitmap: good.subarray(8),
-          },
-    begin: () => notes.set({ began: yes }),
-    seal: () => notes.set({ sealing: yes }),
-    saveGood(bitmap, claimed) {
-      const entry = new Uint8Array(8 + bitmap.length);
-      new DataView(entry.buffer).setBigUint64(0, BigInt(claimed));
-      entry.set(bitmap, 8);
-      notes.set({ good: entry });
-    },
-  };
 }

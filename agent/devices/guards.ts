@@ -19,6 +19,8 @@ export interface GuardFacts {
   readonly policyPath: string;
   /** Whether the policy protects the disk from every change. */
   readonly protectedByPolicy: boolean;
+  /** Whether the kernel refuses exclusive use of it; to be asked where nothing says yet who holds it. */
+  readonly heldByAnother: boolean;
   /** What lies on the disk; null once the operation itself has begun to write to it. */
   readonly content: DiskContent | null;
   /** Guards that the command overrides, and those that the policy lets commands override. */
@@ -60,10 +62,17 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
       : { code: "disk.mounted", finding: `It is mounted at ${disk.mounts.slice(0, 8).join(", ")}.` },
   swap: ({ disk }) =>
     disk.swap ? { code: "disk.swap", finding: "It is in use as swap." } : "it is not in use as swap",
-  held: ({ disk }) =>
-    disk.holders.length === 0
-      ? "nothing is stacked on it"
-      : { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` },
+  held({ disk, heldByAnother }) {
+    if (disk.holders.length > 0)
+      return { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` };
+    // The kernel's no to what is mounted or swapped on here is told by the guards above.
+    if (!heldByAnother || disk.mounts.length > 0 || disk.swap) return "nothing holds it or is stacked on it";
+    return {
+      code: "disk.held",
+      finding:
+        "The kernel refuses exclusive use of it: another program holds it, or it is mounted where this host's executor does not see it.",
+    };
+  },
   remote: ({ disk }) =>
     remoteTransports.includes(disk.transport ?? "")
       ? {
@@ -154,7 +163,7 @@ export function requireGuards(findings: readonly GuardFinding[], disk: Disk): vo
   if (first === undefined) return;
   throw new BedplateError(
     first.code as Code,
-    `${disk.path} is not touched. ${failed.map(({ finding }) => finding).join(" ")}`,
+    `${failed.map(({ finding }) => finding).join(" ")} ${nameForPeople(disk)} is not touched.`,
     {
       hint: hints[first.code as Code] ?? "`--plan` shows every guard's finding.",
       details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },
@@ -165,6 +174,13 @@ export function requireGuards(findings: readonly GuardFinding[], disk: Disk): vo
 /** What an image takes on a disk: whole sectors. */
 export function paddedBytes(sizeBytes: number, sectorBytes: number): number {
   return Math.ceil(sizeBytes / sectorBytes) * sectorBytes;
+}
+
+/** With what stays the same from boot to boot. */
+export function nameForPeople({ path, serial, wwn, backing }: Disk): string {
+  const [what, name] =
+    serial !== null ? ["serial", serial] : wwn !== null ? ["wwn", wwn] : ["backing", backing];
+  return name === null || name === path ? path : `${path} (${what} ${name})`;
 }
 
 /** How `allowDisks` would name it. */
@@ -187,7 +203,8 @@ const hints: { readonly [K in Code]?: string } = {
     "The host's administrator adds the disk to allowDisks in the policy file; no controller can.",
   "disk.mounted": "Unmount it first.",
   "disk.swap": "Run swapoff on it first.",
-  "disk.held": "Take the layer above apart first (dmsetup, mdadm, lvchange, losetup).",
+  "disk.held":
+    "Take the layer above apart first (dmsetup, mdadm, lvchange, losetup), or end what holds it: see lsblk and `fuser -v`.",
   "disk.remote": overrideHint,
   "disk.member": overrideHint,
   "disk.shared-storage": overrideHint,

@@ -5,7 +5,7 @@ import { isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { commandTable, commandText } from "../command-text.ts";
 import type { Performer } from "../context.ts";
-import { exitCodeOfState, exitCodes } from "../exit-codes.ts";
+import { exitCodeOfEnd, exitCodes } from "../exit-codes.ts";
 import { follow } from "../follow.ts";
 import { countOption, digestOption, example, stateOption } from "../options.ts";
 import { progressLine } from "../output.ts";
@@ -71,7 +71,7 @@ export function addCommandCommands(program: Program, perform: Performer): void {
           });
           terminal.status("");
           terminal.print(commandText(last));
-          return exitCodeOfState(last.state);
+          return exitCodeOfEnd(last);
         },
         { lines: true },
       ),
@@ -165,7 +165,7 @@ export function addCommandCommands(program: Program, perform: Performer): void {
             until: signal,
             sinks,
           });
-          return following ? exitCodeOfState((await follow(client, id!, signal)).state) : exitCodes.ok;
+          return following ? exitCodeOfEnd(await follow(client, id!, signal)) : exitCodes.ok;
         },
         { lines: true },
       ),

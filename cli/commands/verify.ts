@@ -3,7 +3,7 @@ import type { Command as Program } from "commander";
 import { VerifyOutput } from "../../protocol/commands.ts";
 import { parseDiskSelector } from "../../protocol/disks.ts";
 import type { Performer } from "../context.ts";
-import { exitCodeOfState, exitCodes } from "../exit-codes.ts";
+import { exitCodeOfEnd, exitCodes } from "../exit-codes.ts";
 import { durationOption, example } from "../options.ts";
 import { facts, formatSeconds } from "../output.ts";
 
@@ -36,7 +36,7 @@ export function addVerifyCommand(program: Program, perform: Performer): void {
           arguments: { image: { root, sizeBytes, name }, disk: selector },
           ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
         });
-        if (!succeeded(view, terminal)) return exitCodeOfState(view.state);
+        if (!succeeded(view, terminal)) return exitCodeOfEnd(view);
         const output = outputOf(view, VerifyOutput);
         terminal.document({ verify: output, command: view });
         terminal.print(

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { confirmationOf } from "../../cli/confirm.ts";
 import { wrap } from "../../cli/demo/story.ts";
 import { selectorOf } from "../../cli/deploy.ts";
-import { exitCodeOfError, exitCodeOfState, exitCodes } from "../../cli/exit-codes.ts";
+import { exitCodeOfEnd, exitCodeOfError, exitCodeOfState, exitCodes } from "../../cli/exit-codes.ts";
 import {
   errorText,
   formatAge,
@@ -130,6 +130,13 @@ test("every way to end has its exit code", () => {
   expect(exitCodeOfState("indeterminate")).toBe(6);
   expect(exitCodeOfState("cancelled")).toBe(7);
   expect(() => exitCodeOfState("running")).toThrow("assertion");
+  const failed = (code: string, details?: object) =>
+    exitCodeOfEnd({ state: "failed", result: { error: { code, message: "No.", details } } } as never);
+  // What a guard stops at the last moment is refused, unless an earlier run had begun.
+  expect(failed("disk.mounted")).toBe(3);
+  expect(failed("plan.changed")).toBe(3);
+  expect(failed("plan.changed", { left: { marker: true } })).toBe(1);
+  expect(failed("disk.io")).toBe(1);
   expect(exitCodeOfError("usage")).toBe(2);
   expect(exitCodeOfError("controller.unreachable")).toBe(8);
   expect(exitCodeOfError("controller.untrusted")).toBe(8);

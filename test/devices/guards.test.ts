@@ -36,6 +36,7 @@ const good: GuardFacts = {
   policy: "present",
   policyPath: "/etc/p",
   protectedByPolicy: false,
+  heldByAnother: false,
   content: { table: null, partitions: [], signatures: [], errors: [] },
   overrides: [],
   allowOverrides: [],
@@ -73,6 +74,8 @@ describe("each guard has its own code, and the others still pass", () => {
     ["mounted", "disk.mounted", withDisk({ mounts: ["/srv"] })],
     ["swap", "disk.swap", withDisk({ swap: true })],
     ["held", "disk.held", withDisk({ holders: ["dm-0"] })],
+    ["held", "disk.held", { ...good, heldByAnother: true }],
+    ["mounted", "disk.mounted", { ...withDisk({ mounts: ["/srv"] }), heldByAnother: true }],
     ["remote", "disk.remote", withDisk({ transport: "iscsi" })],
     ["remote", "disk.remote", withDisk({ transport: "nvme-tcp" })],
     ["member", "disk.member", withSignature({ kind: "LVM2_member", use: "member" })],
@@ -108,6 +111,7 @@ test("all are evaluated; the refusal has the first one's code and tells all", ()
   }
   expect(error?.code).toBe("disk.not-allowed");
   expect(error?.message).toContain("serial:S3Z9");
+  expect(error?.message).toContain("/dev/sdx (serial S3Z9) is not touched.");
   expect(error?.message).toContain("/srv");
   expect(error?.details?.guards).toEqual(findings);
 });

@@ -164,7 +164,7 @@ test("what is refused says why, changes nothing and exits with 3", { timeout: 60
     "serial=NO-SUCH-DISK",
     "--plan",
   );
-  expect(none.code).toBe(1);
+  expect(none.code).toBe(3);
   expect(none.stderr).toContain("code: disk.not-found");
   expect(none.stderr).toContain(basename(disk(1).backing));
 });
