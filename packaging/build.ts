@@ -35,6 +35,9 @@ if (!kernelsOnly) {
     format: "esm",
     platform: "node",
     target: "node24",
+    // Node has it. Lowered by esbuild, an error of one turn of a loop is thrown again by every later one: a source that
+    // was given up took the next one with it.
+    supported: { using: true },
     external,
     chunkNames: "chunk-[hash]",
     legalComments: "none",
