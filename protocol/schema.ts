@@ -18,6 +18,8 @@ export const Name = Type.String({
 export const Digest = Type.String({ pattern: "^[0-9a-f]{64}$" });
 /** SHA-256 of a host's 32-byte Ed25519 link key, lower-case hexadecimal: the host's name in everything signed. */
 export const HostId = Digest;
+/** Of an SSH key, as `ssh-keygen -lf` prints it. */
+export const Fingerprint = Type.String({ pattern: "^SHA256:[A-Za-z0-9+/]{43}$" });
 /**
  * Whether a host may work: it waits for approval, it was approved, two machines answer with its key and it may only be
  * read from, or its key is good for nothing any more.
