@@ -114,7 +114,7 @@ export async function runDaemon(
         takeProgress: () => operations.takeProgress(),
         operations: () => operations.list(),
         offered: (offer) => operations.offered(offer),
-        cancel: (command) => operations.cancel(command),
+        cancel: (command, ifKnown) => operations.cancel(command, ifKnown),
         countersigned: (head, auditKey) => heads.countersigned(head, auditKey),
         bell,
         clock,

@@ -83,6 +83,8 @@ export const ImageSource = Type.Object({
   layout: Type.Optional(Type.Union([Type.Literal("frames"), Type.Literal("raw")])),
   /** Short-lived, for this host and image. */
   bearer: Type.Optional(Type.String({ maxLength: 512 })),
+  /** Offered to every host: one whose policy does not list it passes it over, where any other source is refused. */
+  mirror: Type.Optional(Type.Literal(true)),
 });
 export type ImageSource = Static<typeof ImageSource>;
 
@@ -98,8 +100,6 @@ const agentMessages = {
     bootId: MachineMark,
     hostname: Type.String({ maxLength: 255 }),
     previousSession: Type.Optional(Type.String({ maxLength: 64 })),
-    /** SHA-256 of the host's policy file; null without one. */
-    policyDigest: Type.Optional(Type.Union([Digest, Type.Null()])),
     /** The highest epoch this host has seen of its controller. */
     epochSeen: Type.Optional(Count),
   }),
@@ -136,6 +136,11 @@ const agentMessages = {
   }),
   record: Type.Object({ t: Type.Literal("record"), seq: Mark, at: UnixMs, body: RecordBody }),
   progress: Type.Object({ t: Type.Literal("progress"), command: CommandId, progress: Progress }),
+  /** Answer to `authority`, once they are kept: SHA-256 of the authorities (DER) that this host trusts now, newest first. */
+  trusts: Type.Object({
+    t: Type.Literal("trusts"),
+    authorities: Type.Array(Digest, { minItems: 1, maxItems: 4 }),
+  }),
   /** Answer to a probe: Ed25519 by the link key over `probeBytes` of link-proof.ts. */
   proof: Type.Object({ t: Type.Literal("proof"), nonce: Nonce, signature: FixedBytes(64) }),
   goaway: Type.Object({ t: Type.Literal("goaway"), reason: Line }),
@@ -185,7 +190,12 @@ const controllerMessages = {
     epoch: Count,
     sources: Type.Array(ImageSource, { maxItems: 8 }),
   }),
-  cancel: Type.Object({ t: Type.Literal("cancel"), command: CommandId }),
+  cancel: Type.Object({
+    t: Type.Literal("cancel"),
+    command: CommandId,
+    /** Another machine may have it: who does not know it does nothing. */
+    ifKnown: Type.Optional(Type.Literal(true)),
+  }),
   /** Two machines seem to have one key: answer with `proof`. */
   probe: Type.Object({ t: Type.Literal("probe"), nonce: Nonce }),
   /** The authorities to trust from now on, PEM, newest first: kept in place of those before. */

@@ -17,6 +17,8 @@ const timeoutMs = 10_000;
 export interface Pins {
   /** What is trusted now, PEM, newest first; undefined before the host has joined. */
   readonly pem: string | undefined;
+  /** SHA-256 of each of these. */
+  readonly trusted: readonly string[];
   /**
    * Fetches the controller's CA over a connection that trusts nobody, and pins it in place of what was pinned when its
    * SHA-256 equals the token's. Nothing secret is sent here: a certificate is public, and a wrong server's is refused.
@@ -53,6 +55,9 @@ export function openPins(state: StateDirectory): Pins {
   return {
     get pem() {
       return pem;
+    },
+    get trusted() {
+      return trusted.map(({ sha256 }) => sha256);
     },
     isNews: (joinToken) => {
       const { caSha256 } = parseJoinToken(joinToken);

@@ -18,8 +18,6 @@ export interface Introduction {
   /** 32 fresh random bytes. */
   readonly nonce: Uint8Array;
   readonly previousSession: string | undefined;
-  /** SHA-256 of the host's policy; null without one, undefined when the executor has not said. */
-  readonly policyDigest: string | null | undefined;
   readonly epochSeen: number;
   /** Only where the controller does not know the host yet. */
   readonly joinToken: string | undefined;
@@ -41,7 +39,6 @@ export async function introduce(
     bootId: self.bootId,
     hostname: self.hostname,
     ...(self.previousSession === undefined ? {} : { previousSession: self.previousSession }),
-    ...(self.policyDigest === undefined ? {} : { policyDigest: self.policyDigest }),
     ...(self.epochSeen === 0 ? {} : { epochSeen: self.epochSeen }),
   } satisfies AgentMessage);
   socket.sendBytes(hello);

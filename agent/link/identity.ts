@@ -30,8 +30,6 @@ export interface IdentityOptions {
 }
 
 export interface IdentityWatch {
-  /** SHA-256 of the host's policy; null without one, undefined when the executor has not said. */
-  readonly policyDigest: string | null | undefined;
   /** A session began; the controller has this identity, by `identityDigest`. */
   welcomed(digest: string | undefined): void;
   /** An executor ran: what it published may be different. */
@@ -140,9 +138,6 @@ export function createIdentityWatch(options: IdentityOptions): IdentityWatch {
   };
 
   return {
-    get policyDigest() {
-      return current?.identity.policyDigest;
-    },
     welcomed(digest) {
       known = { digest };
       bell.ring();

@@ -21,7 +21,7 @@ export interface LinkOptions {
   readonly bootId: string;
   readonly keys: HostKeys;
   readonly pins: Pins;
-  readonly identity: Pick<IdentityWatch, "policyDigest" | "welcomed">;
+  readonly identity: Pick<IdentityWatch, "welcomed">;
   readonly state: StateDirectory;
   readonly random: Random;
   readonly parts: Omit<LinkParts, "authority" | "standing">;
@@ -49,7 +49,6 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
         ...options,
         nonce: random.bytes(32),
         previousSession,
-        policyDigest: options.identity.policyDigest,
         epochSeen: epochs.highest,
         joinToken: known ? undefined : options.joinToken,
       };
@@ -75,6 +74,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
           authority: (pem) => {
             if (pins.replace(pem) === "changed")
               log.info({ code: "controller.authority" }, "the controller named other authorities to trust");
+            return pins.trusted;
           },
           standing: (standing) => tellStanding({ ...welcome, standing }, log),
         },

@@ -34,9 +34,10 @@ export interface LinkParts {
   operations(): { readonly id: string; readonly state: OperationState }[];
   /** @throws when the offer is no valid command: it is refused, or where it has no id the connection closed */
   offered(offer: Offer): void;
-  cancel(command: string): void;
-  /** The controller names the authorities to trust. @throws `controller.untrusted` when they are not taken */
-  authority(pem: string): void;
+  /** `ifKnown`: what is not known here is another machine's affair. */
+  cancel(command: string, ifKnown: boolean): void;
+  /** The controller names the authorities to trust: SHA-256 of those that are trusted now. @throws `controller.untrusted` */
+  authority(pem: string): readonly string[];
   /** The controller has signed a head of this host's audit, with the key that its welcome named. */
   countersigned(head: AuditHead, auditKey: string | undefined): Promise<void>;
   /** The host's standing is another one than at the welcome. */
@@ -223,7 +224,7 @@ async function listen(
         }
         break;
       case "cancel":
-        parts.cancel(message.command);
+        parts.cancel(message.command, message.ifKnown === true);
         break;
       case "goaway":
         state.reconnectWindowMs = message.reconnectWindowMs;
@@ -237,7 +238,7 @@ async function listen(
         break;
       case "authority":
         try {
-          parts.authority(message.ca);
+          socket.send({ t: "trusts", authorities: [...parts.authority(message.ca)] });
         } catch (error) {
           parts.log.error({ err: error }, "the authorities that the controller names are not taken");
         }

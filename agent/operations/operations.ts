@@ -42,7 +42,8 @@ export interface OperationsOptions {
 export interface Operations {
   /** @throws when the offer is no valid command */
   offered(offer: Offer): void;
-  cancel(command: string): void;
+  /** `ifKnown`: what is not known here is another machine's affair. */
+  cancel(command: string, ifKnown?: boolean): void;
   /** The controller has stored records. */
   acknowledged(): void;
   link(state: "up" | "down"): void;
@@ -297,8 +298,8 @@ export function createOperations(options: OperationsOptions): Operations {
         offer: { document, signatures, generation, epoch, sources },
       });
     },
-    cancel(id) {
-      if (backlog.length < backlogMax) void happen({ event: "cancel", id });
+    cancel(id, ifKnown = false) {
+      if (backlog.length < backlogMax) void happen({ event: "cancel", id, ifKnown });
     },
     acknowledged() {
       if (backlog.at(-1)?.happening.event !== "acknowledged") void happen({ event: "acknowledged" });

@@ -251,7 +251,7 @@ function confirmed(state: OperationsState, id: string): OperationsState {
 
 function cancelled(
   state: OperationsState,
-  { id, known }: Extract<OperationsEvent, { event: "cancel" }>,
+  { id, known, ifKnown }: Extract<OperationsEvent, { event: "cancel" }>,
   facts: OperationsFacts,
 ): OperationsStep {
   const operation = state.open.get(id);
@@ -271,6 +271,7 @@ function cancelled(
     const offer = { ...state.waiting[waiting]!, cancel: true };
     return nothing({ ...state, waiting: state.waiting.with(waiting, offer) });
   }
+  if (ifKnown) return nothing(state);
   // A late offer of it is then answered, and never run.
   const ending = withdrawn(id, facts.unixMs);
   const reason = "it had not come to this host";

@@ -119,7 +119,13 @@ export type OperationsEvent =
       readonly offer: KeptOffer;
       readonly known: Known | undefined;
     }
-  | { readonly event: "cancel"; readonly id: string; readonly known: Known | undefined }
+  /** `ifKnown`: what is not known here is another machine's affair. */
+  | {
+      readonly event: "cancel";
+      readonly id: string;
+      readonly known: Known | undefined;
+      readonly ifKnown?: boolean;
+    }
   | { readonly event: "attached"; readonly id: string }
   /** Nobody listens for this operation; `ended`: the executor that was started is known to be gone. */
   | { readonly event: "absent"; readonly id: string; readonly ended: boolean; readonly trouble: string }

@@ -127,12 +127,13 @@ export class Dispatcher implements Disposable {
     const { clock, log } = this.#parts;
     try {
       for (const step of due.steps) {
-        if (step.step === "cancel") {
-          session.cancelled.add(step.id);
-          session.send({ t: "cancel", command: step.id });
-        } else {
+        if (step.step === "offer") {
           session.offered.set(step.command.id, clock.monotonicMs());
           this.#offer(session, step.command, due.epoch);
+        } else {
+          session.cancelled.add(step.id);
+          const ifKnown = step.step === "cancel-known" ? ({ ifKnown: true } as const) : {};
+          session.send({ t: "cancel", command: step.id, ...ifKnown });
         }
       }
     } catch (error) {

@@ -56,7 +56,9 @@ export function holdOf(
   return null;
 }
 
-export type Step = { readonly step: "offer" | "cancel"; readonly id: string };
+export type Step =
+  /** `cancel-known`: not offered in this session; an agent that does not know the command does nothing. */
+  { readonly step: "offer" | "cancel" | "cancel-known"; readonly id: string };
 
 export interface DueSteps {
   readonly steps: readonly Step[];
@@ -66,7 +68,8 @@ export interface DueSteps {
 
 /**
  * What to send to the session now. `open`: all commands of the host that have not ended, in order of creation. Each is
- * offered once in a session; its cancel follows the offer. What the host knows already it answers with its state.
+ * offered once in a session; its cancel follows the offer. What the host knows already it answers with its state. In
+ * quarantine what was offered before is not offered again, but its cancel goes out: to stop is never a danger.
  */
 export function dueSteps(
   open: readonly OpenCommand[],
@@ -80,8 +83,10 @@ export function dueSteps(
   let inFlight = open.filter((command) => isInFlight(command, sent, nowMs)).length;
   for (const command of inOrderOfOffers(open)) {
     const { id, documentBytes } = command;
-    let offered = sent.offered.has(id);
-    if (!offered && rest === "none" && holdOf(command, standing) === null) {
+    const wasOffered = sent.offered.has(id);
+    let offered = wasOffered;
+    const hold = holdOf(command, standing);
+    if (!offered && rest === "none" && hold === null) {
       const counts = isUnanswered(command.state);
       if (counts && inFlight >= offering.inFlightMax) rest = "in-flight";
       else if (bytes > 0 && bytes + documentBytes > offering.roundBytesMax) rest = "next-round";
@@ -92,9 +97,13 @@ export function dueSteps(
         offered = true;
       }
     }
-    // The host hears of a command before it hears of its end.
-    if (offered && command.cancelRequestedAt !== null && !sent.cancelled.has(id))
-      steps.push({ step: "cancel", id });
+    if (command.cancelRequestedAt === null) continue;
+    const wasCancelled = sent.cancelled.has(id);
+    // The host hears of a command before it hears of its end: said before the offer, the cancel was for who knew it.
+    if (offered && !(wasOffered && wasCancelled)) steps.push({ step: "cancel", id });
+    // One of two machines runs it, perhaps: the other must not say that it has put an end to it.
+    else if (!offered && hold === "quarantined" && command.state !== "waiting" && !wasCancelled)
+      steps.push({ step: "cancel-known", id });
   }
   return { steps, rest };
 }

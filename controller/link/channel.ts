@@ -33,8 +33,6 @@ export class Channel {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #ended = Promise.withResolvers<void>();
-  readonly #roundTrips = new Map<string, (end: "answered" | "closed") => void>();
-  #roundTripNumber = 0;
   #receive: ((received: Received) => void) | undefined;
   #closing = false;
   #heardAtMs: number;
@@ -68,11 +66,8 @@ export class Channel {
       // A peer that pings and never reads must not make us keep its pongs.
       if (this.bufferedBytes < limits.socketBufferBytesMax) this.#webSocket.pong(data);
     });
-    this.#webSocket.on("pong", (data) => {
+    this.#webSocket.on("pong", () => {
       this.#heardAtMs = this.#clock.monotonicMs();
-      const number = data.toString("latin1");
-      this.#roundTrips.get(number)?.("answered");
-      this.#roundTrips.delete(number);
     });
     // The library closes what breaks RFC 6455 itself, with the codes of that document.
     this.#webSocket.on("error", (error) =>
@@ -81,18 +76,6 @@ export class Channel {
     this.#webSocket.on("close", () => {
       this.#closing = true;
       this.#ended.resolve();
-      for (const resolve of this.#roundTrips.values()) resolve("closed");
-      this.#roundTrips.clear();
-    });
-  }
-
-  /** Resolves when the peer has read all that was sent before: WebSocket's own pings are answered in order. */
-  roundTrip(): Promise<"answered" | "closed"> {
-    if (this.#closing) return Promise.resolve("closed");
-    const number = `${++this.#roundTripNumber}`;
-    return new Promise((resolve) => {
-      this.#roundTrips.set(number, resolve);
-      this.#webSocket.ping(number);
     });
   }
 

@@ -77,6 +77,7 @@ export class Session {
   readonly #intake: RecordIntake;
   /** What the agent is known to have confirmed, see `StoredHost.authority`. */
   #authorityKnown: string;
+  readonly #authorityTold = new Map<string, PromiseWithResolvers<void>>();
   #welcomeSent: WelcomeMessage | undefined;
   readonly #readings = new Readings();
   readonly #queue: Received[] = [];
@@ -157,12 +158,13 @@ export class Session {
     return this.#probe.ask();
   }
 
-  /** Tells the agent which authorities to trust from now on, and notes it when the agent has got it. */
+  /** Tells the agent which authorities to trust from now on; resolves when it is noted that the agent does, or at its end. */
   async tellAuthority({ trustedPem, caSha256 }: Authority): Promise<void> {
     if (this.#welcomeSent === undefined || this.send({ t: "authority", ca: trustedPem }) === "closed") return;
-    if ((await this.#channel.roundTrip()) === "closed" || this.#authorityKnown === caSha256) return;
-    await this.#parts.store.hosts.knowsAuthority(this.host, caSha256);
-    this.#authorityKnown = caSha256;
+    if (this.#authorityKnown === caSha256) return;
+    const told = this.#authorityTold.get(caSha256) ?? Promise.withResolvers<void>();
+    this.#authorityTold.set(caSha256, told);
+    await told.promise;
   }
 
   /** Resolves when the connection has ended. */
@@ -171,6 +173,7 @@ export class Session {
     await this.#channel.ended;
     this.#ackTimer?.[Symbol.dispose]();
     this.#queue.length = 0;
+    for (const { resolve } of this.#authorityTold.values()) resolve();
   }
 
   send(message: ControllerMessage, sent?: () => void): "sent" | "closed" {
@@ -234,6 +237,8 @@ export class Session {
         return this.#batch(message, bytes);
       case "progress":
         return this.#progress(message);
+      case "trusts":
+        return this.#trusts(message.authorities);
       case "goaway":
         return this.#channel.close("bye", `the agent said goodbye: ${message.reason}`);
       case "proof":
@@ -250,6 +255,17 @@ export class Session {
     const at = this.#parts.clock.now();
     this.#parts.writer.seen({ host: this.host, at, clockOffsetMs: at - message.at });
     this.#channel.send({ t: "heartbeat", at });
+  }
+
+  // What nobody told it of in this session says nothing.
+  async #trusts(authorities: readonly string[]): Promise<void> {
+    for (const [sha256, told] of this.#authorityTold) {
+      if (!authorities.includes(sha256)) continue;
+      await this.#parts.store.hosts.knowsAuthority(this.host, sha256);
+      this.#authorityKnown = sha256;
+      this.#authorityTold.delete(sha256);
+      told.resolve();
+    }
   }
 
   async #records(messages: readonly RecordMessage[]): Promise<void> {

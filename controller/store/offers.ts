@@ -24,7 +24,7 @@ export function offerDue(
   const { steps, rest } = dueSteps([...open.values()], standing, session, session.nowMs);
   return {
     steps: steps.map(({ step, id }) =>
-      step === "cancel" ? { step, id } : { step, command: offer(database, put, host, open.get(id)!, at) },
+      step === "offer" ? { step, command: offer(database, put, host, open.get(id)!, at) } : { step, id },
     ),
     rest,
     epoch,

@@ -281,7 +281,7 @@ export interface SessionNow extends SentInSession {
 export interface DueOffers {
   readonly steps: readonly (
     | { readonly step: "offer"; readonly command: StoredCommand }
-    | { readonly step: "cancel"; readonly id: string }
+    | { readonly step: "cancel" | "cancel-known"; readonly id: string }
   )[];
   readonly rest: DueSteps["rest"];
   readonly epoch: number;

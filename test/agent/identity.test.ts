@@ -87,10 +87,8 @@ const settle = () => new Promise((resolve) => setTimeout(resolve, 40));
 
 test("what the executor publishes is vouched for by the link key and sent once the controller is known not to have it", async () => {
   await using host = watched();
-  expect(host.watch.policyDigest).toBeUndefined();
   const identity = await identityOf({ policyState: "present", policyDigest: "cd".repeat(32) });
   host.publish(identity);
-  await until(() => expect(host.watch.policyDigest).toBe("cd".repeat(32)));
   await settle();
   expect(host.records).toEqual([]);
   host.watch.welcomed(undefined);

@@ -130,6 +130,18 @@ describe("turns", () => {
 });
 
 describe("cancel", () => {
+  test("only if it is known: what another machine may have is not called cancelled, and is taken when it comes", () => {
+    const self = agent();
+    self.tell({ event: "opened", operations: [], audit: undefined });
+    self.tell({ event: "cancel", id: "a", ifKnown: true });
+    expect(self.records).toEqual([]);
+    self.offer("a");
+    expect(self.types("a")).toEqual(["received"]);
+    self.follow("a");
+    const effects = self.tell({ event: "cancel", id: "a", ifKnown: true });
+    expect(effects).toContainEqual(expect.objectContaining({ effect: "send", id: "a" }));
+  });
+
   test("is passed to the executor once, again to the next one, and its answer is a record", () => {
     const self = agent();
     self.offer("a");

@@ -77,7 +77,12 @@ function session(more: Partial<Welcome> = {}) {
     dictionary: (id: number) => ({ t: "dictionary" as const, id, series: [] }),
     takeProgress: vi.fn(() => [] as ReturnType<LinkParts["takeProgress"]>),
     operations: () => [],
-    ...{ offered: vi.fn(), cancel: vi.fn(), authority: vi.fn(), countersigned: vi.fn(async () => {}) },
+    ...{
+      offered: vi.fn(),
+      cancel: vi.fn(),
+      authority: vi.fn((_pem: string): string[] => []),
+      countersigned: vi.fn(async () => {}),
+    },
     standing: vi.fn(),
     log: { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() },
   };
@@ -197,7 +202,8 @@ test("a probe is answered by the link key, over this connection", async () => {
 
 test("authorities, countersigned heads and another standing are passed on; refused authorities do not end the session", async () => {
   await using link = session({ auditKey: "ssh-ed25519 AAAA" });
-  link.parts.authority.mockImplementationOnce(() => {
+  const kept = ["ef".repeat(32), "01".repeat(32)];
+  link.parts.authority.mockReturnValue(kept).mockImplementationOnce(() => {
     throw new Error("not taken");
   });
   link.hear({ t: "authority", ca: "one" });
@@ -209,6 +215,8 @@ test("authorities, countersigned heads and another standing are passed on; refus
   link.hear({ ...link.welcome });
   await until(() => expect(link.parts.standing).toHaveBeenCalledTimes(2));
   expect(link.parts.authority.mock.calls).toEqual([["one"], ["two"]]);
+  // Of those that were not taken nothing is said.
+  expect(link.of("trusts").map(({ message }) => message.authorities)).toEqual([kept]);
   expect(link.parts.countersigned).toHaveBeenCalledWith(expect.objectContaining(head), "ssh-ed25519 AAAA");
   expect(link.parts.standing.mock.calls).toEqual([["quarantined"], ["approved"]]);
 });

@@ -83,7 +83,7 @@ async function runAgent(agent: number, signal: AbortSignal): Promise<void> {
         hostname: `swarm-${agent}`,
         bootId: "a-boot",
       },
-      ...{ keys, pins, state, random: systemRandom, identity: { policyDigest: null, welcomed() {} } },
+      ...{ keys, pins, state, random: systemRandom, identity: { welcomed() {} } },
       parts: {
         ...{ outbox: tellingGaps, samples, bell, clock: systemClock, log, intervalMs: options.sampleMs },
         dictionary: (id) => ({ t: "dictionary", id, series }),

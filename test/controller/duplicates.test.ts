@@ -97,6 +97,28 @@ test("two machines that both answer are found out: the host is read from only, a
   client[Symbol.dispose]();
 });
 
+test("what was offered before the quarantine can be cancelled in it, and a machine that has not got it keeps silent", async () => {
+  const first = await joined("stopped");
+  const reboot = await submit(controller, documentOf(first.host, { kind: "host.reboot", arguments: {} }));
+  await first.client.next("offer");
+  expect(await refusal({ key: first.key, ...copy })).toMatchObject({ code: 4003 });
+  first.client[Symbol.dispose]();
+  const { client, welcome } = await joinLink(controller, { key: first.key, ...copy });
+  expect(welcome.standing).toBe("quarantined");
+  await controller.call("POST", `/v1/commands/${reboot.body.id}/cancel`);
+  expect(await client.next("cancel")).toMatchObject({ command: reboot.body.id, ifKnown: true });
+  await quiet();
+  expect(client.received.filter(({ t }) => t === "offer" || t === "cancel")).toEqual([]);
+  // The other one, when it comes, hears of it too.
+  client[Symbol.dispose]();
+  const back = await joinLink(controller, { key: first.key, ...original });
+  expect(await back.client.next("cancel")).toMatchObject({ command: reboot.body.id, ifKnown: true });
+  await release("stopped", original.instance);
+  await back.client.next("offer");
+  expect(await back.client.next("cancel")).not.toHaveProperty("ifKnown");
+  back.client[Symbol.dispose]();
+});
+
 test("the copy that a person named is sent away for good, whatever it is booted as; the true one comes back", async () => {
   const { key, client } = await quarantined("decided");
   await release("decided", "original");

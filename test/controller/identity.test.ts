@@ -10,6 +10,7 @@ import type {
   AuditEntry,
   AuditHeadList,
   HostView,
+  RotationView,
   StatusView,
 } from "../../protocol/api.ts";
 import { type AuditHead, auditHeadBytes } from "../../protocol/audit.ts";
@@ -307,3 +308,23 @@ test("a session that began while another still told the identity knows it too", 
   await second.next("ack");
   expect(countersigned(second)).toMatchObject([{ seq: 1 }]);
 }, 20_000);
+
+test("a change of the authority is known to an agent when it says so, not when it was sent", async () => {
+  await using own = await testController();
+  const waiting = async () => {
+    const { body } = await own.call<RotationView>("GET", "/v1/authority");
+    return body.waiting.map(({ name }) => name);
+  };
+  const join = async (name: string) =>
+    joinLink(own, { key: newLinkKey(), joinToken: await own.joinToken(), name });
+  const [keeps, refuses] = [await join("keeps"), await join("refuses")];
+  const rotating = own.call<RotationView>("POST", "/v1/authority/rotate");
+  for (const { client } of [keeps, refuses]) await client.next("authority");
+  keeps.client.send({ t: "trusts", authorities: ["ab".repeat(32)] });
+  const begun = (await own.call<RotationView>("GET", "/v1/authority")).body;
+  expect(await waiting()).toEqual(["keeps", "refuses"]);
+  keeps.client.send({ t: "trusts", authorities: begun.authorities });
+  expect((await rotating).body.waiting.map(({ name }) => name)).toEqual(["refuses"]);
+  expect(await waiting()).toEqual(["refuses"]);
+  for (const { client } of [keeps, refuses]) client[Symbol.dispose]();
+});

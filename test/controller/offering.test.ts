@@ -53,6 +53,26 @@ describe("what is due", () => {
     expect(commands.map((command) => holdOf(command, "quarantined"))).toEqual(["quarantined", null]);
   });
 
+  test("in quarantine nothing that changes the host is offered again, but the cancel of what was offered goes out", () => {
+    const asked = { cancelRequestedAt: 5 };
+    const commands = [
+      open("running", { state: "running", generation: 1, ...asked }),
+      open("offered", { state: "offered", generation: 2 }),
+      open("never", asked),
+      open("read", { changesState: false, state: "received", generation: 0, ...asked }),
+    ];
+    // A machine that does not know it must not say that it has put an end to it.
+    expect(due(commands, "quarantined")).toEqual(["offer read", "cancel read", "cancel-known running"]);
+    expect(due(commands, "quarantined", sent({ read: 0 }, ["read", "running"]))).toEqual([]);
+    // Released: it is offered, and the cancel that its agent did not take follows.
+    expect(due(commands.slice(0, 1), "approved", sent({}, ["running"]))).toEqual([
+      "offer running",
+      "cancel running",
+    ]);
+    expect(due(commands.slice(0, 1), "approved", sent({ running: 0 }, ["running"]))).toEqual([]);
+    for (const standing of ["pending", "revoked"] as const) expect(due(commands, standing)).toEqual([]);
+  });
+
   test("what has a generation goes first, lowest first: the host takes them in rising order only", () => {
     // `a` waited for signatures while `b` was sent; then `a` got the higher generation, and the connection broke.
     const commands = [
@@ -131,8 +151,9 @@ describe("whatever there is", () => {
             const command = commands.find((each) => each.id === id)!;
             expect(told).not.toContain(`${step} ${id}`);
             told.push(`${step} ${id}`);
-            if (step === "cancel") {
-              expect(offered.has(id) && command.cancelRequestedAt !== null).toBe(true);
+            if (step !== "offer") {
+              expect(offered.has(id)).toBe(step === "cancel");
+              expect(command.cancelRequestedAt !== null).toBe(true);
               cancelled.add(id);
               continue;
             }

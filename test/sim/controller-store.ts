@@ -143,7 +143,7 @@ export function offersDue(
   );
   let state = before;
   for (const { step, id } of steps) {
-    if (step === "cancel") continue;
+    if (step !== "offer") continue;
     const row = state.hosts.get(host)!;
     const command = state.commands.get(id)!;
     const assigned = rules.controller.assignGeneration(command, row.generation);

@@ -393,7 +393,7 @@ export class SimController implements Program {
       const again = session.serving === "again";
       session.serving = "idle";
       for (const { step, command } of offers) {
-        if (step === "cancel") {
+        if (step !== "offer") {
           session.cancelled.add(command.id);
           this.#send(session, { t: "cancel", command: command.id });
           continue;

@@ -146,7 +146,6 @@ export interface Identity {
   readonly joinToken?: string;
   readonly bootId?: string;
   readonly previousSession?: string;
-  readonly policyDigest?: string | null;
   readonly epochSeen?: number;
   /** It does not answer when asked for a proof, like the far end of a connection that is half-open. */
   readonly silent?: boolean;
@@ -163,7 +162,6 @@ export function helloOf(identity: Identity, nonce: Uint8Array): Extract<AgentMes
     bootId: identity.bootId ?? "boot-1",
     hostname: identity.hostname ?? "test-host",
     ...(identity.previousSession === undefined ? {} : { previousSession: identity.previousSession }),
-    ...(identity.policyDigest === undefined ? {} : { policyDigest: identity.policyDigest }),
     ...(identity.epochSeen === undefined ? {} : { epochSeen: identity.epochSeen }),
   };
 }
