@@ -44,8 +44,14 @@ export interface Executor {
   readonly log: () => string;
 }
 
-/** @param mounts what executors see in the place of files of this machine; only as root */
-export async function openExecutorHost(mounts: readonly PrivateMount[] = []): Promise<ExecutorHost> {
+/**
+ * @param mounts what executors see in the place of files of this machine; only as root
+ * @param program the executor's entry: the sources' unless given
+ */
+export async function openExecutorHost(
+  mounts: readonly PrivateMount[] = [],
+  program = executor,
+): Promise<ExecutorHost> {
   // Short: a socket's path has at most 107 characters.
   const directory = await mkdtemp(join(tmpdir(), "bp-"));
   const policyDirectory = join(directory, "etc");
@@ -90,7 +96,7 @@ export async function openExecutorHost(mounts: readonly PrivateMount[] = []): Pr
         ].join("\n"),
       ),
     start(request, under = []) {
-      const [first = process.execPath, ...rest] = [...under, process.execPath, executor];
+      const [first = process.execPath, ...rest] = [...under, process.execPath, program];
       const plain = [first, ...rest] as const;
       const argv = privateHost?.wrap(plain) ?? [
         ...plain,

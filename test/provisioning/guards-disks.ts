@@ -1,0 +1,101 @@
+// Loop devices as disks of a test: attached, hashed whole, detached.
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { basename } from "node:path";
+import { type SparseDisk, sparseDisk } from "../support/sparse-disk.ts";
+
+export interface Loop {
+  readonly path: string;
+  readonly backing: string;
+  /** `MAJOR:MINOR`. */
+  readonly number: string;
+  readonly sizeBytes: number;
+  /** As the policy names it. */
+  readonly entry: string;
+  /** As a command names it. */
+  readonly selector: string;
+  /** SHA-256 of every byte, read from the device and from the file behind it, which must agree. */
+  hash(): string;
+  detach(): void;
+}
+
+export interface LoopOptions {
+  readonly sectorBytes?: 512 | 4096;
+  readonly readOnly?: boolean;
+}
+
+const mib = 1 << 20;
+
+export function attachLoop(backing: string, { sectorBytes = 512, readOnly = false }: LoopOptions = {}): Loop {
+  const path = execFileSync(
+    "losetup",
+    [
+      ...["--find", "--show", "--sector-size", `${sectorBytes}`],
+      ...(readOnly ? ["--read-only"] : []),
+      backing,
+    ],
+    { encoding: "utf8" },
+  ).trim();
+  const at = `/sys/block/${basename(path)}`;
+  const fact = (name: string) => readFileSync(`${at}/${name}`, "utf8").trim();
+  let attached = true;
+  return {
+    path,
+    backing,
+    number: fact("dev"),
+    sizeBytes: Number(fact("size")) * 512,
+    entry: `loop:${backing}`,
+    selector: `loop=${backing}`,
+    hash() {
+      // What was read before may be in the page cache, whoever wrote past it.
+      execFileSync("blockdev", ["--flushbufs", path]);
+      const [device, file] = [path, backing].map(sha256Of);
+      if (device !== file) throw new Error(`${path} and ${backing} differ: ${device} and ${file}`);
+      return device!;
+    },
+    detach() {
+      if (!attached) return;
+      attached = false;
+      execFileSync("losetup", ["--detach", path]);
+    },
+  };
+}
+
+function sha256Of(path: string): string {
+  const hash = createHash("sha256");
+  const file = openSync(path, "r");
+  try {
+    const bytes = Buffer.alloc(mib);
+    for (;;) {
+      const length = readSync(file, bytes);
+      if (length === 0) return hash.digest("hex");
+      hash.update(bytes.subarray(0, length));
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** A file of that size whose middle is no zeroes, so that a zeroed stretch is seen, and on it what `put` writes. */
+export async function makeDiskFile(
+  path: string,
+  sizeBytes: number,
+  put: (disk: SparseDisk) => void = () => {},
+): Promise<string> {
+  const disk = sparseDisk(sizeBytes);
+  const [from, to] = [Math.floor(sizeBytes / 3), Math.floor((2 * sizeBytes) / 3)];
+  disk.put(from, new Uint8Array(to - from).fill(0xe5));
+  put(disk);
+  await disk.save(path);
+  return path;
+}
+
+/** Overwrites a few bytes of the device, as another program on the host would. */
+export async function scribble(loop: Loop, offset: number, bytes: Uint8Array | string): Promise<void> {
+  await using file = await open(loop.path, "r+");
+  const data = typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes;
+  await file.write(data, 0, data.length, offset);
+  await file.sync();
+}
