@@ -16,6 +16,7 @@ import { deployImage } from "../devices/deploy-image.ts";
 import type { OpenDisk } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
 import { paddedBytes } from "../devices/guards.ts";
+import { type ImageWorkers, startImageWorkers } from "../devices/image-run.ts";
 import { markerBytes } from "../devices/marker.ts";
 import { openSources, type UsableSource } from "../devices/open-sources.ts";
 import { tailOf } from "../devices/seal.ts";
@@ -119,6 +120,8 @@ async function apply(
   const given = command.arguments;
   const startedMs = context.host.clock.monotonic();
   context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
+  // Before they are needed: they take a while to start.
+  await using workers = startImageWorkers();
   using sources = openSources(context.sources, context.policy.imageSources);
   const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
   const ends: (DiskEnd | undefined)[] = [];
@@ -126,7 +129,10 @@ async function apply(
   await using holding = new AsyncDisposableStack();
   const targets = await openAll(given, { manifest, context, signal, holding, ends });
   const write = (target: Target, last: boolean, left: number) =>
-    writeOne(target, { command, manifest, sources: sources.all, context, signal, startedMs, last, left });
+    writeOne(target, {
+      ...{ command, manifest, sources: sources.all, workers, context, signal, startedMs },
+      ...{ last, left },
+    });
 
   const [only] = targets;
   if (given.also === undefined) {
@@ -235,6 +241,7 @@ interface Writing {
   readonly command: ApplyCommand;
   readonly manifest: Manifest;
   readonly sources: readonly UsableSource[];
+  readonly workers: ImageWorkers;
   readonly context: CommandContext;
   readonly signal: AbortSignal;
   readonly startedMs: number;
@@ -246,7 +253,7 @@ interface Writing {
 
 async function writeOne(
   { asked, notes, listed: { disk }, open }: Target,
-  { command, manifest, sources, context, signal, startedMs, last, left }: Writing,
+  { command, manifest, sources, workers, context, signal, startedMs, last, left }: Writing,
 ): Promise<DeployOutput> {
   const { limits, also } = command.arguments;
   const { host } = context;
@@ -267,6 +274,7 @@ async function writeOne(
     planned: asked.fingerprint,
     bootId: bootIdOf(host.facts()),
     kernel: await compileKernel(),
+    workers,
     clock: host.clock,
     random: host.random,
     journal: notes.journal(),

@@ -3,6 +3,7 @@ import { compileKernel } from "../../assembly/index.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
 import { paddedBytes } from "../devices/guards.ts";
+import { startImageWorkers } from "../devices/image-run.ts";
 import { openSources } from "../devices/open-sources.ts";
 import { verifyImage } from "../devices/verify-image.ts";
 import type { Command } from "./command.ts";
@@ -18,6 +19,8 @@ export const imageVerify: Command<"image.verify"> = {
       clock: host.clock,
       signal,
     });
+    // Before they are needed: they take a while to start.
+    await using workers = startImageWorkers();
     using sources = openSources(context.sources, context.policy.imageSources);
     const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
@@ -34,6 +37,7 @@ export const imageVerify: Command<"image.verify"> = {
       open,
       sectorBytes: disk.logicalSectorBytes,
       kernel: await compileKernel(),
+      workers,
       clock: host.clock,
       signal,
       pause: context.pause,

@@ -14,7 +14,7 @@ import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import { requireZero, type Work } from "./group-work.ts";
 import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
-import { type ImageRun, type PhaseOptions, startImageRun } from "./image-run.ts";
+import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
@@ -54,6 +54,7 @@ export interface DeployRequest {
   readonly planned: Fingerprint;
   readonly bootId: string;
   readonly kernel: CompiledKernel;
+  readonly workers: ImageWorkers;
   readonly clock: Clock;
   readonly random: Random;
   readonly journal: DeployJournal;
@@ -106,14 +107,12 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await request.pause.safePoint();
-  // Before they are needed: they take a while to start.
-  await using run = othersOf(manifest) > 0 ? startImageRun({ job, kernel, clock }) : undefined;
   await requireTarget(steps);
   journal.begin();
   try {
     await markInProgress(work, target, steps.facts);
     lap();
-    const readRoot = await writeAll(steps, run, lap);
+    const readRoot = await writeAll(steps, lap);
     const seconds = (lapIndex: number) => (times[lapIndex]! - times[lapIndex - 1]!) / 1000;
     return {
       root: hex(readRoot),
@@ -175,12 +174,13 @@ async function requireTarget({
 }
 
 /** From marker to sealed disk. @returns the root of what the disk gave back */
-async function writeAll(steps: Steps, run: ImageRun | undefined, lap: () => void): Promise<Uint8Array> {
+async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   const { manifest, open, journal, signal, pause, job, work, target, facts } = steps;
   const { shared } = job;
   const others = othersOf(manifest);
   const done = () => countOf(shared, "done");
-  if (run !== undefined) {
+  if (others > 0) {
+    const run = createImageRun(steps);
     // Only what was done before a sync began is durable after it.
     const saveGood = async () => {
       const claimed = Math.min(Atomics.load(shared.control, slots.next), groupCount(manifest.sizeBytes));

@@ -1,5 +1,5 @@
 // Opening a disk and moving bytes between it and aligned memory, past the page cache.
-import { close, constants, fdatasync, fsync, openSync, read, write } from "node:fs";
+import { close, constants, fdatasync, fsync, openSync, read, readSync, write, writeSync } from "node:fs";
 import { promisify } from "node:util";
 import { BedplateError } from "../../protocol/errors.ts";
 import { errnoOf, statusOfOpen } from "../host/files.ts";
@@ -11,6 +11,8 @@ export interface OpenDisk {
   readonly fd: number;
   /** Whether the page cache is bypassed. */
   readonly direct: boolean;
+  /** Reads and writes hold the thread: for a worker that would do nothing but wait, and so saves two handovers each. */
+  readonly blocking?: boolean;
 }
 
 export interface DirectFile extends OpenDisk, AsyncDisposable {}
@@ -78,7 +80,9 @@ export async function readFully(disk: OpenDisk, view: Uint8Array, position: numb
   while (done < view.length) {
     let count: number;
     try {
-      ({ bytesRead: count } = await readFile(disk.fd, view, done, view.length - done, position + done));
+      const [length, at] = [view.length - done, position + done];
+      if (disk.blocking === true) count = readSync(disk.fd, view, done, length, at);
+      else ({ bytesRead: count } = await readFile(disk.fd, view, done, length, at));
     } catch (error) {
       throw ioError(disk, { doing: "read", position: position + done }, error);
     }
@@ -126,8 +130,9 @@ export async function writeFully(disk: OpenDisk, view: Uint8Array, position: num
   let done = 0;
   while (done < view.length) {
     try {
-      const { bytesWritten } = await writeFile(disk.fd, view, done, view.length - done, position + done);
-      done += bytesWritten;
+      const [length, at] = [view.length - done, position + done];
+      if (disk.blocking === true) done += writeSync(disk.fd, view, done, length, at);
+      else done += (await writeFile(disk.fd, view, done, length, at)).bytesWritten;
     } catch (error) {
       throw ioError(disk, { doing: "written", position: position + done }, error);
     }

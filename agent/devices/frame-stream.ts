@@ -129,7 +129,7 @@ async function openReading(
     return {
       groups: stretch.length,
       async fill({ group }, target) {
-        await readSource(source, fd, target, group * groupBytes);
+        readSource(source, fd, target, group * groupBytes);
         options.onBytes(target.length, source);
       },
       [Symbol.dispose]() {},

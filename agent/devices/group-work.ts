@@ -25,16 +25,21 @@ export interface Work {
   readonly pace: Pace;
 }
 
-/** Between two groups: waits while the operation is paused. @throws the signal's reason */
+/** Between two groups: waits while the operation is paused. @throws the signal's reason, when the operation is stopped */
 export async function safePoint({ job, signal }: Work): Promise<void> {
   const { control } = job.shared;
   for (;;) {
     signal.throwIfAborted();
+    // A worker whose reads and writes hold its thread may not have come to hear of it.
+    if (Atomics.load(control, slots.stop) === 1) throw new Stopped();
     const change = Atomics.waitAsync(control, slots.pause, 1);
     if (!change.async) return;
     await change.value;
   }
 }
+
+/** The operation is being stopped; why is the main thread's to say. */
+export class Stopped extends Error {}
 
 export async function readGroup({ job, kernel }: Work, group: number, window: number): Promise<void> {
   const { padded } = extentOf(job, group);

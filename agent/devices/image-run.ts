@@ -8,7 +8,7 @@ import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import { counters, type ImageJob, type ImagePhase, slots } from "./image-job.ts";
 
-export interface ImageRun extends AsyncDisposable {
+export interface ImageRun {
   /**
    * Works on groups `first` and above, to the end of every worker: the first failure or the signal stops all.
    * @throws the first failure; the signal's reason; `worker.died`
@@ -27,11 +27,21 @@ export interface PhaseOptions {
   readonly onTick: () => Promise<void>;
 }
 
+/** Worker threads, which take a while to start. Whoever started them lets them go. */
+export interface ImageWorkers extends AsyncDisposable {
+  readonly threads: number;
+  readonly pool: Piscina;
+}
+
 export interface ImageRunOptions {
   /** Its `bytesPerSecondMax` is that of all workers together. */
   readonly job: Omit<ImageJob, "phase" | "kernel">;
   readonly kernel: CompiledKernel;
   readonly clock: Clock;
+  readonly workers: ImageWorkers;
+}
+
+export interface ImageWorkersOptions {
   /** Default: as many as this process may use at once, at most 4. */
   readonly threads?: number;
   /** Default: image-worker.ts. */
@@ -43,17 +53,12 @@ const tickMs = 1000;
 /** The first ticks come sooner, twice as far apart each: a short deploy that is killed resumes by its journal too. */
 const firstTickMs = 125;
 
-export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunOptions): ImageRun {
-  const jobs = Math.max(1, Math.min(threads ?? coresAllowed(), threadsMax, groupCount(job.sizeBytes)));
-  const { bytesPerSecondMax } = job;
-  const each = {
-    ...job,
-    bytesPerSecondMax: bytesPerSecondMax === undefined ? undefined : bytesPerSecondMax / jobs,
-  };
+export function startImageWorkers({ threads, worker }: ImageWorkersOptions = {}): ImageWorkers {
+  const count = Math.max(1, Math.min(threads ?? coresAllowed(), threadsMax));
   const pool = new Piscina({
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
-    minThreads: jobs,
-    maxThreads: jobs,
+    minThreads: count,
+    maxThreads: count,
     // What a worker throws away (pieces of transfers) is collected early: 80 MB less for two, measured on 512 MiB.
     resourceLimits: { maxYoungGenerationSizeMb: 2 },
     // One job a worker and phase: a worker need not block for the next one.
@@ -61,6 +66,21 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
   });
   // What has a task rejects that; the rest is told by the next task.
   pool.on("error", () => {});
+  return { threads: count, pool, [Symbol.asyncDispose]: () => pool.destroy() };
+}
+
+export function createImageRun({
+  job,
+  kernel,
+  clock,
+  workers: { threads, pool },
+}: ImageRunOptions): ImageRun {
+  const jobs = Math.min(threads, groupCount(job.sizeBytes));
+  const { bytesPerSecondMax } = job;
+  const each = {
+    ...job,
+    bytesPerSecondMax: bytesPerSecondMax === undefined ? undefined : bytesPerSecondMax / jobs,
+  };
   return {
     async run(phase, { first, signal, pause, onStart, onTick }) {
       await pause.safePoint();
@@ -111,7 +131,6 @@ export function startImageRun({ job, kernel, clock, threads, worker }: ImageRunO
       if (signal.aborted) throw signal.reason;
       if (failure !== undefined) throw failure;
     },
-    [Symbol.asyncDispose]: () => pool.destroy(),
   };
 }
 

@@ -4,7 +4,7 @@ import { groupKernelOf } from "../../assembly/group-kernel.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemRandom } from "../host/random.ts";
-import type { Work } from "./group-work.ts";
+import { Stopped, type Work } from "./group-work.ts";
 import { type ImageJob, slots } from "./image-job.ts";
 import { openConnections } from "./image-source.ts";
 import { createPace } from "./pace.ts";
@@ -24,10 +24,15 @@ export default async function imageJob(job: ImageJob): Promise<ErrorReport | und
     await work(job, connections, stopped.signal);
     return undefined;
   } catch (error) {
-    return stopped.signal.aborted ? undefined : reportOf(error);
+    return stopped.signal.aborted || error instanceof Stopped ? undefined : reportOf(error);
   } finally {
     stopped.abort();
   }
+}
+
+/** Whether others than the disk keep the worker waiting: it then has something to do meanwhile. */
+function fetches({ phase, sources }: ImageJob): boolean {
+  return phase === "write" && sources[0]?.fd === undefined;
 }
 
 async function work(
@@ -36,7 +41,7 @@ async function work(
   signal: AbortSignal,
 ): Promise<void> {
   const all: Work = {
-    job,
+    job: { ...job, disk: { ...job.disk, blocking: !fetches(job) } },
     kernel: groupKernelOf(job.kernel),
     signal,
     fetching: fetchingOf(job, { connections, clock: systemClock, random: systemRandom, signal }),

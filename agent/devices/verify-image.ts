@@ -7,7 +7,7 @@ import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { countOf, slots, wrongGroupsMax } from "./image-job.ts";
-import { startImageRun } from "./image-run.ts";
+import { createImageRun, type ImageWorkers } from "./image-run.ts";
 import { shareImage } from "./share-image.ts";
 
 export interface VerifyRequest {
@@ -15,6 +15,7 @@ export interface VerifyRequest {
   readonly open: OpenDisk;
   readonly sectorBytes: number;
   readonly kernel: CompiledKernel;
+  readonly workers: ImageWorkers;
   readonly clock: Clock;
   readonly signal: AbortSignal;
   readonly pause: Pause;
@@ -26,6 +27,7 @@ export async function verifyImage({
   open,
   sectorBytes,
   kernel,
+  workers,
   clock,
   signal,
   pause,
@@ -35,9 +37,10 @@ export async function verifyImage({
   const shared = shareImage(manifest);
   const count = groupCount(manifest.sizeBytes);
   const disk = { path: open.path, fd: open.fd, direct: open.direct };
-  await using run = startImageRun({
+  const run = createImageRun({
     job: { disk, sectorBytes, sizeBytes: manifest.sizeBytes, claimedBefore: 0, shared, sources: [], ca: "" },
     kernel,
+    workers,
     clock,
   });
   const onStart = () => phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));

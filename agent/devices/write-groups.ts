@@ -109,7 +109,7 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
     }
     const doubtful = group < job.claimedBefore;
     if (doubtful) addTo(shared, "rechecked", 1);
-    if ((doubtful || comparing.worth(group)) && (await holds(work, group, comparing)))
+    if ((doubtful || comparing.worth()) && (await holds(work, group, comparing)))
       finish(work, group, "skipped");
     else if (isZeroGroup(shared, group)) {
       await writeZeroGroup(work, group, compareWindow);

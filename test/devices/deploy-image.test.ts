@@ -10,7 +10,7 @@ import { type DeployJournal, deployImage } from "../../agent/devices/deploy-imag
 import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
 import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
-import { startImageRun } from "../../agent/devices/image-run.ts";
+import { createImageRun, startImageWorkers } from "../../agent/devices/image-run.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
 import { createPause, type Pause } from "../../agent/host/pause.ts";
@@ -111,6 +111,7 @@ async function deploy(
 ): Promise<DeployOutput> {
   const signal = options.signal ?? new AbortController().signal;
   await using file = await openFile(path);
+  await using workers = startImageWorkers();
   return await deployImage({
     operation,
     run: options.run ?? 1,
@@ -122,6 +123,7 @@ async function deploy(
     planned: options.planned ?? planned,
     bootId: "boot",
     kernel: await compileKernel(),
+    workers,
     clock: systemClock,
     random: systemRandom,
     journal: journalOf(memory, options.cutAt),
@@ -255,7 +257,8 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
   );
   await using file = await openFile(bench.path);
   const { path, fd, direct } = file;
-  await using run = startImageRun({
+  await using workers = startImageWorkers({ threads: 2, worker: pathToFileURL(worker) });
+  const run = createImageRun({
     job: {
       disk: { path, fd, direct },
       sectorBytes: 512,
@@ -267,8 +270,7 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
     },
     kernel: await compileKernel(),
     clock: systemClock,
-    threads: 2,
-    worker: pathToFileURL(worker),
+    workers,
   });
   const started = performance.now();
   await expect(
@@ -341,7 +343,8 @@ test("a journal that fails stops the workers", async () => {
   const bench = await makeBench();
   await using file = await openFile(bench.path);
   const { path, fd, direct } = file;
-  await using run = startImageRun({
+  await using workers = startImageWorkers();
+  const run = createImageRun({
     job: {
       disk: { path, fd, direct },
       sectorBytes: 512,
@@ -353,6 +356,7 @@ test("a journal that fails stops the workers", async () => {
     },
     kernel: await compileKernel(),
     clock: systemClock,
+    workers,
   });
   server.misbehave(() => {});
   try {
