@@ -29,6 +29,7 @@ import {
   TokenState,
   TokenView,
 } from "../protocol/api.ts";
+import { ImageMirror, MirrorList, type MirrorRequest } from "../protocol/api-images.ts";
 import { textOf } from "../protocol/bytes.ts";
 import { type Command, encodeCommand } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
@@ -73,6 +74,10 @@ export interface ApiClient extends Disposable {
   image(reference: string): Promise<ImageView>;
   putManifest(root: string, body: Uint8Array): Promise<void>;
   putFrames(root: string, body: Readable, bytes: number): Promise<ImageView>;
+  /** Of all images. */
+  mirrors(): Promise<ImageMirror[]>;
+  addMirror(image: string, wanted: MirrorRequest): Promise<ImageMirror>;
+  removeMirror(image: string, url: string): Promise<void>;
   approveHost(reference: string, fingerprint?: string): Promise<HostView>;
   rejectHost(reference: string): Promise<HostView>;
   revokeHost(reference: string): Promise<HostView>;
@@ -200,6 +205,12 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     },
     putFrames: (root, body, bytes) =>
       ask(ImageView, { method: "PUT", path: `/v1/images/${root}/frames`, octets: { body, bytes } }),
+    mirrors: async () => (await get(MirrorList, "/v1/mirrors")).mirrors,
+    addMirror: (image, wanted) => post(ImageMirror, `/v1/images/${segment(image)}/mirrors`, wanted),
+    async removeMirror(image, url) {
+      const path = `/v1/images/${segment(image)}/mirrors/remove`;
+      await transport.json({ method: "POST", path, json: { url }, signal });
+    },
     approveHost: (reference, fingerprint) =>
       post(
         HostView,

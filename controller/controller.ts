@@ -17,6 +17,7 @@ import type { ControllerConfig } from "./config.ts";
 import { openPrivateDirectory } from "./files.ts";
 import { HostService, shutOut } from "./hosts/service.ts";
 import { ImageBearers } from "./image-bearers.ts";
+import { ImageMirrors } from "./image-mirrors.ts";
 import { type ImageStore, openImageStore } from "./images/store.ts";
 import { LinkMeters } from "./link/meters.ts";
 import { LinkServer } from "./link/server.ts";
@@ -65,6 +66,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const images = stack.use(await openImages(join(directory, "images")));
   const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
+  const mirrors = await ImageMirrors.open({ store, clock });
   const auditKey = await openAuditKey(store, random);
   const [sessions, live, progress, meters] = [
     new Sessions(),
@@ -73,7 +75,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
     new LinkMeters(),
   ];
   const outputs = stack.use(new OutputNews({ store, clock, log }));
-  const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, clock, log }));
+  const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, mirrors, clock, log }));
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
   const backups = new Backups({ store, directory, clock, log });
@@ -89,6 +91,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
     live,
     sessions,
     bearers,
+    mirrors,
     meters,
     authority,
     auditKey,

@@ -363,7 +363,8 @@ export const ApiEvent = Type.Object({
   /**
    * host: joined, pending, approved, rejected, revoked, renamed, replaced, online, offline, duplicate, quarantined, released,
    * identity, key-changed, drift, audit-broken, records-lost.
-   * command: the state it went to, or progress, output, signed. image: added. join-token, token: created, revoked. controller: backup, restored, authority.
+   * command: the state it went to, or progress, output, signed. image: added, removed,
+   * mirror-added, mirror-removed, signed. join-token, token: created, revoked. controller: backup, restored, authority.
    */
   event: Type.String(),
 });
@@ -416,6 +417,9 @@ export type ClientFile = Static<typeof ClientFile>;
  * PUT  /v1/images/{root}/frames    octets      201 ImageView, after every group was decoded and verified
  * GET  /v1/images/{root}/manifest              octets
  * GET  /v1/images/{root}/frames                octets, single ranges
+ * GET  /v1/mirrors                             MirrorList, of all images
+ * POST /v1/images/{root}/mirrors MirrorRequest 201 ImageMirror; 409 image.too-many
+ * POST /v1/images/{root}/mirrors/remove MirrorRemoval 204
  * POST /v1/join-tokens        JoinTokenRequest 201 JoinTokenView
  * GET  /v1/join-tokens                         JoinTokenList
  * POST /v1/join-tokens/{id}/revoke             JoinTokenState

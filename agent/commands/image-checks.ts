@@ -7,28 +7,43 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { type DirectFile, openDisk } from "../devices/direct-file.ts";
 import { openConnections } from "../devices/image-source.ts";
-import { fetchManifest } from "../devices/manifest-source.ts";
-import type { UsableSource } from "../devices/open-sources.ts";
+import { fetchManifest, fetchSignatures } from "../devices/manifest-source.ts";
+import type { OpenSources } from "../devices/open-sources.ts";
+import { requireSigned } from "../executor/image-signatures.ts";
 import type { CommandContext } from "./command.ts";
 
 /** A frame of zstd is a little larger than what it holds when that does not compress (ZSTD_COMPRESSBOUND and headers). */
 const frameBytesMax = groupBytes + groupBytes / 128 + 1024;
 
 /**
- * Fetches the manifest and proves it: from here on every digest in it is the image's.
- * @throws `image.bad-manifest`, `image.digest-mismatch`, `image.fetch-failed`, `source.refused`
+ * Fetches the manifest and proves it: from here on every digest in it is the image's. Mirrors that this host does not use
+ * are named in the log.
+ * @param asked "signed": also that the signatures which the host's policy asks for hold over it
+ * @throws `image.bad-manifest`, `image.digest-mismatch`, `image.fetch-failed`, `image.unsigned`, `source.refused`
  */
 export async function fetchCheckedManifest(
   image: ImageReference,
-  sources: readonly UsableSource[],
-  { ca, host }: Pick<CommandContext, "ca" | "host">,
+  { all, passedOver }: Pick<OpenSources, "all" | "passedOver">,
+  { ca, host, policy, log }: Pick<CommandContext, "ca" | "host" | "policy" | "log">,
   signal: AbortSignal,
+  asked?: "signed",
 ): Promise<Manifest> {
+  for (const sentence of passedOver) log(sentence);
   using connections = openConnections(ca);
-  const manifest = await fetchManifest(connections, {
-    sources,
+  return await fetchManifest(connections, {
+    sources: all,
     ...{ clock: host.clock, random: host.random, signal },
+    async prove(manifest, bytes, source) {
+      requireImage(manifest, image);
+      if (asked === undefined || policy.imageSignatures === null) return;
+      const signatures = await fetchSignatures(connections, source, signal);
+      await requireSigned(bytes, signatures, { ...policy, requirement: policy.imageSignatures });
+    },
   });
+}
+
+/** @throws `image.bad-manifest`, `image.digest-mismatch` */
+function requireImage(manifest: Manifest, image: ImageReference): void {
   const count = groupCount(manifest.sizeBytes);
   const root = mergeGroups(manifest.groups, count);
   if (!equalBytes(root, manifest.root)) {
@@ -56,7 +71,6 @@ export async function fetchCheckedManifest(
       `The frame of group ${large} has ${manifest.frameBytes[large]} bytes; at most ${frameBytesMax} are taken.`,
     );
   }
-  return manifest;
 }
 
 /** Opens a disk for reading, beside whoever uses it. */

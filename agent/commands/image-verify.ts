@@ -22,7 +22,7 @@ export const imageVerify: Command<"image.verify"> = {
     // Before they are needed: they take a while to start.
     await using workers = startImageWorkers();
     using sources = openSources(context.sources, context.policy.imageSources);
-    const manifest = await fetchCheckedManifest(image, sources.all, context, signal);
+    const manifest = await fetchCheckedManifest(image, sources, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
     if (needed > disk.sizeBytes) {
       throw new BedplateError(

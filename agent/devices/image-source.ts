@@ -26,7 +26,7 @@ export interface Connections extends Disposable {
    */
   open(
     source: UsableSource,
-    name: "manifest" | "frames" | undefined,
+    name: "manifest" | "signatures" | "frames" | undefined,
     options: RequestOptions,
   ): Promise<IncomingMessage>;
 }

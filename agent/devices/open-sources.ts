@@ -1,6 +1,7 @@
 // The sources of an image, checked against the host's policy before a disk is touched; those that are files, opened.
 import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { errnoOf } from "../host/files.ts";
 import { isListed, refused, requireAllowed } from "./source-rules.ts";
@@ -15,31 +16,40 @@ export interface UsableSource extends ImageSource {
 
 export interface OpenSources extends Disposable {
   readonly all: readonly UsableSource[];
+  /** Mirrors that this host does not use, a sentence each. */
+  readonly passedOver: readonly string[];
 }
 
 /**
  * @param places the policy's `imageSources`
- * @throws `source.refused` when a single one is not allowed: an offer is taken as a whole
+ * @throws `source.refused` when a single one is not allowed: an offer is taken as a whole. But for mirrors, which are
+ * offered to hosts of every policy: one that is not listed is passed over
  */
 export function openSources(sources: readonly ImageSource[], places: readonly string[]): OpenSources {
   const all: UsableSource[] = [];
+  const passedOver: string[] = [];
   const close = () => {
     for (const { fd } of all) if (fd !== undefined) closeSync(fd);
   };
   try {
     for (const source of sources) {
-      const listed = requireAllowed(source, places);
-      all.push({
-        ...source,
-        listed,
-        ...(source.url.startsWith("file:") ? { fd: openFile(source, places) } : {}),
-      });
+      try {
+        const listed = requireAllowed(source, places);
+        all.push({
+          ...source,
+          listed,
+          ...(source.url.startsWith("file:") ? { fd: openFile(source, places) } : {}),
+        });
+      } catch (error) {
+        if (source.mirror !== true || !(error instanceof BedplateError)) throw error;
+        passedOver.push(error.message);
+      }
     }
   } catch (error) {
     close();
     throw error;
   }
-  return { all, [Symbol.dispose]: close };
+  return { all, passedOver, [Symbol.dispose]: close };
 }
 
 /** What was opened is checked, not its name: a link could lead out of what the policy lists. */

@@ -47,7 +47,7 @@ export function requireAllowed(source: ImageSource, places: readonly string[]): 
   if (source.url.startsWith("file:") && source.layout !== "raw")
     throw refused(source, "a file of the host is taken as a raw image only", 'Offer it with layout "raw".');
   if (isListed(source.url, places)) return true;
-  if (source.url.startsWith("https:")) return false;
+  if (source.url.startsWith("https:") && source.mirror !== true) return false;
   throw refused(
     source,
     "the host's policy does not list it",

@@ -6,7 +6,12 @@ import { configReader, lineOfKey } from "../../protocol/config.ts";
 import { OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Name } from "../../protocol/schema.ts";
-import { checkRequirement, parseSignerSets, type SignerSet } from "../../protocol/signer-sets.ts";
+import {
+  checkRequirement,
+  parseSignerSets,
+  type Requirement,
+  type SignerSet,
+} from "../../protocol/signer-sets.ts";
 import { faultOfPlace } from "../devices/source-rules.ts";
 import type { KindRules, PolicyRules } from "./rules.ts";
 import { days, minuteOf, minutesOfDay, type Window } from "./windows.ts";
@@ -20,6 +25,14 @@ const DiskNames = Type.Array(
   { maxItems: 4096 },
 );
 const TimeOfDay = Type.String({ pattern: "^([01]\\d|2[0-4]):[0-5]\\d$" });
+const SignatureRule = Type.Object(
+  {
+    // No offer carries more signatures than this, nor does an image.
+    k: Type.Integer({ minimum: 1, maximum: 16 }),
+    from: Type.Array(Name, { minItems: 1, maxItems: 64, uniqueItems: true }),
+  },
+  closed,
+);
 const Argument = Type.String({ maxLength: 16_384 });
 
 const PolicyFile = Type.Object(
@@ -49,6 +62,8 @@ const PolicyFile = Type.Object(
      * `file:/srv/images`. What lies at or below them, by whole segments of the path.
      */
     imageSources: Type.Optional(Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 256 })),
+    /** Images are deployed only with so many operators' signatures over their manifest (`bedplate image sign`). */
+    imageSignatures: Type.Optional(SignatureRule),
     /** Kinds of command that are refused. */
     denyKinds: Type.Optional(Kinds),
     /** Kinds that change the host and are taken without an operator's signature: for laboratories. */
@@ -76,16 +91,7 @@ const PolicyFile = Type.Object(
         Type.String({ maxLength: 64 }),
         Type.Object(
           {
-            signatures: Type.Optional(
-              Type.Object(
-                {
-                  // No offer carries more signatures than this.
-                  k: Type.Integer({ minimum: 1, maximum: 16 }),
-                  from: Type.Array(Name, { minItems: 1, maxItems: 64, uniqueItems: true }),
-                },
-                closed,
-              ),
-            ),
+            signatures: Type.Optional(SignatureRule),
             window: Type.Optional(Name),
             /** Of host.exec alone. */
             argv: Type.Optional(
@@ -118,6 +124,7 @@ export interface PolicyContent {
   readonly allowOverrides: readonly OverridableGuard[];
   readonly fileDisks: readonly FileDisk[];
   readonly imageSources: readonly string[];
+  readonly imageSignatures: Requirement | null;
   readonly rules: PolicyRules;
 }
 
@@ -142,7 +149,9 @@ export function readPolicyText(text: string, path: string): PolicyContent {
     const fault = faultOfPlace(place);
     if (fault !== undefined) throw fail("imageSources", `"imageSources" has "${place}": ${fault}`);
   }
-  return { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, rules: rulesOf(file, fail) };
+  const rules = rulesOf(file, fail);
+  const imageSignatures = requirementIn(file.imageSignatures, "imageSignatures", rules.signers, fail);
+  return { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, imageSignatures, rules };
 }
 
 type Fail = (key: string, problem: string, cause?: Error) => BedplateError;
@@ -234,20 +243,29 @@ function windowsOf({ windows = {} }: PolicyFile, fail: Fail): Map<string, Window
   );
 }
 
+function requirementIn(
+  given: Requirement | undefined,
+  key: string,
+  signers: readonly SignerSet[],
+  fail: Fail,
+): Requirement | null {
+  if (given === undefined) return null;
+  try {
+    checkRequirement(given, signers);
+  } catch (cause) {
+    if (cause instanceof BedplateError) throw fail(key, cause.message, cause);
+    throw cause;
+  }
+  return given;
+}
+
 function kindRules(
   kind: string,
   { signatures = undefined, window, argv, shell, environment }: KindFile,
   { signers, windows, fail }: { signers: SignerSet[]; windows: Map<string, Window>; fail: Fail },
 ): KindRules {
   const key = `kinds.${kind}`;
-  if (signatures !== undefined) {
-    try {
-      checkRequirement(signatures, signers);
-    } catch (cause) {
-      if (cause instanceof BedplateError) throw fail(`${key}.signatures`, cause.message, cause);
-      throw cause;
-    }
-  }
+  const required = requirementIn(signatures, `${key}.signatures`, signers, fail);
   if (window !== undefined && !windows.has(window))
     throw fail(`${key}.window`, `there is no window "${window}"`);
   const ofExec = { argv, shell, environment };
@@ -260,7 +278,7 @@ function kindRules(
   const inner = argv?.find((vector) => vector.slice(0, -1).includes("**"));
   if (inner !== undefined) throw fail(`${key}.argv`, '"**" stands for all that is left, so it comes last');
   return {
-    signatures: signatures ?? null,
+    signatures: required,
     window: window === undefined ? null : windows.get(window)!,
     exec:
       kind === "host.exec"

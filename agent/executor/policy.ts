@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Disk, OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import type { Requirement } from "../../protocol/signer-sets.ts";
 import { normalWwn } from "../devices/disk-identity.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
 import type { PolicyFacts } from "./admit.ts";
@@ -22,6 +23,8 @@ export interface Policy {
   readonly allowOverrides: readonly OverridableGuard[];
   /** Places that images may come from, besides the controller's own. */
   readonly imageSources: readonly string[];
+  /** Whose signatures an image needs before it is deployed; null for nobody's. */
+  readonly imageSignatures: Requirement | null;
   readonly rules: PolicyRules;
   allows(disk: Disk): boolean;
   /** Whether no command may change it, whatever allows it. */
@@ -94,6 +97,7 @@ export function missingPolicy(path: string): Policy {
     fileDisks: [],
     allowOverrides: [],
     imageSources: [],
+    imageSignatures: null,
     rules: noRules,
     allows: () => false,
     protects: () => false,
@@ -102,10 +106,7 @@ export function missingPolicy(path: string): Policy {
 
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
-  const { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, rules } = readPolicyText(
-    text,
-    path,
-  );
+  const { allowDisks, protectDisks, fileDisks, ...content } = readPolicyText(text, path);
   const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
   const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
   return {
@@ -113,9 +114,7 @@ export function parsePolicy(text: string, path: string): Policy {
     state: "present",
     digest: sha256(text),
     fileDisks,
-    allowOverrides,
-    imageSources,
-    rules,
+    ...content,
     allows: (disk) => !protects(disk) && namesOf(disk).some((name) => allowed.has(name)),
     protects,
   };

@@ -1,5 +1,6 @@
-// The signatures of an offer, verified over the document's very bytes against every key that the policy knows.
+// Signatures of commands and images, verified over the document's very bytes against every key that the policy knows.
 import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
+import type { Namespace } from "../../protocol/link-proof.ts";
 import { keysOf } from "../../protocol/signer-sets.ts";
 import { type VerifiedSignature, verifySignature } from "../../protocol/sshsig.ts";
 import type { PolicyRules, SignatureFacts } from "./rules.ts";
@@ -16,6 +17,7 @@ export async function checkSignatures(
   armored: readonly string[],
   document: Uint8Array,
   { signers }: PolicyRules,
+  namespace: Namespace = "bedplate-command",
 ): Promise<CheckedSignatures> {
   const keys = keysOf(
     signers,
@@ -26,7 +28,7 @@ export async function checkSignatures(
   for (const signature of armored.slice(0, signaturesMax)) {
     try {
       const found = await verifySignature(signature, {
-        namespace: "bedplate-command",
+        namespace,
         message: document,
         keys,
       });

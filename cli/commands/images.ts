@@ -5,6 +5,7 @@ import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { digestOption, example } from "../options.ts";
 import { facts, formatAge, formatBytes, table } from "../output.ts";
+import { addMirrorCommands } from "./image-mirrors.ts";
 
 interface ImportOptions {
   readonly store: string;
@@ -109,5 +110,6 @@ export function addImageCommands(program: Command, perform: Performer): void {
         return exitCodes.ok;
       }),
     );
+  addMirrorCommands(noun, perform);
   example(bring, "bedplate image import debian-12.qcow2 --store ./images --name debian-12");
 }

@@ -16,6 +16,7 @@ import type { ProgressBoard } from "../commands/progress.ts";
 import type { CommandService } from "../commands/service.ts";
 import type { HostService } from "../hosts/service.ts";
 import type { ImageBearers } from "../image-bearers.ts";
+import type { ImageMirrors } from "../image-mirrors.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { LinkMeters } from "../link/meters.ts";
 import type { Sessions } from "../link/sessions.ts";
@@ -35,6 +36,7 @@ export interface ApiParts {
   readonly live: LiveTelemetry;
   readonly sessions: Sessions;
   readonly bearers: ImageBearers;
+  readonly mirrors: ImageMirrors;
   readonly meters: LinkMeters;
   readonly authority: AuthorityKeeper;
   readonly auditKey: AuditKey;

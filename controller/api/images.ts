@@ -138,7 +138,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
 }
 
 /** Finds an image, also one that was just imported into the directory. @throws `image.unknown` */
-async function findImage(images: ImageStore, reference: string): Promise<ImageView> {
+export async function findImage(images: ImageStore, reference: string): Promise<ImageView> {
   try {
     return images.find(reference);
   } catch {

@@ -82,6 +82,7 @@ function statusOf(code: Code): number {
     case "image.exists":
     case "image.in-use":
     case "image.incomplete":
+    case "image.too-many":
       return 409;
     case "api.gone":
       return 410;

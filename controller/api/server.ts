@@ -13,6 +13,7 @@ import { backupRoutes } from "./backups.ts";
 import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
 import { auditHeadRoutes, hostChangeRoutes, hostRoutes } from "./hosts.ts";
+import { imageMirrorRoutes } from "./image-mirrors.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
@@ -89,6 +90,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   commandRoutes(app, parts);
   outputRoutes(app, parts);
   imageRoutes(app, parts);
+  imageMirrorRoutes(app, parts);
   joinTokenRoutes(app, parts);
   tokenRoutes(app, parts);
   auditRoutes(app, parts);
