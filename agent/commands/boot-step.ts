@@ -59,14 +59,13 @@ export async function leaveBoot(
   let step = readStep(notes);
   if (step !== undefined) {
     step = { ...step, count: step.count + 1 };
-    writeStep(notes, step);
+    notes.set(noteOf(step));
     context.pointOfNoReturn(`the host was told before that it is ${wordings[to]}`);
   } else {
     requireBoot(host.facts());
     context.log(`${to}${leaving.reason === undefined ? "" : `: ${leaving.reason}`}`);
     await host.clock.sleep(graceMs, signal);
     await context.pause.safePoint();
-    context.pointOfNoReturn(`the host is ${wordings[to]}`);
     const { bootId, uptimeSeconds } = requireBoot(host.facts());
     step = {
       fromBootId: bootId,
@@ -75,7 +74,8 @@ export async function leaveBoot(
       askedAt: host.clock.now(),
       count: 1,
     };
-    writeStep(notes, step);
+    // Together: a later run is past the point of no return, where no policy is asked any more, only if it asks no more either.
+    context.pointOfNoReturn(`the host is ${wordings[to]}`, noteOf(step));
     await ask(to, context);
   }
   return waitForBoot(step, context, signal);
@@ -157,6 +157,6 @@ function readStep(notes: Notes): BootStep | undefined {
   return note && (JSON.parse(new TextDecoder().decode(note)) as BootStep);
 }
 
-function writeStep(notes: Notes, step: BootStep): void {
-  notes.set({ [noteName]: new TextEncoder().encode(JSON.stringify(step)) });
+function noteOf(step: BootStep): { readonly [name: string]: Uint8Array } {
+  return { [noteName]: new TextEncoder().encode(JSON.stringify(step)) };
 }

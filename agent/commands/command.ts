@@ -1,5 +1,11 @@
 // What a command's handler is given and gives.
-import type { CommandKind, CommandOf, commandKinds, OutputStream } from "../../protocol/commands.ts";
+import type {
+  CommandKind,
+  CommandOf,
+  commandKinds,
+  OutputStream,
+  Progress,
+} from "../../protocol/commands.ts";
 import type { GuardFinding } from "../../protocol/disks.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { DiskListing } from "../devices/disks.ts";
@@ -61,9 +67,10 @@ export interface CommandContext {
   readonly output: ProgramOutput;
   /**
    * Throws the signal's reason when the operation is to stop; after it, neither a cancel nor a limit nor a lost link
-   * does. Only the executor's own end still aborts the signal, with `executor.lost`.
+   * does. Only the executor's own end still aborts the signal, with `executor.lost`. Later runs are past it too, and are
+   * not held against the policy again: what keeps them from doing it twice are `notes`, durable together with it.
    */
-  readonly pointOfNoReturn: (why: string) => void;
+  readonly pointOfNoReturn: (why: string, notes?: { readonly [name: string]: Uint8Array }) => void;
   readonly log: (text: string) => void;
 }
 
@@ -74,6 +81,8 @@ export interface Phase {
   readonly total: number;
   readonly unit: "bytes" | "groups" | "items";
   readonly done: () => number;
+  /** Of several things that are worked on one after the other: which one this phase is about. */
+  readonly at?: NonNullable<Progress["at"]>;
 }
 
 /** What a handler gives: the kind's output, and with `error` an operation that failed and has output none the less. */

@@ -25,7 +25,12 @@ export interface OperationOptions {
   /** Resolves when the operation may begin: it has the lane it needs. What it throws is the operation's failure. */
   readonly ready: (signal: AbortSignal) => Promise<void>;
   /** Told of each phase as it begins, and of the point of no return before it is passed: durable when it returns. */
-  readonly onStep?: (step: { readonly name: string; readonly noReturn?: string }) => void;
+  readonly onStep?: (step: {
+    readonly name: string;
+    readonly noReturn?: string;
+    readonly at?: string;
+    readonly notes?: { readonly [name: string]: Uint8Array };
+  }) => void;
   /** What becomes of a handler's end before it is the operation's result: a plan is signed there. */
   readonly finish?: (end: CommandEnd) => Promise<CommandEnd>;
   readonly context: Omit<CommandContext, "run" | "phase" | "pause" | "pointOfNoReturn">;
@@ -119,12 +124,13 @@ export function createOperation(options: OperationOptions): Operation {
         phase(phase) {
           meter.begin(phase);
           tick();
-          options.onStep?.({ name: phase.name });
+          options.onStep?.({ name: phase.name, ...(phase.at === undefined ? {} : { at: phase.at.name }) });
         },
         pause,
-        pointOfNoReturn(why) {
+        pointOfNoReturn(why, notes) {
           signal.throwIfAborted();
-          options.onStep?.({ name: "point-of-no-return", noReturn: why });
+          const kept = notes === undefined ? {} : { notes };
+          options.onStep?.({ name: "point-of-no-return", noReturn: why, ...kept });
           tooLate = why;
           passed = true;
           pause.set(false);

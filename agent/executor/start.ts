@@ -27,8 +27,8 @@ export interface StartedOffer {
   readonly turn: LaneTurn;
 }
 
-/** Steps of one run that are audited: no handler has nearly so many. */
-const stepsMax = 64;
+/** Steps of one run that are audited: a deploy has three for each of its disks and each of its tries. */
+const stepsMax = 128;
 
 /** @param executor with the journal that audits this operation */
 export async function startOperation(
@@ -83,11 +83,16 @@ export async function startOperation(
       if (effect !== "read") await endOtherLeftovers(id, executor);
       await mayGoOn();
     },
-    onStep({ name, noReturn }) {
+    onStep({ name, noReturn, at, notes }) {
       if (steps++ >= stepsMax && noReturn === undefined) return;
       journal.atomically(() => {
         if (noReturn !== undefined) journal.setNoReturn(id);
-        audit.note("step", subject, { step: name, ...(noReturn === undefined ? {} : { noReturn }) });
+        if (notes !== undefined) journal.notes(id).set(notes);
+        audit.note("step", subject, {
+          step: name,
+          ...(at === undefined ? {} : { at }),
+          ...(noReturn === undefined ? {} : { noReturn }),
+        });
       });
     },
     finish: async (end) => (command.mode === "plan" ? planned(command, end) : end),

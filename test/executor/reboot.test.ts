@@ -94,6 +94,7 @@ function machine(
     if (stepsLeft-- <= 0) throw new Error("killed");
   };
   let tooLate: string | undefined;
+  let noReturn = false;
   const run = (
     kind: Kind,
     asked: object = {},
@@ -137,16 +138,20 @@ function machine(
       },
       phase() {},
       pause: createPause(signal),
-      pointOfNoReturn(why: string) {
+      pointOfNoReturn(why: string, entries: Record<string, Uint8Array> = {}) {
         signal.throwIfAborted();
+        step();
+        for (const [name, value] of Object.entries(entries)) notes.set(name, value);
+        noReturn = true;
         tooLate = why;
+        step();
       },
       log() {},
     } as unknown as CommandContext;
     const handler = kind === "host.reboot" ? hostReboot : hostPowerOff;
     return handler.run(command(kind, asked) as never, context, signal);
   };
-  return { state, run, tooLate: () => tooLate };
+  return { state, run, tooLate: () => tooLate, noReturn: () => noReturn };
 }
 
 describe("on a simulated machine", () => {
@@ -180,6 +185,27 @@ describe("on a simulated machine", () => {
       }
     }
     expect([...endings].sort()).toEqual(["left", "reboot.not-seen"]);
+  });
+
+  test("killed at any step: who is past the point of no return, and so not held against the policy again, asks no more", async () => {
+    const seen = new Set<string>();
+    for (let kill = 0; kill < 12; kill++) {
+      const { state, run, noReturn } = machine();
+      const first = await run("host.reboot", { deadlineSeconds: 5 }, { kill }).catch((error: Error) => error);
+      if ((first as Error).message !== "killed") continue;
+      const before = state.asked.length;
+      seen.add(`${noReturn()} ${before}`);
+      if (!noReturn()) {
+        // The policy is asked again before it goes on: nothing was done yet.
+        expect(before).toBe(0);
+        continue;
+      }
+      await expect(run("host.reboot", { deadlineSeconds: 5 })).rejects.toMatchObject({
+        code: "reboot.not-seen",
+      });
+      expect(state.asked).toHaveLength(before);
+    }
+    expect([...seen].sort()).toEqual(["false 0", "true 0", "true 1"]);
   });
 
   test("a host that stays in its boot: told once, and failed at the deadline", async () => {
@@ -245,6 +271,7 @@ describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
       });
       await writeFile(at("boot_id"), `${boots.first}\n`);
       await writeFile(at("comm"), "systemd\n");
+      await uptime(100);
       host = await openExecutorHost([
         // One file under several names where systemd is installed: all of them are covered.
         ...["/usr/sbin/reboot", "/usr/sbin/poweroff", "/usr/bin/systemctl"]
@@ -252,6 +279,7 @@ describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
           .map((target) => ({ source: at("program"), target })),
         { source: at("boot_id"), target: "/proc/sys/kernel/random/boot_id" },
         { source: at("comm"), target: "/proc/1/comm" },
+        { source: at("uptime"), target: "/proc/uptime" },
       ]);
       await host.writePolicy('unsigned = ["host.reboot", "host.poweroff", "image.deploy"]\n');
     });
@@ -263,7 +291,10 @@ describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
       await rm(at("asked"), { force: true });
       await writeFile(at("boot_id"), `${boots.first}\n`);
       await writeFile(at("comm"), "systemd\n");
+      await uptime(100);
     });
+    /** Of the boot that the host is in: nobody waits for a deadline to pass by itself. */
+    const uptime = (seconds: number) => writeFile(at("uptime"), `${seconds}.00 1.00\n`);
     const asked = async () =>
       existsSync(at("asked")) ? (await readFile(at("asked"), "utf8")).trim().split("\n") : [];
     const untilAsked = async () => {
@@ -315,6 +346,7 @@ describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
       await sleep(300);
       last.cancel("changed my mind");
       expect(await last.until((event) => event.type === "cancel")).toMatchObject({ answer: "too-late" });
+      await uptime(131);
       expect(resultOf(await last.last)).toMatchObject({
         outcome: "failed",
         error: { code: "reboot.not-seen", details: { runs: 3 } },
@@ -331,6 +363,10 @@ describe.skipIf(!isRoot || !existsSync("/usr/sbin/reboot"))(
       await follower.until((event) => event.type === "running");
       follower.cancel("changed my mind");
       const answer = await follower.until((event) => event.type === "cancel");
+      if (answer.type === "cancel" && answer.answer === "too-late") {
+        await untilAsked();
+        await uptime(111);
+      }
       const result = resultOf(await follower.last);
       follower.close();
       await executor.ended;
