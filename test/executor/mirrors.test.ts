@@ -21,7 +21,7 @@ import { makeImage, type TestImage } from "../support/test-image.ts";
 const mib = 1 << 20;
 const imageBytes = 6 * mib + 1234;
 const diskBytes = 8 * mib;
-type Source = NonNullable<RunOptions["sources"]>[number];
+type Source = NonNullable<RunOptions["sources"]>[number] & { readonly mirror?: true };
 
 let host: ExecutorHost;
 let image: TestImage;
