@@ -33,39 +33,53 @@ const Nothing = Type.Object({}, { additionalProperties: false });
 /** Seconds that a disk may still take to appear; 0 if absent. */
 const WaitSeconds = Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 }));
 
-/** How hard a deploy may press on the host. */
+/** Bytes a second, of all workers together; as fast as it goes if absent. */
+const RateMax = Type.Optional(Type.Integer({ minimum: 1 << 16, maximum: 2 ** 40 }));
+
+/** How hard a deploy may press on the host: on its disks by what is written, on its network by what is fetched. */
 const DeployLimits = Type.Optional(
   Type.Object(
-    {
-      /** Bytes a second that are written to the disk; as fast as it goes if absent. */
-      bytesPerSecondMax: Type.Optional(Type.Integer({ minimum: 1 << 16, maximum: 2 ** 40 })),
-    },
+    { bytesPerSecondMax: RateMax, fetchBytesPerSecondMax: RateMax },
     { additionalProperties: false },
   ),
+);
+/** How hard a verification may press on the host: on its disk, by what is read. */
+const VerifyLimits = Type.Optional(
+  Type.Object({ bytesPerSecondMax: RateMax }, { additionalProperties: false }),
 );
 
 /** Guards that are to let the disk of this very fingerprint pass, where the policy allows that. */
 const Overrides = Type.Optional(Type.Array(OverridableGuard, { maxItems: 8, uniqueItems: true }));
 
 const VerifyArguments = Type.Object(
-  {
-    image: Image,
-    disk: DiskSelector,
-    waitSeconds: WaitSeconds,
-    limits: DeployLimits,
-  },
+  { image: Image, disk: DiskSelector, waitSeconds: WaitSeconds, limits: VerifyLimits },
   { additionalProperties: false },
 );
+
+/** Disks of one image.deploy: the first one, and those in `also`. */
+export const deployDisksMax = 16;
+const also = { minItems: 1, maxItems: deployDisksMax - 1 } as const;
+const PlannedDisk = Type.Object(
+  { disk: DiskSelector, overrides: Overrides },
+  { additionalProperties: false },
+);
+/** `fingerprint`: as the plan returned it; apply refuses when the host finds another. */
+const AppliedDisk = Type.Object(
+  { ...PlannedDisk.properties, fingerprint: Fingerprint },
+  { additionalProperties: false },
+);
+const toEachDisk = { image: Image, waitSeconds: WaitSeconds, limits: DeployLimits } as const;
 const DeployPlan = Type.Object(
-  { ...VerifyArguments.properties, overrides: Overrides, limits: DeployLimits },
+  {
+    ...toEachDisk,
+    ...PlannedDisk.properties,
+    /** Further disks that get the same image. */
+    also: Type.Optional(Type.Array(PlannedDisk, also)),
+  },
   { additionalProperties: false },
 );
 const DeployApply = Type.Object(
-  {
-    ...DeployPlan.properties,
-    /** As the plan returned it; apply refuses when the host finds another. */
-    fingerprint: Fingerprint,
-  },
+  { ...toEachDisk, ...AppliedDisk.properties, also: Type.Optional(Type.Array(AppliedDisk, also)) },
   { additionalProperties: false },
 );
 
@@ -137,6 +151,8 @@ export type ImageReference = Static<typeof Image>;
 export type DeployPlanArguments = Static<typeof DeployPlan>;
 export type VerifyArguments = Static<typeof VerifyArguments>;
 export type DeployArguments = Static<typeof DeployApply>;
+export type PlannedDisk = Static<typeof PlannedDisk>;
+export type AppliedDisk = Static<typeof AppliedDisk>;
 export type ExecArguments = Static<typeof Exec>;
 export type RebootArguments = Static<typeof Reboot>;
 export type PowerOffArguments = Static<typeof PowerOff>;
@@ -283,8 +299,15 @@ export function decodeCommand(bytes: Uint8Array): Command {
     });
   }
   check(command.arguments);
-  if ("disk" in command.arguments) checkDiskSelector(command.arguments.disk);
+  for (const { disk } of disksOf(command.arguments)) checkDiskSelector(disk);
   return command as Command;
+}
+
+/** The disks that a command names, whatever its kind. */
+export function disksOf(given: object): readonly PlannedDisk[] {
+  if (!("disk" in given)) return [];
+  const { disk, overrides, also = [] } = given as PlannedDisk & { readonly also?: readonly PlannedDisk[] };
+  return [{ disk, ...(overrides === undefined ? {} : { overrides }) }, ...also];
 }
 
 /** What a crash means for this command: planning is always a read. */
@@ -354,6 +377,10 @@ export const Progress = Type.Object({
   /** Units a second, lately. */
   rate: Type.Number({ minimum: 0 }),
   secondsLeft: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+  /** It waits at its next safe point: an operator has paused it, or its link is lost and the command says so. */
+  paused: Type.Optional(Type.Boolean()),
+  /** Where the work goes from one thing to the next: which one it is at. */
+  at: Type.Optional(Type.Object({ number: Count, of: Count, name: Type.String({ maxLength: 256 }) })),
 });
 export type Progress = Static<typeof Progress>;
 
@@ -370,32 +397,60 @@ export type Ping = Static<typeof Ping>;
 export const PlanOutput = Type.Object({ artefact: PlanArtefact });
 export type PlanOutput = Static<typeof PlanOutput>;
 
+/** What a plan says of one disk. `bytesToFetchMax`: for it alone. */
+const DiskPlan = Type.Object({
+  disk: Disk,
+  fingerprint: Fingerprint,
+  bytesToFetchMax: Count,
+  bytesToWriteMax: Count,
+});
+export type DiskPlan = Static<typeof DiskPlan>;
+
 /** Output of image.deploy in mode plan: every guard's finding, and what apply must quote. */
 export const DeployPlanOutput = Type.Object({
   /** Absent from hosts that do not sign their plans yet. */
   artefact: Type.Optional(PlanArtefact),
   image: Image,
-  disk: Disk,
-  fingerprint: Fingerprint,
+  ...DiskPlan.properties,
+  /** The further disks, in the command's order. */
+  also: Type.Optional(Type.Array(DiskPlan, { maxItems: deployDisksMax - 1 })),
+  /** Of every disk; where there are several, each says of which it is. */
   guards: Type.Array(GuardFinding),
   /** Whether every guard would let apply pass now. */
   allowed: Type.Boolean(),
-  bytesToFetchMax: Count,
-  bytesToWriteMax: Count,
 });
 export type DeployPlanOutput = Static<typeof DeployPlanOutput>;
 
 const Seconds = Type.Number({ minimum: 0 });
 
-/** Output of image.deploy. */
+/** How many wrong groups are named one by one. */
+export const wrongGroupsMax = 64;
+
+/** A group that a disk gave back wrong, twice. */
+export const WrongGroup = Type.Object({
+  group: Count,
+  /** From the disk's beginning, in bytes. */
+  offset: Count,
+  /** The first logical block of the disk, and how many. */
+  lba: Count,
+  blocks: Count,
+  /** Chaining values of the group: the image's, and of what the disk gave. */
+  expected: Digest,
+  found: Digest,
+});
+export type WrongGroup = Static<typeof WrongGroup>;
+
+const DiskName = Type.Object({
+  path: Type.String(),
+  serial: Type.Union([Type.String(), Type.Null()]),
+  backing: Type.Union([Type.String(), Type.Null()]),
+});
+
+/** Output of image.deploy onto one disk. */
 export const DeployOutput = Type.Object({
   root: Digest,
   sizeBytes: Count,
-  disk: Type.Object({
-    path: Type.String(),
-    serial: Type.Union([Type.String(), Type.Null()]),
-    backing: Type.Union([Type.String(), Type.Null()]),
-  }),
+  disk: DiskName,
   groups: Count,
   bytesFetched: Count,
   bytesWritten: Count,
@@ -405,7 +460,15 @@ export const DeployOutput = Type.Object({
   /** Runs of this operation before this one, and what they left. */
   resumed: Type.Object({ times: Count, groupsKept: Count, groupsRechecked: Count, groupsRewritten: Count }),
   /** BLAKE3 root computed from what the disk gave back, and whether the page cache was bypassed. */
-  readback: Type.Object({ root: Digest, direct: Type.Boolean() }),
+  readback: Type.Object({
+    root: Digest,
+    direct: Type.Boolean(),
+    /** Groups that were read once more because they were wrong the first time. */
+    rereads: Type.Optional(Count),
+    /** Groups that were wrong also then: each was written once more, alone, and is right now. The first ones are named. */
+    repaired: Type.Optional(Count),
+    repairedGroups: Type.Optional(Type.Array(WrongGroup, { maxItems: wrongGroupsMax })),
+  }),
   /** What came from each source of the offer, in its order; `gaveUp`: why a worker took another one. */
   sources: Type.Optional(
     Type.Array(
@@ -427,6 +490,28 @@ export const DeployOutput = Type.Object({
 });
 export type DeployOutput = Static<typeof DeployOutput>;
 
+/** What came of one disk of several. `untouched`: nothing of this command was written to it. */
+const DiskOutcome = Type.Union([Outcome, Type.Literal("untouched")]);
+export type DiskOutcome = Static<typeof DiskOutcome>;
+
+/** Output of image.deploy onto several disks: of the first, its own output's members where it succeeded; of the others `also`. */
+export const DeploysOutput = Type.Object({
+  ...Type.Partial(DeployOutput).properties,
+  disk: DiskName,
+  outcome: DiskOutcome,
+  error: Type.Optional(Report),
+  also: Type.Array(
+    Type.Object({
+      disk: DiskName,
+      outcome: DiskOutcome,
+      error: Type.Optional(Report),
+      output: Type.Optional(DeployOutput),
+    }),
+    { maxItems: deployDisksMax - 1 },
+  ),
+});
+export type DeploysOutput = Static<typeof DeploysOutput>;
+
 /** Output of image.verify. `matches` false is an outcome `failed` with code disk.readback-mismatch. */
 export const VerifyOutput = Type.Object({
   root: Digest,
@@ -437,6 +522,10 @@ export const VerifyOutput = Type.Object({
   /** The first groups that differ, at most 64. */
   wrongGroups: Type.Array(Count),
   wrongGroupCount: Count,
+  /** The same groups, with where they lie and what was read. */
+  wrong: Type.Optional(Type.Array(WrongGroup, { maxItems: wrongGroupsMax })),
+  /** Groups that were read once more because they were wrong the first time. */
+  rereads: Type.Optional(Count),
   seconds: Seconds,
 });
 export type VerifyOutput = Static<typeof VerifyOutput>;

@@ -108,6 +108,8 @@ export const GuardFinding = Type.Object({
   ok: Type.Boolean(),
   code: Type.Optional(Type.String()),
   finding: Line,
+  /** The path of the disk that it is about, where a command names several. */
+  disk: Type.Optional(Type.String({ maxLength: 4096 })),
 });
 export type GuardFinding = Static<typeof GuardFinding>;
 

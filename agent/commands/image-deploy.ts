@@ -124,7 +124,7 @@ async function apply(
   await using workers = startImageWorkers();
   using sources = openSources(context.sources, context.policy.imageSources);
   const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
-  const ends: (DiskEnd | undefined)[] = [];
+  const ends: (DiskEnd | undefined)[] = disksOf(given).map(() => undefined);
   // SAFETY: every disk is held, locked and checked before the first byte is written to any of them.
   await using holding = new AsyncDisposableStack();
   const targets = await openAll(given, { manifest, context, signal, holding, ends });
@@ -140,12 +140,14 @@ async function apply(
     return { output: await write(only, true, 1) };
   }
   await writeAll(targets, ends, write, context, signal);
-  const stopped = signal.aborted ? (signal.reason as BedplateError) : undefined;
+  // Only what did not come to an end of its own was stopped.
+  const cut = ends.some((end) => end === undefined || wasStopped(end));
+  const stopped = cut ? (signal.reason as BedplateError) : undefined;
   // To be resumed: what was done is in the notes.
-  if (stopped?.code === "executor.lost" && ends.some((end) => end?.outcome !== "succeeded")) throw stopped;
+  if (stopped?.code === "executor.lost") throw stopped;
   return endOfAll(
-    disksOf(given).map(({ disk }, index) => ends[index] ?? untouched(disk, targets)),
-    ends.every((end) => end !== undefined) ? undefined : stopped,
+    disksOf(given).map(({ disk }, index) => ends[index] ?? untouched(index, disk, targets)),
+    stopped,
   );
 }
 
@@ -298,6 +300,10 @@ function nameFor({ path, serial, backing }: ListedDisk["disk"]): string {
   return (name === null || name === path ? path : `${path} ${name}`).slice(0, 256);
 }
 
+function wasStopped({ outcome }: DiskEnd): boolean {
+  return outcome !== "succeeded" && outcome !== "failed";
+}
+
 function failure(disk: DiskEnd["disk"], error: unknown, signal: AbortSignal): DiskEnd {
   const { path, serial, backing } = disk;
   const thrown = error instanceof Error ? error : new Error(String(error));
@@ -305,8 +311,8 @@ function failure(disk: DiskEnd["disk"], error: unknown, signal: AbortSignal): Di
 }
 
 /** Of a disk that was not come to. Where an earlier run or try had begun, it stands with the marker on it. */
-function untouched(selector: DiskSelector, targets: readonly Target[]): DiskEnd {
-  const target = targets.find(({ asked }) => asked.disk === selector);
+function untouched(index: number, selector: DiskSelector, targets: readonly Target[]): DiskEnd {
+  const target = targets.find((each) => each.index === index);
   if (target === undefined) return { disk: nameOf(selector), outcome: "untouched" };
   const { path, serial, backing } = target.listed.disk;
   const began = target.notes.journal().began;

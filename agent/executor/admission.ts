@@ -1,6 +1,7 @@
 // Bringing the facts of an offer together for the decision, and writing down what was decided: one transaction.
 import { equalBytes } from "../../protocol/bytes.ts";
-import { isTerminal } from "../../protocol/commands.ts";
+import { disksOf, isTerminal } from "../../protocol/commands.ts";
+import { formatDiskSelector } from "../../protocol/disks.ts";
 import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
 import type { MachineNames } from "../devices/machine-names.ts";
 import { type Admission, type AdmissionFacts, admit, type LaneBusy, type PolicyFacts } from "./admit.ts";
@@ -111,6 +112,7 @@ export function recordAdmission(
         policy: policyDigest,
         signedBy,
         plan: usesPlan,
+        ...disksNamedBy(document),
         ...(lane === "wait" ? { waits: true } : {}),
       });
       add({ type: "accepted", at, audit: sealed }, signatures.verified);
@@ -142,10 +144,17 @@ export function recordAdmission(
   journal.setServer(id, admission.do === "start" || admission.do === "resume" ? "run" : "follow");
 }
 
+/** The disks that a command overwrites, as it selects them. */
+function disksNamedBy({ command }: Document): { readonly disks?: readonly string[] } {
+  if (!("decoded" in command) || command.effect === "read") return {};
+  const disks = disksOf(command.decoded.arguments).map(({ disk }) => formatDiskSelector(disk).slice(0, 256));
+  return disks.length === 0 ? {} : { disks };
+}
+
 /** The guards that a command asks to let pass; whether they may is for the policy, when the disk is looked at. */
 function overridesOf({ command }: Document): readonly string[] {
   if (!("decoded" in command) || command.decoded.mode !== "apply") return [];
-  return "overrides" in command.decoded.arguments ? (command.decoded.arguments.overrides ?? []) : [];
+  return [...new Set(disksOf(command.decoded.arguments).flatMap(({ overrides = [] }) => overrides))];
 }
 
 function refusalOf({ code, message }: ErrorReport) {

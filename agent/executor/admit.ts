@@ -141,7 +141,7 @@ function admitNew(facts: AdmissionFacts): Admission {
   if ("fault" in signed) return { do: "refuse", error: signed.fault };
   const notNow =
     windowFault(policy.rules, decoded.kind, facts.nowMs) ??
-    quotaFault(policy.rules, decoded.kind, facts.destructiveToday) ??
+    quotaFault(policy.rules, decoded, facts.destructiveToday) ??
     laneFault(decoded, lane);
   if (notNow !== undefined) return { do: "refuse", error: notNow };
   return {

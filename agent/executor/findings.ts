@@ -49,8 +49,8 @@ export function policyFindings({ nowMs, rules, command, destructiveToday }: Find
     findings.push(
       found(
         "destructive-per-day",
-        quotaFault(rules, kind, destructiveToday),
-        `${destructiveToday} of ${rules.destructivePerDay} in the last 24 hours`,
+        quotaFault(rules, command, destructiveToday),
+        `${destructiveToday} of ${rules.destructivePerDay} disks in the last 24 hours`,
       ),
     );
   if (kind === "host.exec")

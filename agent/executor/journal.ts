@@ -65,7 +65,7 @@ export interface Journal extends TrustTables, Pick<Store, "atomically" | "exclus
   waiting(): readonly string[];
   /** Operations that must not be repeated and are running, or were when their executors died. */
   runningOnce(): readonly string[];
-  /** Operations of these kinds that were accepted after `since`. */
+  /** Disks that operations of these kinds name which were accepted after `since`. */
   acceptedSince(kinds: readonly string[], since: number): number;
   /** The audit's heads in events that are not older than what is kept of it, newest first, at most `count`. */
   signedHeads(count: number): readonly SignedHead[];
@@ -179,10 +179,11 @@ function journalOf(store: Store): Journal {
     },
     acceptedSince(kinds, since) {
       const row = sql(
-        `SELECT count(*) AS count FROM operations WHERE effect <> 'read' AND state <> 'refused' AND created_at > ?
+        `SELECT sum(1 + coalesce(json_array_length(CAST(document AS TEXT), '$.arguments.also'), 0)) AS count
+         FROM operations WHERE effect <> 'read' AND state <> 'refused' AND created_at > ?
          AND kind IN (SELECT value FROM json_each(?))`,
       ).get(since, JSON.stringify(kinds));
-      return Number(row!.count);
+      return Number(row!.count ?? 0);
     },
     signedHeads(count) {
       const rows = sql(

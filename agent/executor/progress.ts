@@ -39,7 +39,16 @@ export function createProgressMeter(monotonic: () => number): ProgressMeter {
       const rate = at > first.at ? Math.max(0, (done - first.done) / ((at - first.at) / 1000)) : 0;
       const left = phase.total - done;
       const secondsLeft = !known ? null : left === 0 ? 0 : rate > 0 ? left / rate : null;
-      return { phase: phase.name, done, total: phase.total, unit: phase.unit, rate, secondsLeft };
+      const { name, total, unit, at: item } = phase;
+      return {
+        phase: name,
+        done,
+        total,
+        unit,
+        rate,
+        secondsLeft,
+        ...(item === undefined ? {} : { at: item }),
+      };
     },
     movedAtMs: () => movedAt,
     hold() {

@@ -1,5 +1,5 @@
 // What the policy demands of a command that changes the host, and whether this one has it: all pure, facts in, fault out.
-import type { CommandKind } from "../../protocol/commands.ts";
+import { type CommandKind, disksOf } from "../../protocol/commands.ts";
 import { assert, type ErrorReport } from "../../protocol/errors.ts";
 import type { SignatureRequirement } from "../../protocol/plans.ts";
 import { countSignatures, type Requirement, type SignerSet } from "../../protocol/signer-sets.ts";
@@ -12,7 +12,7 @@ export interface PolicyRules {
   readonly denyKinds: readonly string[];
   /** Kinds that are taken without an operator's signature. */
   readonly unsigned: readonly string[];
-  /** Commands that overwrite disks, in 24 hours; null: no limit. */
+  /** Disks that commands may overwrite, in 24 hours; null: no limit. */
   readonly destructivePerDay: number | null;
   readonly signers: readonly SignerSet[];
   readonly kinds: { readonly [kind: string]: KindRules | undefined };
@@ -134,19 +134,21 @@ export function windowFault(rules: PolicyRules, kind: string, nowMs: number): Er
   };
 }
 
+/** Each disk counts, however many one command names. */
 export function quotaFault(
   rules: PolicyRules,
-  kind: string,
+  { kind, arguments: given }: AskedCommand,
   destructiveToday: number,
 ): ErrorReport | undefined {
   const { destructivePerDay } = rules;
   if (destructivePerDay === null || !(destructiveKinds as readonly string[]).includes(kind)) return undefined;
-  if (destructiveToday < destructivePerDay) return undefined;
+  const disks = disksOf(given).length;
+  if (destructiveToday + disks <= destructivePerDay) return undefined;
   return {
     code: "policy.too-many",
-    message: `${destructiveToday} commands that overwrite disks were accepted in the last 24 hours; this host's policy allows ${destructivePerDay}.`,
+    message: `The command overwrites ${disks === 1 ? "a disk" : `${disks} disks`}, and commands for ${destructiveToday} were accepted in the last 24 hours; this host's policy allows ${destructivePerDay}.`,
     hint: "Wait, or have the host's administrator raise destructivePerDay.",
-    details: { kind, accepted: destructiveToday, destructivePerDay },
+    details: { kind, disks, accepted: destructiveToday, destructivePerDay },
   };
 }
 
