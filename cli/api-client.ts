@@ -29,10 +29,17 @@ import {
   TokenState,
   TokenView,
 } from "../protocol/api.ts";
-import { ImageMirror, MirrorList, type MirrorRequest } from "../protocol/api-images.ts";
+import {
+  ImageMirror,
+  type ImageSignature,
+  ImageSignatures,
+  MirrorList,
+  type MirrorRequest,
+} from "../protocol/api-images.ts";
 import { textOf } from "../protocol/bytes.ts";
 import { type Command, encodeCommand } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
+import { limits } from "../protocol/limits.ts";
 import { checker } from "../protocol/schema.ts";
 import { type ApiRequest, openTransport } from "./api-transport.ts";
 import { sleep } from "./clock.ts";
@@ -74,6 +81,13 @@ export interface ApiClient extends Disposable {
   image(reference: string): Promise<ImageView>;
   putManifest(root: string, body: Uint8Array): Promise<void>;
   putFrames(root: string, body: Readable, bytes: number): Promise<ImageView>;
+  /** The manifest's very bytes, unchecked. */
+  manifest(root: string): Promise<Uint8Array>;
+  /** All frames, one after the other. */
+  frames(root: string): Promise<AsyncIterable<Uint8Array>>;
+  imageSignatures(root: string): Promise<ImageSignature[]>;
+  /** Armored, over the manifest's bytes; the same again changes nothing. */
+  signImage(root: string, signature: string): Promise<ImageSignature[]>;
   /** Of all images. */
   mirrors(): Promise<ImageMirror[]>;
   addMirror(image: string, wanted: MirrorRequest): Promise<ImageMirror>;
@@ -205,6 +219,25 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     },
     putFrames: (root, body, bytes) =>
       ask(ImageView, { method: "PUT", path: `/v1/images/${root}/frames`, octets: { body, bytes } }),
+    async manifest(root) {
+      const path = `/v1/images/${root}/manifest`;
+      const answer = await transport.send({ method: "GET", path, accept: "*/*", signal });
+      const pieces: Uint8Array[] = [];
+      let bytes = 0;
+      for await (const piece of answer as AsyncIterable<Uint8Array>) {
+        bytes += piece.length;
+        if (bytes > limits.manifestBytesMax)
+          throw new BedplateError("image.bad-manifest", "The manifest is larger than any may be.");
+        pieces.push(piece);
+      }
+      return Buffer.concat(pieces);
+    },
+    frames: (root) =>
+      transport.send({ method: "GET", path: `/v1/images/${root}/frames`, accept: "*/*", signal }),
+    imageSignatures: async (root) =>
+      (await get(ImageSignatures, `/v1/images/${segment(root)}/signatures`)).signatures,
+    signImage: async (root, signature) =>
+      (await post(ImageSignatures, `/v1/images/${segment(root)}/signatures`, { signature })).signatures,
     mirrors: async () => (await get(MirrorList, "/v1/mirrors")).mirrors,
     addMirror: (image, wanted) => post(ImageMirror, `/v1/images/${segment(image)}/mirrors`, wanted),
     async removeMirror(image, url) {

@@ -54,6 +54,8 @@ const byCode: Readonly<Record<string, ExitCode>> = {
   "enrol.fingerprint-mismatch": exitCodes.refused,
   "enrol.host-revoked": exitCodes.refused,
   "host.key-changed": exitCodes.refused,
+  "image.unsigned": exitCodes.refused,
+  "image.untrusted-sums": exitCodes.refused,
   "host.not-known": exitCodes.refused,
   "host.pending": exitCodes.refused,
   "host.quarantined": exitCodes.refused,

@@ -99,7 +99,7 @@ export async function uploadImage({ client, terminal, signal, store, root }: Upl
 }
 
 /** A progress line that is drawn at most five times a second. */
-function createMeter(terminal: Terminal, phase: string): (done: number, total: number) => void {
+export function createMeter(terminal: Terminal, phase: string): (done: number, total: number) => void {
   const started = monotonic();
   let drawn = Number.NEGATIVE_INFINITY;
   return (done, total) => {

@@ -167,11 +167,16 @@ async function signatureOfFile(
   file: string,
   { document }: CommandReview,
 ): Promise<{ readonly signature: string; readonly verified: VerifiedSignature }> {
-  let signature: string;
+  const signature = await readSignatureFile(file);
+  return { signature, verified: await verifyOwn(signature, document) };
+}
+
+/** @throws `file.unreadable`, `signature.malformed` */
+export async function readSignatureFile(file: string): Promise<string> {
   try {
     if ((await stat(file)).size > signatureBytesMax)
       throw new BedplateError("signature.malformed", `${file} is too large for a signature.`);
-    signature = await readFile(file, "utf8");
+    return await readFile(file, "utf8");
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
     throw new BedplateError(
@@ -180,5 +185,4 @@ async function signatureOfFile(
       { cause },
     );
   }
-  return { signature, verified: await verifyOwn(signature, document) };
 }

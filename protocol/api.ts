@@ -417,6 +417,8 @@ export type ClientFile = Static<typeof ClientFile>;
  * PUT  /v1/images/{root}/frames    octets      201 ImageView, after every group was decoded and verified
  * GET  /v1/images/{root}/manifest              octets
  * GET  /v1/images/{root}/frames                octets, single ranges
+ * GET  /v1/images/{root}/signatures            ImageSignatures
+ * POST /v1/images/{root}/signatures ImageSignatureRequest 201 ImageSignatures; 409 image.too-many
  * GET  /v1/mirrors                             MirrorList, of all images
  * POST /v1/images/{root}/mirrors MirrorRequest 201 ImageMirror; 409 image.too-many
  * POST /v1/images/{root}/mirrors/remove MirrorRemoval 204

@@ -6,6 +6,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { digestOption, example } from "../options.ts";
 import { facts, formatAge, formatBytes, table } from "../output.ts";
 import { addMirrorCommands } from "./image-mirrors.ts";
+import { addImageTrustCommands } from "./image-trust.ts";
 
 interface ImportOptions {
   readonly store: string;
@@ -110,6 +111,7 @@ export function addImageCommands(program: Command, perform: Performer): void {
         return exitCodes.ok;
       }),
     );
+  addImageTrustCommands(noun, perform);
   addMirrorCommands(noun, perform);
   example(bring, "bedplate image import debian-12.qcow2 --store ./images --name debian-12");
 }

@@ -5,12 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { textOf } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import type { Namespace } from "../../protocol/link-proof.ts";
 import { decodePublicKey, fingerprintOf, type PublicKey, parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { type VerifiedSignature, verifySignature } from "../../protocol/sshsig.ts";
 import { parseSignature, signatureBytesMax } from "../../protocol/sshsig-format.ts";
 import type { Terminal } from "../terminal.ts";
 
-const namespace = "bedplate-command";
 const messageCharactersMax = 2000;
 
 export interface SignOptions {
@@ -23,6 +23,8 @@ export interface SignOptions {
   readonly signal: AbortSignal;
   /** Where ssh-agent is, and who asks for a passphrase: this process's own if absent. */
   readonly environment?: NodeJS.ProcessEnv;
+  /** What is signed: a command if absent. */
+  readonly namespace?: Namespace;
 }
 
 /**
@@ -35,7 +37,7 @@ export async function signCommand(
   options: SignOptions,
 ): Promise<{ readonly signature: string; readonly verified: VerifiedSignature }> {
   await using resources = new AsyncDisposableStack();
-  const { key } = options;
+  const { key, namespace = "bedplate-command" } = options;
   let file = key;
   if (key === "agent" || key.startsWith("agent:")) {
     const { line } = await chooseAgentKey(await agentKeys(options), key.slice("agent:".length));
@@ -50,14 +52,18 @@ export async function signCommand(
     document,
     options,
   );
-  return { signature, verified: await verifyOwn(signature, document) };
+  return { signature, verified: await verifyOwn(signature, document, namespace) };
 }
 
 /**
  * Whether a signature holds over these bytes by the key that it claims, of a kind that hosts take.
  * @throws what `verifySignature` and `parsePublicKey` throw
  */
-export async function verifyOwn(signature: string, document: Uint8Array): Promise<VerifiedSignature> {
+export async function verifyOwn(
+  signature: string,
+  document: Uint8Array,
+  namespace: Namespace = "bedplate-command",
+): Promise<VerifiedSignature> {
   const claimed = decodePublicKey(parseSignature(signature).publicKey);
   return verifySignature(signature, { namespace, message: document, keys: [claimed] });
 }
@@ -136,7 +142,7 @@ async function run(
       if (signal.aborted) reject(signal.reason);
       else if (cause.code === "ENOENT") {
         const error = new BedplateError("signature.tool-failed", `${program} is not installed here.`, {
-          hint: "Install OpenSSH's client, or sign elsewhere: `bedplate command sign ID --output FILE`.",
+          hint: "Install OpenSSH's client, or sign elsewhere: --output FILE writes what is to be signed.",
           cause,
         });
         reject(error);

@@ -108,9 +108,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
           },
         },
         async (request, reply) => {
-          const image = await findImage(images, request.params.root);
-          if (request.imageRoot !== undefined && request.imageRoot !== image.root)
-            throw new BedplateError("api.forbidden", "The bearer is for another image.");
+          const image = await findOpened(images, request);
           const { path, sizeBytes } = await images.open(image.root, part);
           // What a root names never changes, so neither does its tag.
           void reply
@@ -145,6 +143,20 @@ export async function findImage(images: ImageStore, reference: string): Promise<
     await images.rescan();
     return images.find(reference);
   }
+}
+
+/** The same for who may show the bearer of one image. @throws `image.unknown`, `api.forbidden` */
+export async function findOpened(
+  images: ImageStore,
+  {
+    params,
+    imageRoot,
+  }: { readonly params: { readonly root: string }; readonly imageRoot: string | undefined },
+): Promise<ImageView> {
+  const image = await findImage(images, params.root);
+  if (imageRoot !== undefined && imageRoot !== image.root)
+    throw new BedplateError("api.forbidden", "The bearer is for another image.");
+  return image;
 }
 
 function streamOf(body: unknown): Readable {

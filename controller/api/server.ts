@@ -14,6 +14,7 @@ import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
 import { auditHeadRoutes, hostChangeRoutes, hostRoutes } from "./hosts.ts";
 import { imageMirrorRoutes } from "./image-mirrors.ts";
+import { imageSignatureRoutes } from "./image-signatures.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
@@ -90,6 +91,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   commandRoutes(app, parts);
   outputRoutes(app, parts);
   imageRoutes(app, parts);
+  imageSignatureRoutes(app, parts);
   imageMirrorRoutes(app, parts);
   joinTokenRoutes(app, parts);
   tokenRoutes(app, parts);

@@ -2,12 +2,14 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
+import type { ImageSignature } from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { type CatalogOptions, checkRoot, openCatalog } from "./catalog.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { imageLimits } from "./limits.ts";
 import { receiveInto } from "./receive.ts";
+import { addSignature, readSignatures } from "./signatures.ts";
 import { storeError } from "./store-error.ts";
 
 export interface ImageStore extends AsyncDisposable {
@@ -30,6 +32,17 @@ export interface ImageStore extends AsyncDisposable {
   receiveFrames(root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<ImageView>;
   /** @throws `image.unknown` */
   open(root: string, part: "manifest" | "frames"): Promise<{ path: string; sizeBytes: number }>;
+  /** @throws `image.unknown`, `image.corrupt` */
+  signatures(root: string): Promise<readonly ImageSignature[]>;
+  /**
+   * Adds an armored signature over the manifest's bytes; the same again is no change.
+   * @throws `image.unknown`, `image.too-many`, `image.corrupt`, `signature.*`, `key.*`
+   */
+  sign(
+    root: string,
+    signature: string,
+    at: number,
+  ): Promise<{ readonly signatures: readonly ImageSignature[]; readonly fingerprint: string }>;
   /** Finds images that another process added or removed. */
   rescan(): Promise<void>;
 }
@@ -54,6 +67,13 @@ export async function openImageStore(
   const uploads = new Map<string, Upload>();
   const closing = new AbortController();
   const receiving = new Set<Promise<unknown>>();
+  const directoryOf = (root: string) => {
+    if (catalog.get(root) === undefined)
+      throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
+    return join(directory, root);
+  };
+  // One at a time: of two signatures that come at once, both must stay.
+  let signing: Promise<unknown> = Promise.resolve();
 
   const receive = async (root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal) => {
     const known = catalog.get(root);
@@ -101,10 +121,14 @@ export async function openImageStore(
         receiving.delete(done);
       }
     },
+    signatures: async (root) => await readSignatures(directoryOf(root)),
+    sign(root, signature, at) {
+      const signed = signing.then(() => addSignature(directoryOf(root), signature, at));
+      signing = signed.catch(() => {});
+      return signed;
+    },
     async open(root, part) {
-      if (catalog.get(root) === undefined)
-        throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
-      const path = join(directory, root, part);
+      const path = join(directoryOf(root), part);
       const { size } = await stat(path).catch((cause) => {
         throw new BedplateError("image.unknown", `The files of image ${root} are gone.`, { cause });
       });

@@ -115,7 +115,9 @@ test("an offer of an image names this controller as the agent reached it, with a
     (await controller.call("GET", path, { token })).status;
   expect(await status(`/v1/images/${image.root}/frames`, bearer!)).toBe(200);
   expect(await status(`/v1/images/${image.root}/manifest`, bearer!)).toBe(200);
+  expect(await status(`/v1/images/${image.root}/signatures`, bearer!)).toBe(200);
   expect(await status(`/v1/images/${other.root}/frames`, bearer!)).toBe(403);
+  expect(await status(`/v1/images/${other.root}/signatures`, bearer!)).toBe(403);
   expect(await status(`/v1/images/${image.root}`, bearer!)).toBe(401);
   expect(await status("/v1/hosts", bearer!)).toBe(401);
   const claims = bearer!.split(".");

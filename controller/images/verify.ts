@@ -1,0 +1,88 @@
+// Verifies an image wherever its bytes come from: the manifest's own sums, and every group, decoded in worker threads.
+import { mergeGroups } from "../../assembly/index.ts";
+import { hex } from "../../protocol/bytes.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
+import { checkRoot } from "./catalog.ts";
+import { cutFrames } from "./frame-cutter.ts";
+import { createGroupPool, createGroupWindow, type GroupWindow } from "./group-pool.ts";
+import { groupOf } from "./receive.ts";
+import { storeError } from "./store-error.ts";
+import { verifyZeroes } from "./zero-groups.ts";
+
+export interface VerifyOptions {
+  readonly manifest: Manifest;
+  /** Whole, in order. */
+  readonly frames: AsyncIterable<Uint8Array>;
+  /** Default: as many as there are processors, at most 8. */
+  readonly threads?: number | undefined;
+  readonly signal: AbortSignal;
+  /** Told the bytes of frames that are verified. */
+  readonly onProgress?: ((bytes: number) => void) | undefined;
+}
+
+/** Bad groups that are named one by one. */
+const namedMax = 64;
+
+/** @throws `image.bad-manifest` unless the bytes are a manifest whose groups add up to `root` */
+export function readManifest(bytes: Uint8Array, root: string): Manifest {
+  const manifest = decodeManifest(bytes);
+  checkRoot(root, mergeGroups(manifest.groups, groupCount(manifest.sizeBytes)), manifest);
+  return manifest;
+}
+
+/**
+ * Goes on after a group that is bad, so that all are known.
+ * @throws `image.corrupt` naming each bad group with its offset, at most 64; `image.truncated`, `image.aborted`
+ */
+export async function verifyFrames(options: VerifyOptions): Promise<void> {
+  const { manifest, frames, threads, signal, onProgress } = options;
+  const bad: BedplateError[] = [];
+  let [badCount, done] = [0, 0];
+  const note = (error: unknown) => {
+    if (!(error instanceof BedplateError) || error.code !== "image.corrupt") throw error;
+    badCount++;
+    if (bad.length < namedMax) bad.push(error);
+  };
+  try {
+    await using pool = createGroupPool(threads);
+    await using window: GroupWindow<number> = createGroupWindow(pool, async (bytes) => {
+      signal.throwIfAborted();
+      done += bytes;
+      onProgress?.(done);
+    });
+    await cutFrames(
+      frames,
+      manifest,
+      {
+        slot: window.slot,
+        settle: window.finish,
+        async take(group, slot, frameBytes) {
+          const verified = pool.run("verify", { slot, frameBytes, ...groupOf(manifest, group) });
+          window.start(
+            slot,
+            verified.catch(note).then(() => frameBytes),
+          );
+        },
+      },
+      signal,
+    );
+    await verifyZeroes(manifest, { pool, signal }).catch(note);
+  } catch (error) {
+    throw badCount > 0 ? corrupt(manifest, bad, badCount) : storeError(error, signal);
+  }
+  if (badCount > 0) throw corrupt(manifest, bad, badCount);
+}
+
+function corrupt(manifest: Manifest, bad: readonly BedplateError[], count: number): BedplateError {
+  const [first] = bad;
+  const more = count === 1 ? "" : ` ${count - 1} more ${count === 2 ? "group is" : "groups are"} bad too.`;
+  return new BedplateError("image.corrupt", `${first!.message}${more}`, {
+    hint: "Add the image anew: remove it first.",
+    details: {
+      root: hex(manifest.root),
+      badGroupCount: count,
+      badGroups: bad.map(({ details }) => ({ group: details?.group, offset: details?.offset })),
+    },
+  });
+}

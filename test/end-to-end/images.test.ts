@@ -1,0 +1,161 @@
+// Images by the real command line against a real controller: signed, verified, mirrored; interoperating with ssh-keygen.
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { ImageView } from "../../protocol/api.ts";
+import type { ImageMirror, ImageSignature } from "../../protocol/api-images.ts";
+import { decodeManifest, frameOffsets } from "../../protocol/manifest.ts";
+import { type CommandLine, commandLine, type Failure } from "../support/command-line.ts";
+import { type TestController, testController } from "../support/controller.ts";
+import { makeOperator, type Operator, sshKeygenPresent } from "../support/operators.ts";
+
+const mib = 1 << 20;
+const imageBytes = 5 * mib + 1234;
+let directory: string;
+let controller: TestController;
+let bedplate: CommandLine;
+let image: ImageView;
+let [alice, bob]: Operator[] = [];
+const inDirectory = (name: string) => join(directory, name);
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "bedplate-images-"));
+  controller = await testController();
+  await mkdir(inDirectory("home"));
+  bedplate = commandLine({
+    HOME: inDirectory("home"),
+    BEDPLATE_CLIENT: join(controller.directory, "client.json"),
+  });
+  [alice, bob] = ["alice", "bob"].map((name) => makeOperator(directory, name));
+  const raw = Buffer.alloc(imageBytes);
+  for (let at = 0; at < imageBytes; at++) raw[at] = at >> 20 === 2 ? 0 : (at * 7 + (at >> 8)) & 0xff;
+  await writeFile(inDirectory("small.raw"), raw);
+  image = await bedplate.json<ImageView>(0, "image", "add", inDirectory("small.raw"));
+});
+afterAll(async () => {
+  await controller?.[Symbol.asyncDispose]();
+  if (directory !== undefined) await rm(directory, { recursive: true });
+});
+
+const signaturesOf = async () =>
+  (await controller.call<{ signatures: ImageSignature[] }>("GET", "/v1/images/small/signatures")).body
+    .signatures;
+
+test.skipIf(!sshKeygenPresent)(
+  "signed here, ssh-keygen verifies it; signed by ssh-keygen, it is taken; verify says who",
+  async () => {
+    const keyFile = inDirectory("carol");
+    execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "carol", "-f", keyFile]);
+    const signed = await bedplate.json<{ signedBy: string; signatures: ImageSignature[] }>(
+      ...([0, "image", "sign", "small", "--key", keyFile] as [number, ...string[]]),
+    );
+    expect(signed.signatures.map(({ fingerprint }) => fingerprint)).toEqual([signed.signedBy]);
+    const manifest = (await controller.call("GET", "/v1/images/small/manifest")).bytes;
+    const carol = (await readFile(`${keyFile}.pub`, "utf8")).trim();
+    await writeFile(inDirectory("allowed"), `carol ${carol.split(" ").slice(0, 2).join(" ")}\n`);
+    await writeFile(inDirectory("by-carol.sig"), signed.signatures[0]!.signature);
+    const checked = spawnSync(
+      "ssh-keygen",
+      [
+        ...["-Y", "verify", "-n", "bedplate-image", "-I", "carol"],
+        ...["-f", inDirectory("allowed"), "-s", inDirectory("by-carol.sig")],
+      ],
+      { input: manifest },
+    );
+    expect([checked.status, checked.stdout.toString()]).toEqual([
+      0,
+      expect.stringContaining('Good "bedplate-image" signature'),
+    ]);
+
+    const file = inDirectory("small.manifest");
+    const exported = await bedplate.run("image", "sign", image.root, "--output", file);
+    expect(exported.stdout).toContain("ssh-keygen -Y sign -n bedplate-image");
+    expect(Buffer.compare(await readFile(file), manifest)).toBe(0);
+    execFileSync("ssh-keygen", ["-q", "-Y", "sign", "-n", "bedplate-image", "-f", keyFile, file]);
+    await bedplate.json(0, "image", "sign", image.root, "--signature", `${file}.sig`);
+    // The same key again is one signature.
+    expect(await signaturesOf()).toHaveLength(1);
+    await writeFile(inDirectory("by-alice.sig"), await alice!.sign(manifest, "bedplate-image"));
+    await bedplate.json(0, "image", "sign", "small", "--signature", inDirectory("by-alice.sig"));
+    expect(await signaturesOf()).toHaveLength(2);
+
+    await writeFile(inDirectory("ops.pub"), `# operators\n${alice!.line}\n${carol}\n`);
+    const verified = await bedplate.json<{ signedBy: string[]; groups: number }>(
+      ...([0, "image", "verify", "small", "--signers", inDirectory("ops.pub")] as [number, ...string[]]),
+    );
+    expect(verified).toMatchObject({ groups: 6, signedBy: ["carol", "alice"] });
+    await writeFile(inDirectory("others.pub"), `${bob!.line}\n`);
+    expect(
+      await bedplate.refusal("image", "verify", "small", "--signers", inDirectory("others.pub")),
+    ).toEqual([3, "image.unsigned"]);
+  },
+);
+
+test("signatures that do not hold are not taken, and say why", async () => {
+  const before = await signaturesOf();
+  const manifest = (await controller.call("GET", "/v1/images/small/manifest")).bytes;
+  const wrong: [string, string][] = [
+    [await alice!.sign(manifest), "signature.wrong-namespace"],
+    [await alice!.sign(Buffer.from("other bytes"), "bedplate-image"), "signature.invalid"],
+    ["what is none", "signature.malformed"],
+  ];
+  for (const [signature, code] of wrong) {
+    const file = inDirectory("wrong.sig");
+    await writeFile(file, signature);
+    expect((await bedplate.refusal("image", "sign", "small", "--signature", file))[1]).toBe(code);
+    const answer = await controller.call<{ code: string }>("POST", "/v1/images/small/signatures", {
+      json: { signature },
+    });
+    expect([answer.status, answer.body.code]).toEqual([400, code]);
+  }
+  expect(await signaturesOf()).toEqual(before);
+});
+
+test("verify names each bad group by its number and offset, and says what is cut off", async () => {
+  const stored = join(controller.directory, "images", image.root);
+  const manifest = decodeManifest(await readFile(join(stored, "manifest")));
+  const starts = frameOffsets(manifest);
+  const whole = await readFile(join(stored, "frames"));
+  const flip = async (position: number) => {
+    await using file = await open(join(stored, "frames"), "r+");
+    await file.write(Uint8Array.of(whole[position]! ^ 4), 0, 1, position);
+  };
+  await flip(starts[1]! + 200);
+  await flip(starts[4]! + 300);
+  const { error } = await bedplate.json<Failure>(1, "image", "verify", "small");
+  expect(error).toMatchObject({
+    code: "image.corrupt",
+    message: expect.stringMatching(/^Group 1 \(offset 1048576\) .* 1 more group is bad too\.$/),
+    details: {
+      badGroupCount: 2,
+      badGroups: [
+        { group: 1, offset: mib },
+        { group: 4, offset: 4 * mib },
+      ],
+    },
+  });
+  await writeFile(join(stored, "frames"), whole);
+  expect((await bedplate.run("image", "verify", image.root)).stdout).toContain("all 6 are the image's");
+});
+
+test("mirrors are added, listed and removed", async () => {
+  const url = "http://mirror.example/small";
+  await bedplate.json<ImageMirror>(0, "image", "mirror", "add", "small", url, "--first");
+  const { mirrors } = await bedplate.json<{ mirrors: ImageMirror[] }>(0, "image", "mirror", "list", "small");
+  expect(mirrors).toMatchObject([{ root: image.root, name: "small", url, layout: "bedplate", first: true }]);
+  expect((await bedplate.run("image", "mirror", "list")).stdout).toMatch(/small .*before the controller/);
+  await bedplate.json(0, "image", "mirror", "remove", "small", url);
+  expect(await bedplate.refusal("image", "mirror", "remove", "small", url)).toEqual([1, "api.not-found"]);
+  expect(await bedplate.refusal("image", "mirror", "add", "small", "ftp://m/")).toEqual([
+    1,
+    "api.bad-request",
+  ]);
+});
+
+test("the help tells of every verb", async () => {
+  const { stdout } = await bedplate.run("image", "--help");
+  for (const verb of ["add", "import", "sign", "verify", "mirror"])
+    expect(stdout).toMatch(new RegExp(`^  ${verb} `, "m"));
+});
