@@ -269,6 +269,7 @@ async function writeOne(
     sources,
     ca: context.ca,
     bytesPerSecondMax: limits?.bytesPerSecondMax,
+    fetchBytesPerSecondMax: limits?.fetchBytesPerSecondMax,
     processes: host.processes,
     log: context.log,
     disk,

@@ -6,11 +6,12 @@ import { paddedBytes } from "../devices/guards.ts";
 import { startImageWorkers } from "../devices/image-run.ts";
 import { openSources } from "../devices/open-sources.ts";
 import { verifyImage } from "../devices/verify-image.ts";
+import { describeWrong } from "../devices/wrong-groups.ts";
 import type { Command } from "./command.ts";
 import { fetchCheckedManifest, openForReading } from "./image-checks.ts";
 
 export const imageVerify: Command<"image.verify"> = {
-  async run({ arguments: { image, disk: selector, waitSeconds = 0 } }, context, signal) {
+  async run({ arguments: { image, disk: selector, waitSeconds = 0, limits } }, context, signal) {
     const { host } = context;
     const { disk } = await awaitDisk({
       selector,
@@ -36,6 +37,7 @@ export const imageVerify: Command<"image.verify"> = {
       manifest,
       open,
       sectorBytes: disk.logicalSectorBytes,
+      bytesPerSecondMax: limits?.bytesPerSecondMax,
       kernel: await compileKernel(),
       workers,
       clock: host.clock,
@@ -44,7 +46,11 @@ export const imageVerify: Command<"image.verify"> = {
       phase: (name, total, done) => context.phase({ name, total, unit: "bytes", done }),
     });
     if (output.matches) return { output };
-    const named = output.wrongGroups.slice(0, 8).join(", ");
+    for (const wrong of output.wrong ?? []) context.log(`${disk.path}: ${describeWrong(wrong)}`);
+    const named = output.wrong
+      ?.slice(0, 8)
+      .map(({ lba, group }) => `group ${group} at LBA ${lba}`)
+      .join(", ");
     const error = new BedplateError(
       "disk.readback-mismatch",
       `${disk.path} does not hold the image: ${output.wrongGroupCount} of ${output.groups} groups differ (${named}${output.wrongGroupCount > 8 ? ", …" : ""}).`,
@@ -54,6 +60,7 @@ export const imageVerify: Command<"image.verify"> = {
           expectedRoot: output.expectedRoot,
           wrongGroups: output.wrongGroups,
           wrongGroupCount: output.wrongGroupCount,
+          wrong: output.wrong,
         },
       },
     );

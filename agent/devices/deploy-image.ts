@@ -22,6 +22,7 @@ import { loadFirstGroup, markInProgress, showsOwnMark, type Target, writeFirstGr
 import { shareImage } from "./share-image.ts";
 import { accountsOf } from "./source-account.ts";
 import { fetchingOf } from "./sources.ts";
+import { describeWrong, wrongCount, wrongGroups } from "./wrong-groups.ts";
 import { zeroRuns, zeroRunsOf } from "./zero-runs.ts";
 
 /** What the operation remembers across its runs. Each change is durable when its method returns. */
@@ -44,8 +45,9 @@ export interface DeployRequest {
   readonly manifest: Manifest;
   readonly sources: readonly UsableSource[];
   readonly ca: string;
-  /** Of what is written; undefined: as fast as it goes. */
+  /** Of what is written, and of what is fetched; undefined: as fast as it goes. */
   readonly bytesPerSecondMax?: number | undefined;
+  readonly fetchBytesPerSecondMax?: number | undefined;
   /** With it, a block device zeroes long runs by itself. */
   readonly processes?: Processes;
   readonly log?: (text: string) => void;
@@ -85,6 +87,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
     sources: request.sources,
     ca: request.ca,
     bytesPerSecondMax: request.bytesPerSecondMax,
+    fetchBytesPerSecondMax: request.fetchBytesPerSecondMax,
   };
   using connections = openConnections(request.ca);
   const work: Work = {
@@ -129,7 +132,10 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
         groupsRechecked: countOf(shared, "rechecked"),
         groupsRewritten: countOf(shared, "rewritten"),
       },
-      readback: { root: hex(readRoot), direct: open.direct },
+      readback: {
+        ...{ root: hex(readRoot), direct: open.direct, rereads: countOf(shared, "rereads") },
+        ...{ repaired: wrongCount(shared), repairedGroups: wrongGroups(job) },
+      },
       sources: accountsOf(shared, request.sources),
       seconds: {
         prepare: seconds(1),
@@ -199,6 +205,10 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
       onStart: () => steps.phase("verify", others, done),
       onTick: async () => {},
     });
+    for (const wrong of wrongGroups(job))
+      steps.log?.(
+        `${open.path} did not give back what was written: ${describeWrong(wrong)}; it was repaired`,
+      );
     await syncDisk(open, "all");
   } else lap();
   lap();

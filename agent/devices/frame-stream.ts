@@ -8,6 +8,7 @@ import type { Random } from "../host/random.ts";
 import { readSource } from "./file-source.ts";
 import { type Connections, isTransient, reasonOf, watchForStall } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
+import type { Pace } from "./pace.ts";
 import type { Sources } from "./sources.ts";
 
 export interface FrameAt {
@@ -33,6 +34,8 @@ export interface FrameOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;
+  /** Waits until so many more bytes may be fetched. */
+  readonly pace?: Pace;
   /** Told of every byte that came, also of those that come to nothing. */
   readonly onBytes: (count: number, source: UsableSource) => void;
 }
@@ -89,6 +92,7 @@ export async function* frames(
         const raw = source.layout === "raw";
         buffer ??= raw ? undefined : new Uint8Array(Math.max(...stretch.map(({ bytes }) => bytes)));
         const data = raw ? target(frame.group) : buffer!.subarray(0, frame.bytes);
+        await options.pace?.(data.length);
         await reading.fill(frame, data);
         tries = 0;
         // Also when the consumer ends here: it has this one.

@@ -18,9 +18,6 @@ export const counters = {
   rewritten: 6,
   rereads: 7,
 } as const;
-/** How many wrong groups are named. */
-export const wrongGroupsMax = 64;
-
 export interface SharedImage {
   readonly control: Int32Array<SharedArrayBuffer>;
   readonly counts: BigInt64Array<SharedArrayBuffer>;
@@ -30,7 +27,9 @@ export interface SharedImage {
   readonly zeroing: Int32Array<SharedArrayBuffer>;
   /** 32 bytes a group: what the disk gave back. */
   readonly found: Uint8Array<SharedArrayBuffer>;
+  /** Of groups that the disk gave back wrong: their numbers, and 32 bytes for each of what it gave (see wrong-groups.ts). */
   readonly wrong: Int32Array<SharedArrayBuffer>;
+  readonly wrongFound: Uint8Array<SharedArrayBuffer>;
   /** For each source of the offer, in its order: bytes that came from it, and why a worker gave it up (see source-account.ts). */
   readonly sourceBytes: BigInt64Array<SharedArrayBuffer>;
   readonly sourceGaveUp: Int32Array<SharedArrayBuffer>;
@@ -59,6 +58,8 @@ export interface ImageJob {
   readonly ca: string;
   /** This worker's part of what may be written in a second; undefined: as fast as it goes. */
   readonly bytesPerSecondMax?: number | undefined;
+  /** The same of what may be fetched. */
+  readonly fetchBytesPerSecondMax?: number | undefined;
 }
 
 export function isGood(shared: SharedImage, group: number): boolean {

@@ -34,7 +34,7 @@ export interface ImageWorkers extends AsyncDisposable {
 }
 
 export interface ImageRunOptions {
-  /** Its `bytesPerSecondMax` is that of all workers together. */
+  /** Its `bytesPerSecondMax` and `fetchBytesPerSecondMax` are those of all workers together. */
   readonly job: Omit<ImageJob, "phase" | "kernel">;
   readonly kernel: CompiledKernel;
   readonly clock: Clock;
@@ -76,10 +76,11 @@ export function createImageRun({
   workers: { threads, pool },
 }: ImageRunOptions): ImageRun {
   const jobs = Math.min(threads, groupCount(job.sizeBytes));
-  const { bytesPerSecondMax } = job;
+  const part = (all: number | undefined) => (all === undefined ? undefined : all / jobs);
   const each = {
     ...job,
-    bytesPerSecondMax: bytesPerSecondMax === undefined ? undefined : bytesPerSecondMax / jobs,
+    bytesPerSecondMax: part(job.bytesPerSecondMax),
+    fetchBytesPerSecondMax: part(job.fetchBytesPerSecondMax),
   };
   return {
     async run(phase, { first, signal, pause, onStart, onTick }) {

@@ -1,7 +1,7 @@
-// A bound on what is written in a second: a bucket that fills steadily, and holds a quarter of a second's worth.
+// A bound on what is written, read or fetched in a second: a bucket that fills steadily, and holds a quarter of a second's worth.
 import type { Clock } from "../host/clock.ts";
 
-/** Resolves when so many bytes may be written. @throws the signal's reason */
+/** Resolves when so many bytes may pass. @throws the signal's reason */
 export type Pace = (bytes: number) => Promise<void>;
 
 const bucketSeconds = 0.25;

@@ -1,7 +1,7 @@
 // The reading phases of one worker: reads groups back from the disk, compares them, and may repair a wrong one once.
-import { equalBytes, hex } from "../../protocol/bytes.ts";
+import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { digestBytes, groupBytes, groupCount } from "../../protocol/groups.ts";
+import { digestBytes, groupCount } from "../../protocol/groups.ts";
 import { syncDisk } from "./direct-file.ts";
 import {
   digestOfWindow,
@@ -13,8 +13,9 @@ import {
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
-import { addTo, digestOf, extentOf, isZeroGroup, slots, wrongGroupsMax } from "./image-job.ts";
+import { addTo, digestOf, extentOf, isZeroGroup, slots } from "./image-job.ts";
 import { load } from "./load-groups.ts";
+import { describeWrong, noteWrong, wrongGroup } from "./wrong-groups.ts";
 
 /** Two windows take turns: one is read into while the other is hashed. A third is for repairs. */
 const turns = [0, 1] as const;
@@ -44,6 +45,8 @@ async function readNext(work: Work, window: number): Promise<number | undefined>
   await safePoint(work);
   const group = Atomics.add(work.job.shared.control, slots.next, 1);
   if (group >= groupCount(work.job.sizeBytes)) return undefined;
+  // Of a verification, what is bounded is what it reads.
+  if (work.job.phase === "verify") await work.pace(extentOf(work.job, group).padded);
   await readGroup(work, group, window);
   return group;
 }
@@ -57,7 +60,7 @@ async function checkGroup(work: Work, group: number, window: number): Promise<vo
     await readGroup(work, group, window);
     found = rightDigest(work, group, window);
   }
-  if (found === undefined && phase === "verify") noteWrong(work, group);
+  if (found === undefined) noteWrong(shared, group, digestOfWindow(work, group, window));
   if (found === undefined && phase === "readback") {
     await repair(work, group, window);
     found = rightDigest(work, group, window);
@@ -76,11 +79,6 @@ export function rightDigest(work: Work, group: number, window: number): Uint8Arr
   return equalBytes(found, digestOf(job.shared, group)) && padding.every((byte) => byte === 0)
     ? found
     : undefined;
-}
-
-function noteWrong({ job: { shared } }: Work, group: number): void {
-  const at = Atomics.add(shared.control, slots.wrong, 1);
-  if (at < wrongGroupsMax) Atomics.store(shared.wrong, at, group);
 }
 
 /** Fetches, writes and reads this group alone into the window. @throws `image.bad-manifest` also for false zeroes of a long run */
@@ -109,17 +107,14 @@ export async function fetchGroup(work: Work, group: number, window: number): Pro
 }
 
 export function mismatch(work: Work, group: number, window: number): BedplateError {
-  const { job } = work;
-  const offset = group * groupBytes;
-  const expected = hex(digestOf(job.shared, group));
-  const found = hex(digestOfWindow(work, group, window));
-  const sector = offset / job.sectorBytes;
+  const { disk, sectorBytes } = work.job;
+  const wrong = wrongGroup(work.job, group, digestOfWindow(work, group, window));
   return new BedplateError(
     "disk.readback-mismatch",
-    `${job.disk.path} does not give back what was written: group ${group} (from byte ${offset}, sector ${sector}) reads as ${found}, not ${expected}.`,
+    `${disk.path} does not give back what was written: ${describeWrong(wrong)}.`,
     {
       hint: "The disk, its cable or its controller is failing.",
-      details: { group, offset, sector, sectorBytes: job.sectorBytes, expected, found, disk: job.disk.path },
+      details: { ...wrong, sectorBytes, disk: disk.path },
     },
   );
 }

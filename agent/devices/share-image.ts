@@ -1,7 +1,8 @@
 // Makes the memory that the main thread and the workers of one image operation share, from the image's manifest.
+import { wrongGroupsMax } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
 import { digestBytes, frameOffsets, groupCount, type Manifest } from "../../protocol/manifest.ts";
-import { counters, type SharedImage, slots, wrongGroupsMax } from "./image-job.ts";
+import { counters, type SharedImage, slots } from "./image-job.ts";
 import { sourcesMax } from "./source-account.ts";
 
 export function shareImage(manifest: Manifest): SharedImage {
@@ -17,6 +18,7 @@ export function shareImage(manifest: Manifest): SharedImage {
     sourceBytes: new BigInt64Array(new SharedArrayBuffer(8 * sourcesMax)),
     sourceGaveUp: new Int32Array(new SharedArrayBuffer(4 * sourcesMax)),
     wrong: new Int32Array(new SharedArrayBuffer(4 * wrongGroupsMax)),
+    wrongFound: new Uint8Array(new SharedArrayBuffer(digestBytes * wrongGroupsMax)),
     digests: new Uint8Array(new SharedArrayBuffer(digestBytes * count)),
     frameBytes: new Uint32Array(new SharedArrayBuffer(4 * count)),
     frameStarts: new Float64Array(new SharedArrayBuffer(8 * (count + 1))),

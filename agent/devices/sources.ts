@@ -6,6 +6,7 @@ import type { FrameOptions } from "./frame-stream.ts";
 import { addTo, type ImageJob } from "./image-job.ts";
 import type { Connections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
+import { createPace } from "./pace.ts";
 import { noteBytes, noteGivenUp } from "./source-account.ts";
 
 /** The sources still in use, best first. */
@@ -51,12 +52,18 @@ export interface FetchingMeans {
 
 /** How one thread of an operation fetches, its bytes and its bad sources counted for all. */
 export function fetchingOf(
-  { sources, sizeBytes, shared }: Pick<ImageJob, "sources" | "sizeBytes" | "shared">,
+  {
+    sources,
+    sizeBytes,
+    shared,
+    fetchBytesPerSecondMax,
+  }: Pick<ImageJob, "sources" | "sizeBytes" | "shared" | "fetchBytesPerSecondMax">,
   means: FetchingMeans,
 ): FrameOptions {
   return {
     ...means,
     sizeBytes,
+    pace: createPace(fetchBytesPerSecondMax, means.clock, means.signal),
     sources: sourcesOf(sources, (source, why) => noteGivenUp(shared, sources.indexOf(source), why)),
     onBytes(count, source) {
       addTo(shared, "fetched", count);

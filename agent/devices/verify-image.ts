@@ -6,14 +6,17 @@ import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import type { OpenDisk } from "./direct-file.ts";
-import { countOf, slots, wrongGroupsMax } from "./image-job.ts";
+import { countOf } from "./image-job.ts";
 import { createImageRun, type ImageWorkers } from "./image-run.ts";
 import { shareImage } from "./share-image.ts";
+import { wrongCount, wrongGroups } from "./wrong-groups.ts";
 
 export interface VerifyRequest {
   readonly manifest: Manifest;
   readonly open: OpenDisk;
   readonly sectorBytes: number;
+  /** Of what is read; undefined: as fast as it goes. */
+  readonly bytesPerSecondMax?: number | undefined;
   readonly kernel: CompiledKernel;
   readonly workers: ImageWorkers;
   readonly clock: Clock;
@@ -26,6 +29,7 @@ export async function verifyImage({
   manifest,
   open,
   sectorBytes,
+  bytesPerSecondMax,
   kernel,
   workers,
   clock,
@@ -37,26 +41,33 @@ export async function verifyImage({
   const shared = shareImage(manifest);
   const count = groupCount(manifest.sizeBytes);
   const disk = { path: open.path, fd: open.fd, direct: open.direct };
-  const run = createImageRun({
-    job: { disk, sectorBytes, sizeBytes: manifest.sizeBytes, claimedBefore: 0, shared, sources: [], ca: "" },
-    kernel,
-    workers,
-    clock,
-  });
-  const onStart = () => phase("verify", manifest.sizeBytes, () => countOf(shared, "done"));
+  const { sizeBytes } = manifest;
+  const job = {
+    disk,
+    sectorBytes,
+    sizeBytes,
+    claimedBefore: 0,
+    shared,
+    sources: [],
+    ca: "",
+    bytesPerSecondMax,
+  };
+  const run = createImageRun({ job, kernel, workers, clock });
+  const onStart = () => phase("verify", sizeBytes, () => countOf(shared, "done"));
   await run.run("verify", { first: 0, signal, pause, onStart, onTick: async () => {} });
   const root = mergeGroups(new Uint8Array(shared.found), count);
-  const wrongGroupCount = Atomics.load(shared.control, slots.wrong);
+  const wrongGroupCount = wrongCount(shared);
+  const wrong = wrongGroups(job);
   return {
     root: hex(root),
     expectedRoot: hex(manifest.root),
     matches: equalBytes(root, manifest.root) && wrongGroupCount === 0,
     direct: open.direct,
     groups: count,
-    wrongGroups: [...shared.wrong.subarray(0, Math.min(wrongGroupCount, wrongGroupsMax))].sort(
-      (a, b) => a - b,
-    ),
+    wrongGroups: wrong.map(({ group }) => group),
     wrongGroupCount,
+    wrong,
+    rereads: countOf(shared, "rereads"),
     seconds: (clock.monotonic() - started) / 1000,
   };
 }

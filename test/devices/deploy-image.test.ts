@@ -12,6 +12,7 @@ import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { createImageRun, startImageWorkers } from "../../agent/devices/image-run.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
+import { verifyImage } from "../../agent/devices/verify-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
 import { createPause, type Pause } from "../../agent/host/pause.ts";
 import { systemRandom } from "../../agent/host/random.ts";
@@ -107,6 +108,8 @@ async function deploy(
     planned?: Fingerprint;
     pause?: Pause;
     signal?: AbortSignal;
+    log?: (text: string) => void;
+    fetchBytesPerSecondMax?: number;
   } = {},
 ): Promise<DeployOutput> {
   const signal = options.signal ?? new AbortController().signal;
@@ -130,6 +133,8 @@ async function deploy(
     signal,
     pause: options.pause ?? createPause(signal),
     startedMs: systemClock.monotonic(),
+    ...(options.log === undefined ? {} : { log: options.log }),
+    fetchBytesPerSecondMax: options.fetchBytesPerSecondMax,
     phase: (name, _, done) => options.onPhase?.(name, done),
     pointOfNoReturn: () => {
       if (options.cutAt === "beforeSeal") throw new Cut("beforeSeal");
@@ -216,9 +221,11 @@ function patch(path: string, places: readonly number[]): void {
   closeSync(fd);
 }
 
-test("a group that reads back wrong is written again, alone; a group of zeroes too", async () => {
+test("a group that reads back wrong is written again, alone, and told by its logical blocks; a group of zeroes too", async () => {
   const bench = await makeBench();
+  const logged: string[] = [];
   const out = await deploy(bench, fresh(), {
+    log: (text) => logged.push(text),
     onPhase(name) {
       if (name !== "verify") return;
       patch(bench.path, [3 * mib + 1, 4 * mib + 2, 12 * mib + 4]);
@@ -226,6 +233,51 @@ test("a group that reads back wrong is written again, alone; a group of zeroes t
   });
   expect(out.resumed.groupsRewritten).toBe(3);
   expect(await holdsImage(bench.path)).toBe(true);
+  const { rereads, repaired, repairedGroups = [] } = out.readback;
+  expect([rereads, repaired]).toEqual([3, 3]);
+  // The image's last group has 5 bytes: one block.
+  expect(repairedGroups.map(({ group, offset, lba, blocks }) => [group, offset, lba, blocks])).toEqual([
+    [3, 3 * mib, 6144, 2048],
+    [4, 4 * mib, 8192, 2048],
+    [12, 12 * mib, 24_576, 1],
+  ]);
+  for (const { group, expected, found } of repairedGroups) {
+    expect(expected).toBe(
+      Buffer.from(image.manifest.groups.subarray(group * 32, group * 32 + 32)).toString("hex"),
+    );
+    expect(found).not.toBe(expected);
+    expect(logged.join("\n")).toContain(`reads as ${found}, not ${expected}; it was repaired`);
+  }
+  expect(logged.join("\n")).toContain("LBA 6144 to 8191 (group 3, from byte 3145728)");
+});
+
+test("verified: each wrong group with its blocks and what was read, and no faster than is allowed", async () => {
+  const bench = await makeBench();
+  await deploy(bench, fresh());
+  const verify = async (bytesPerSecondMax?: number) => {
+    await using file = await openFile(bench.path);
+    await using workers = startImageWorkers({ threads: 2 });
+    const { signal, pause } = undisturbed();
+    const kernel = await compileKernel();
+    return await verifyImage({
+      ...{ manifest: image.manifest, open: file, sectorBytes: 512, kernel, workers, bytesPerSecondMax },
+      ...{ clock: systemClock, signal, pause, phase() {} },
+    });
+  };
+  const fast = await verify();
+  expect(fast).toMatchObject({ matches: true, wrong: [], rereads: 0 });
+  // 12 MiB at 2 MiB a second, less what the buckets hold at the start.
+  const slow = await verify(2 * mib);
+  expect(slow.seconds).toBeGreaterThan(5);
+  expect(slow.seconds).toBeGreaterThan(1.3 * fast.seconds);
+  patch(bench.path, [7 * mib + 9]);
+  const expected = Buffer.from(image.manifest.groups.subarray(7 * 32, 8 * 32)).toString("hex");
+  expect(await verify()).toMatchObject({
+    matches: false,
+    rereads: 1,
+    wrongGroups: [7],
+    wrong: [{ group: 7, offset: 7 * mib, lba: 14_336, blocks: 2048, expected }],
+  });
 });
 
 test("a disk that is not the planned one, in any field, is not touched", async () => {
@@ -281,6 +333,15 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
     }),
   ).rejects.toMatchObject({ code: "worker.died" });
   expect(performance.now() - started).toBeLessThan(5000);
+});
+
+test("no more is fetched in a second than is allowed, by all workers together", async () => {
+  const free = await deploy(await makeBench(), fresh());
+  const bound = await deploy(await makeBench(), fresh(), { fetchBytesPerSecondMax: mib });
+  expect(bound.bytesFetched).toBe(free.bytesFetched);
+  // The buckets begin full, and the first group is fetched later.
+  expect(bound.bytesFetched / bound.seconds.write).toBeLessThan(1.7 * mib);
+  expect(bound.seconds.write).toBeGreaterThan(1.3 * free.seconds.write);
 });
 
 describe("paused", () => {
