@@ -82,17 +82,16 @@ export function deployPairs({ image, disk, fingerprint, ...plan }: DeployPlanOut
   ];
 }
 
-/** What a refusal has left as it was: of a disk with the name that it has from boot to boot. */
+/** What a refusal has left as it was: of each disk the name that it has from boot to boot. */
 export function untouchedText(plan: Plan): string {
   if (plan.kind !== "image.deploy") return "Nothing was changed.";
-  const { disk, fingerprint } = deployPlanOf(plan);
-  const [what, name] =
-    fingerprint.serial !== null
-      ? ["serial", fingerprint.serial]
-      : fingerprint.wwn !== null
-        ? ["wwn", fingerprint.wwn]
-        : ["backing", fingerprint.backing];
-  return `${disk.path}${name === null || name === disk.path ? "" : ` (${what} ${name})`} is not touched.`;
+  const { also = [], ...first } = deployPlanOf(plan);
+  const names = [first, ...also].map(({ disk, fingerprint: { serial, wwn, backing } }) => {
+    const name =
+      serial !== null ? `serial ${serial}` : wwn !== null ? `wwn ${wwn}` : `backing ${backing ?? "unknown"}`;
+    return disk.path === backing ? disk.path : `${disk.path} (${name})`;
+  });
+  return `${names.join(", ")} ${names.length === 1 ? "is" : "are"} not touched.`;
 }
 
 function execPairs({ argv, directory = "/", environment = {}, outputBytesMax }: ExecArguments): Pairs {

@@ -2,6 +2,7 @@
 import type { CommandView, HostView } from "../protocol/api.ts";
 import { type CommandLimits, DeployPlanOutput, PlanOutput } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
+import { hintOfGuard } from "../protocol/guard-hints.ts";
 import type { Plan } from "../protocol/plans.ts";
 import type { ApiClient } from "./api-client.ts";
 import {
@@ -218,7 +219,9 @@ function hintOf(code: string): { readonly hint?: string } {
       };
     case "policy.exec-not-allowed":
       return { hint: `Only the host's own root can list a program, in [kinds."host.exec"] of ${policy}.` };
-    default:
-      return {};
+    default: {
+      const hint = hintOfGuard(code);
+      return hint === undefined ? {} : { hint };
+    }
   }
 }

@@ -90,6 +90,8 @@ export const Fingerprint = Type.Object({
   bootId: Type.String(),
   /** BLAKE3 of the first and last MiB, lower-case hexadecimal: the partition table and its backup. */
   edges: Type.String({ pattern: "^[0-9a-f]{64}$" }),
+  /** BLAKE3 of what the guards found on the disk, its partitions' inside too; absent in plans of older agents. */
+  content: Type.Optional(Type.String({ pattern: "^[0-9a-f]{64}$" })),
 });
 export type Fingerprint = Static<typeof Fingerprint>;
 

@@ -9,8 +9,10 @@ import { type DirectFile, lockDisk, openDisk, readStretch } from "../devices/dir
 import type { ListedDisk } from "../devices/disks.ts";
 import { isHeldByAnother } from "../devices/exclusive-use.ts";
 import {
+  contentDigest,
   fingerprintOf,
   identityOf,
+  requireSameContent,
   requireSameDisk,
   requireSameFingerprint,
 } from "../devices/fingerprint.ts";
@@ -74,9 +76,13 @@ export async function lookAt(listed: ListedDisk, asked: PlannedDisk, means: Targ
   const { disk } = listed;
   await using open = await openToRead(disk, means.window);
   const content = await contentOf(disk, open, means);
+  const bootId = bootIdOf(means.context.host.facts());
   return {
     guards: guardFindings(listed, asked, content, means),
-    fingerprint: await fingerprintOf(disk, open, bootIdOf(means.context.host.facts()), means.window),
+    fingerprint: {
+      ...(await fingerprintOf(disk, open, bootId, means.window)),
+      content: await contentDigest(content),
+    },
   };
 }
 
@@ -109,6 +115,8 @@ export async function openTarget(
   if (!began) {
     const bootId = bootIdOf(context.host.facts());
     requireSameFingerprint(asked.fingerprint, await fingerprintOf(disk, open, bootId, window));
+    // Once more, now that nobody else has it: what the guards saw is what is about to be lost.
+    await requireSameContent(asked.fingerprint, await contentOf(disk, open, means));
   }
   const { sizeBytes } = means.manifest;
   const padding = paddedBytes(sizeBytes, disk.logicalSectorBytes) - sizeBytes;

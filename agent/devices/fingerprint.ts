@@ -1,6 +1,7 @@
 // The fingerprint that ties an apply to its plan: who the disk is, and what its edges hold.
 import { createStreamHasher } from "../../assembly/index.ts";
-import { hex } from "../../protocol/bytes.ts";
+import { hex, utf8 } from "../../protocol/bytes.ts";
+import type { DiskContent } from "../../protocol/disk-content.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes } from "../../protocol/groups.ts";
@@ -36,6 +37,24 @@ export async function fingerprintOf(
     hasher.update(window.subarray(0, length));
   }
   return { ...identityOf(disk), diskSequence: disk.diskSequence, bootId, edges: hex(hasher.digest()) };
+}
+
+/**
+ * What the guards judged by: most of it lies further in than the edges, and whoever overrides a guard overrides what was
+ * found then, not what comes after.
+ */
+export async function contentDigest(content: DiskContent): Promise<string> {
+  const hasher = await createStreamHasher();
+  hasher.update(utf8(JSON.stringify(content)));
+  return hex(hasher.digest());
+}
+
+/** @throws `plan.changed` */
+export async function requireSameContent(planned: Fingerprint, content: DiskContent): Promise<void> {
+  if (planned.content === undefined) return;
+  refuseChanges<"content">(planned as Required<Fingerprint>, { content: await contentDigest(content) }, [
+    "content",
+  ]);
 }
 
 export type StableFingerprint = Pick<Fingerprint, (typeof stableFields)[number]>;

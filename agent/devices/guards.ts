@@ -8,6 +8,7 @@ import {
   overridableGuards,
 } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { hintOfGuard } from "../../protocol/guard-hints.ts";
 import { isSharedType } from "./signatures/partition-types.ts";
 
 export interface GuardFacts {
@@ -138,10 +139,18 @@ function namesOf(signatures: readonly Signature[]): string {
     .join(", ");
 }
 
+/** Mount points and labels may be long; with the words around it a finding is one line of at most 4096 characters. */
+const findingCharactersMax = 3500;
+
+function bounded(found: Finding): Finding {
+  if (typeof found === "string" || found.finding.length <= findingCharactersMax) return found;
+  return { ...found, finding: `${found.finding.slice(0, findingCharactersMax)}…` };
+}
+
 /** Every guard's finding, whether or not another one fails. */
 export function evaluateGuards(facts: GuardFacts): GuardFinding[] {
   return Object.entries(guards).map(([guard, check]) => {
-    const found = check(facts);
+    const found = bounded(check(facts));
     if (typeof found === "string") return { guard, ok: true, finding: found };
     const name = overridableGuards.find((each) => each === guard);
     if (name === undefined || !facts.overrides.includes(name)) return { guard, ok: false, ...found };
@@ -165,7 +174,7 @@ export function requireGuards(findings: readonly GuardFinding[], disk: Disk): vo
     first.code as Code,
     `${failed.map(({ finding }) => finding).join(" ")} ${nameForPeople(disk)} is not touched.`,
     {
-      hint: hints[first.code as Code] ?? "`--plan` shows every guard's finding.",
+      hint: hintOfGuard(first.code ?? "") ?? "`--plan` shows every guard's finding.",
       details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },
     },
   );
@@ -192,25 +201,3 @@ export function nameForPolicy(disk: Disk): string {
     ? `${disk.path} (it has neither serial nor wwn and cannot be named)`
     : `wwn:${disk.wwn}`;
 }
-
-const overrideHint = `If it is to be lost all the same: --override GUARD (${overridableGuards.join(", ")}), where the host's policy allows that.`;
-
-const hints: { readonly [K in Code]?: string } = {
-  "policy.missing": "The host's administrator writes it; see packaging/policy.toml for a commented one.",
-  "disk.protected":
-    "The host's administrator would take it off protectDisks in the policy file; no controller can.",
-  "disk.not-allowed":
-    "The host's administrator adds the disk to allowDisks in the policy file; no controller can.",
-  "disk.mounted": "Unmount it first.",
-  "disk.swap": "Run swapoff on it first.",
-  "disk.held":
-    "Take the layer above apart first (dmsetup, mdadm, lvchange, losetup), or end what holds it: see lsblk and `fuser -v`.",
-  "disk.remote": overrideHint,
-  "disk.member": overrideHint,
-  "disk.shared-storage": overrideHint,
-  "policy.override-denied":
-    "The host's administrator adds the guard to allowOverrides in the policy file; no controller can.",
-  "disk.own-root": "Deploy to another disk, or boot the host from elsewhere.",
-  "disk.too-small": "Choose a larger disk or a smaller image.",
-  "disk.sector-size": "Use an image that is made for this sector size.",
-};

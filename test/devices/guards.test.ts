@@ -2,9 +2,11 @@
 import { describe, expect, test } from "vitest";
 import { evaluateGuards, type GuardFacts, nameForPolicy, requireGuards } from "../../agent/devices/guards.ts";
 import type { Signature } from "../../protocol/disk-content.ts";
-import { type Disk, overridableGuards } from "../../protocol/disks.ts";
+import { type Disk, GuardFinding, overridableGuards } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
+import { checker } from "../../protocol/schema.ts";
 
+const checkFinding = checker(GuardFinding, "message.invalid", "finding");
 const disk: Disk = {
   path: "/dev/sdx",
   type: "ssd",
@@ -114,6 +116,13 @@ test("all are evaluated; the refusal has the first one's code and tells all", ()
   expect(error?.message).toContain("/dev/sdx (serial S3Z9) is not touched.");
   expect(error?.message).toContain("/srv");
   expect(error?.details?.guards).toEqual(findings);
+});
+
+test("however long mount points are, a finding stays a line that travels", () => {
+  const mounts = Array.from({ length: 8 }, (_, at) => `/${at}`.padEnd(1024, "x"));
+  const findings = evaluateGuards({ ...withDisk({ mounts }), overrides: ["member"] });
+  expect(findings.every((finding) => checkFinding(finding) === finding)).toBe(true);
+  expect(findings.find(({ guard }) => guard === "mounted")!.finding.length).toBeGreaterThan(3000);
 });
 
 test("a partition table for sectors of the same size, or none, passes", () => {

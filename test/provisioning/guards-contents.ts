@@ -71,10 +71,30 @@ export function putPartition(type: string, content?: string): (disk: SparseDisk)
   };
 }
 
-/** The type exactly as written here, in whichever case. */
-export function sgdiskType(path: string, type: string): void {
-  // Without --quiet: with it sgdisk writes nothing and says that all is well.
-  run("sgdisk", "--clear", "--new=1:2048:+4M", `--typecode=1:${type}`, path);
+/** Empty partitions of a MiB each. */
+export function putPartitions(types: readonly string[]): (disk: SparseDisk) => void {
+  return (disk) =>
+    void putGpt(
+      disk,
+      512,
+      types.map((type, at) => ({ type, startBytes: (at + 1) * mib, sizeBytes: mib })),
+    );
+}
+
+/** The same by sgdisk, which gets the types as `as` writes them. Without --quiet: with it sgdisk writes nothing and says that all is well. */
+export function sgdiskTypes(as: (type: string) => string) {
+  return async (path: string, types: readonly string[]): Promise<void> => {
+    const partitions = types.flatMap((type, at) => [
+      `--new=${at + 1}:0:+1M`,
+      `--typecode=${at + 1}:${as(type)}`,
+    ]);
+    run("sgdisk", "--clear", ...partitions, path);
+  };
+}
+
+export function halves<T>(all: readonly T[]): readonly (readonly T[])[] {
+  const middle = Math.ceil(all.length / 2);
+  return [all.slice(0, middle), all.slice(middle)];
 }
 
 export function run(program: string, ...argv: readonly string[]): string {

@@ -16,9 +16,15 @@ export interface Loop {
   readonly entry: string;
   /** As a command names it. */
   readonly selector: string;
-  /** SHA-256 of every byte, read from the device and from the file behind it, which must agree. */
-  hash(): string;
+  /** SHA-256 of every byte but those left out, read from the device and from the file behind it, which must agree. */
+  hash(without?: Stretch): string;
   detach(): void;
+}
+
+/** What others may write meanwhile, from byte to byte. */
+export interface Stretch {
+  readonly from: number;
+  readonly to: number;
 }
 
 export interface LoopOptions {
@@ -48,10 +54,10 @@ export function attachLoop(backing: string, { sectorBytes = 512, readOnly = fals
     sizeBytes: Number(fact("size")) * 512,
     entry: `loop:${backing}`,
     selector: `loop=${backing}`,
-    hash() {
+    hash(without) {
       // What was read before may be in the page cache, whoever wrote past it.
       execFileSync("blockdev", ["--flushbufs", path]);
-      const [device, file] = [path, backing].map(sha256Of);
+      const [device, file] = [path, backing].map((name) => sha256Of(name, without));
       if (device !== file) throw new Error(`${path} and ${backing} differ: ${device} and ${file}`);
       return device!;
     },
@@ -63,15 +69,17 @@ export function attachLoop(backing: string, { sectorBytes = 512, readOnly = fals
   };
 }
 
-function sha256Of(path: string): string {
+function sha256Of(path: string, { from, to }: Stretch = { from: 0, to: 0 }): string {
   const hash = createHash("sha256");
   const file = openSync(path, "r");
   try {
     const bytes = Buffer.alloc(mib);
-    for (;;) {
-      const length = readSync(file, bytes);
+    for (let at = 0; ; ) {
+      const length = readSync(file, bytes, 0, mib, at);
       if (length === 0) return hash.digest("hex");
+      bytes.fill(0, Math.max(0, Math.min(length, from - at)), Math.max(0, Math.min(length, to - at)));
       hash.update(bytes.subarray(0, length));
+      at += length;
     }
   } finally {
     closeSync(file);

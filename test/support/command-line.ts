@@ -30,10 +30,13 @@ export interface CommandLine {
   refusal(...argv: string[]): Promise<readonly [number | null, string]>;
 }
 
-/** `environment`: all that it gets but PATH. */
-export function commandLine(environment: Readonly<Record<string, string>>): CommandLine {
+/** `environment`: all that it gets but PATH. `program`: the sources' unless given. */
+export function commandLine(
+  environment: Readonly<Record<string, string>>,
+  program = bedplateProgram,
+): CommandLine {
   const start: CommandLine["start"] = (argv) => {
-    const child = spawn(process.execPath, [bedplateProgram, ...argv], {
+    const child = spawn(process.execPath, [program, ...argv], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { PATH: process.env.PATH, NODE_DISABLE_COMPILE_CACHE: "1", ...environment },
     });
