@@ -139,11 +139,21 @@ export const commandKinds = {
   "host.inventory": { runs: "executor", effect: "read", apply: InventoryArguments },
   "host.poweroff": { runs: "executor", effect: "resumable", apply: PowerOff, plan: PowerOff },
   "host.reboot": { runs: "executor", effect: "resumable", apply: Reboot, plan: Reboot },
-  "image.deploy": { runs: "executor", effect: "resumable", apply: DeployApply, plan: DeployPlan },
-  "image.verify": { runs: "executor", effect: "read", apply: VerifyArguments },
+  "image.deploy": {
+    ...{ runs: "executor", effect: "resumable", pauses: true },
+    ...{ apply: DeployApply, plan: DeployPlan },
+  },
+  "image.verify": { runs: "executor", effect: "read", pauses: true, apply: VerifyArguments },
 } as const satisfies Record<
   string,
-  { runs: "agent" | "executor"; effect: Effect; apply: Type.TSchema; plan?: Type.TSchema }
+  {
+    runs: "agent" | "executor";
+    effect: Effect;
+    /** Whether its apply has points at which it can wait. */
+    pauses?: true;
+    apply: Type.TSchema;
+    plan?: Type.TSchema;
+  }
 >;
 
 export type CommandKind = keyof typeof commandKinds;
@@ -313,6 +323,11 @@ export function disksOf(given: object): readonly PlannedDisk[] {
 /** What a crash means for this command: planning is always a read. */
 export function effectOf(command: Pick<Command, "kind" | "mode">): Effect {
   return command.mode === "plan" ? "read" : commandKinds[command.kind].effect;
+}
+
+/** Whether an operator may pause it: its work goes in small steps, between which it can wait as long as it has to. */
+export function isPausable({ kind, mode }: { readonly kind: string; readonly mode: string }): boolean {
+  return mode === "apply" && isCommandKind(kind) && "pauses" in commandKinds[kind];
 }
 
 /** States of an operation, in the order they can follow. The last five are terminal. */
@@ -544,6 +559,11 @@ export const ExecOutput = Type.Object({
   tail: Type.Object({ text: Type.String(), truncated: Type.Boolean() }),
   /** Whether the kernel ends the program with the executor. */
   endsWithExecutor: Type.Boolean(),
+  /**
+   * How all that it had started was found at its end: `cgroup`, nothing gets out of that by itself; `descent`, its group,
+   * what carries its variable, and their children: what has left all of these lives on.
+   */
+  confinedBy: Type.Optional(Type.Union([Type.Literal("cgroup"), Type.Literal("descent")])),
   seconds: Seconds,
 });
 export type ExecOutput = Static<typeof ExecOutput>;

@@ -1,15 +1,17 @@
-// host.exec: runs one program, no shell between, in a process group of its own that is ended whole.
+// host.exec: runs one program, no shell between, and ends it whole: with all that it started, as far as that can be found.
 import { createStreamHasher, type StreamHasher } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";
 import type { ExecArguments, ExecOutput, OutputStream } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { bootIdOf } from "../devices/system.ts";
 import { programFault } from "../executor/rules.ts";
+import type { Cgroup } from "../host/cgroup.ts";
 import { errnoOf } from "../host/files.ts";
 import { cleanEnvironment, type StartedProcess } from "../host/processes.ts";
 import type { Command, CommandContext, CommandEnd } from "./command.ts";
-import { endGroup, markOf, noteGroup, operationVariable } from "./process-group.ts";
-import { notStarted, requireProgram } from "./program.ts";
+import { cgroupNameOf, endFamily, operationVariable } from "./process-family.ts";
+import { markOf, noteGroup } from "./process-group.ts";
+import { notStarted, requireDirectory, requireProgram } from "./program.ts";
 
 /** What the result itself carries of the output; the rest is had from the spool. */
 const tailBytesMax = 64 << 10;
@@ -24,6 +26,7 @@ export const hostExec: Command<"host.exec"> = {
     const unlisted =
       mode === "plan" && programFault(context.policy.rules, { kind, arguments: asked }) !== undefined;
     const program = unlisted ? null : requireProgram(asked, context.host.files);
+    if (mode === "apply") requireDirectory(asked, context.host.files);
     const keeper = await findKeeper(context, signal);
     if (mode === "plan") {
       const { directory = "/", environment = {} } = asked;
@@ -48,7 +51,10 @@ async function runProgram(
   context.phase({ name: "run", total: 0, unit: "bytes", done: () => output.bytes });
   await context.pause.safePoint();
   const startedMs = host.clock.monotonic();
-  const { started, stopped } = await startProgram(id, asked, keeper, context, hasher);
+  const cgroup = host.processes.cgroup(cgroupNameOf(id), "make");
+  using _cgroup = { [Symbol.dispose]: () => cgroup?.remove() };
+  const { started, stopped } = await startProgram(id, asked, { keeper, cgroup }, context, hasher);
+  const family = { operation: id, group: started.pid, cgroup };
   let why: Error | undefined;
   try {
     const mark = markOf(host.files, started.pid, bootIdOf(host.facts()));
@@ -56,11 +62,11 @@ async function runProgram(
     why = await firstOf(started, stopped, signal);
     if (why === undefined && !signal.aborted) context.pointOfNoReturn("the program has ended by itself");
   } catch (error) {
-    await endGroup(started.pid, host);
+    await endFamily(family, host);
     throw error;
   }
   // Ended whole, also when the program ended by itself: nothing of it changes the host after its result.
-  const ended = await endGroup(started.pid, host);
+  const ended = await endFamily(family, host);
   await Promise.race([started.closed, host.clock.sleep(stragglersMs, new AbortController().signal)]);
   started.release();
   const end = ended ? await started.exited : { exitCode: null, signal: null };
@@ -72,6 +78,7 @@ async function runProgram(
     digest: hex(hasher.digest()),
     tail: { text: textOfTail(output.tail(tailBytesMax)), truncated: output.bytes > tailBytesMax },
     endsWithExecutor: keeper.length > 0,
+    confinedBy: cgroup === undefined ? "descent" : "cgroup",
     seconds: (host.clock.monotonic() - startedMs) / 1000,
   };
   const error = why ?? failureOf(asked.argv[0]!, end);
@@ -83,7 +90,7 @@ async function runProgram(
 async function startProgram(
   id: string,
   { argv, directory = "/", environment = {}, outputBytesMax = Number.POSITIVE_INFINITY }: ExecArguments,
-  keeper: readonly string[],
+  { keeper, cgroup }: { readonly keeper: readonly string[]; readonly cgroup: Cgroup | undefined },
   { host, output }: CommandContext,
   hasher: StreamHasher,
 ): Promise<{ readonly started: StartedProcess; readonly stopped: Promise<Error> }> {
@@ -106,6 +113,7 @@ async function startProgram(
       directory,
       environment: { ...programEnvironment, ...environment, [operationVariable]: id },
       onOutput,
+      cgroup,
     });
     return { started, stopped: stop.promise };
   } catch (cause) {

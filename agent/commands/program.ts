@@ -19,7 +19,7 @@ export interface ProgramFile {
 const headBytesMax = 256;
 
 /** @throws `command.bad-arguments`, `exec.not-started` */
-export function requireProgram({ argv, directory = "/" }: ExecArguments, files: Files): ProgramFile {
+export function requireProgram({ argv }: ExecArguments, files: Files): ProgramFile {
   const path = argv[0]!;
   if (!path.startsWith("/")) {
     throw new BedplateError("command.bad-arguments", `The program "${path}" is no absolute path.`, {
@@ -37,11 +37,16 @@ export function requireProgram({ argv, directory = "/" }: ExecArguments, files: 
   const interpreter = interpreterOf(path, files);
   if (interpreter !== null && !files.mayExecute(interpreter))
     throw notStarted(path, `its interpreter ${interpreter} is not there or may not be executed`);
-  if (attempt(directory, () => files.status(directory)).kind !== "directory")
-    throw notStarted(path, `its working directory ${directory} is no directory`);
   const { sizeBytes, uid } = status;
   const realPath = attempt(path, () => files.realPath(path));
   return { path, realPath, sizeBytes, mode: status.mode.toString(8).padStart(4, "0"), uid, interpreter };
+}
+
+/** Not for plans: the policy lists programs, and who may only plan is not told which directories there are. @throws `exec.not-started` */
+export function requireDirectory({ argv, directory = "/" }: ExecArguments, files: Files): void {
+  const path = argv[0]!;
+  if (attempt(directory, () => files.status(directory), path).kind !== "directory")
+    throw notStarted(path, `its working directory ${directory} is no directory`);
 }
 
 export function notStarted(
@@ -73,12 +78,12 @@ function interpreterOf(path: string, files: Files): string | null {
   });
 }
 
-function attempt<T>(path: string, look: () => T): T {
+function attempt<T>(path: string, look: () => T, program = path): T {
   try {
     return look();
   } catch (cause) {
     const errno = errnoOf(cause);
     const why = errno === "ENOENT" || errno === "ENOTDIR" ? `there is no ${path}` : `${path}: ${errno}`;
-    throw notStarted(path, why, { cause });
+    throw notStarted(program, why, { cause });
   }
 }

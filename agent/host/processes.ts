@@ -1,6 +1,7 @@
 // Programs as the executor sees them: started with an argument list and a clean environment, never through a shell.
 import { type ChildProcess, spawn } from "node:child_process";
 import { assert } from "../../protocol/errors.ts";
+import { type Cgroup, openCgroup } from "./cgroup.ts";
 import { closeWriteEnds, openPipes } from "./pipes.ts";
 
 export interface ProcessOptions {
@@ -24,6 +25,8 @@ export interface StartOptions {
   readonly environment: Readonly<Record<string, string>>;
   /** Each piece as it is read, in that order. Valid until it returns. */
   readonly onOutput: (stream: "stdout" | "stderr", bytes: Uint8Array) => void;
+  /** What it runs in from its first instruction on. */
+  readonly cgroup?: Cgroup | undefined;
 }
 
 /** A program in a session and process group of its own, whose number is `pid`. */
@@ -42,8 +45,9 @@ export interface Processes {
   run(argv: readonly [string, ...string[]], options: ProcessOptions): Promise<ProcessEnd | "missing">;
   /** Standard input is empty. @throws node's own error */
   start(argv: readonly [string, ...string[]], options: StartOptions): Promise<StartedProcess>;
-  /** Signals every process of a group; with 0 it only asks whether there is one. "refused": they are another user's. */
-  signalGroup(group: number, signal: NodeJS.Signals | 0): "sent" | "gone" | "refused";
+  /** Signals a process, or with its number negated every process of a group at once. "refused": another user's. */
+  signal(target: number, signal: NodeJS.Signals): "sent" | "gone" | "refused";
+  cgroup(name: string, mode: "make" | "existing"): Cgroup | undefined;
 }
 
 /**
@@ -79,18 +83,20 @@ export const systemProcesses: Processes = {
     child.on("close", (exitCode) => resolve({ exitCode, output: output(), errors: errors() }));
     return promise;
   },
-  async start([program, ...rest], { directory, environment, onOutput }) {
+  async start([program, ...rest], { directory, environment, onOutput, cgroup }) {
     const pipes = await openPipes(outputStreams.length, cleanEnvironment);
     // What a program writes is for whom it decides: not the executor's own umask.
     const before = process.umask(usualUmask);
     let child: ChildProcess;
     try {
-      child = spawn(program, rest, {
-        env: environment,
-        cwd: directory,
-        detached: true,
-        stdio: ["ignore", ...(pipes?.map(({ writeEnd }) => writeEnd) ?? (["pipe", "pipe"] as const))],
-      });
+      const spawned = () =>
+        spawn(program, rest, {
+          env: environment,
+          cwd: directory,
+          detached: true,
+          stdio: ["ignore", ...(pipes?.map(({ writeEnd }) => writeEnd) ?? (["pipe", "pipe"] as const))],
+        });
+      child = cgroup === undefined ? spawned() : cgroup.enter(spawned);
     } finally {
       process.umask(before);
       if (pipes !== undefined) closeWriteEnds(pipes);
@@ -121,11 +127,12 @@ export const systemProcesses: Processes = {
     child.on("error", () => {});
     return { pid: child.pid!, exited: exited.promise, closed: Promise.all(closed).then(() => {}), release };
   },
-  signalGroup(group, signal) {
-    // 0 and 1 as a group would be this process's own, or everybody.
-    assert(Number.isSafeInteger(group) && group > 1, "a process group of a started program");
+  cgroup: openCgroup,
+  signal(target, signal) {
+    // 0, 1 and -1 would be this process's own group, the first of all processes, or everybody.
+    assert(Number.isSafeInteger(target) && Math.abs(target) > 1, "what a started program made");
     try {
-      process.kill(-group, signal);
+      process.kill(target, signal);
       return "sent";
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;

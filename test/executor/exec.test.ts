@@ -204,7 +204,7 @@ describe("what cannot be started is told in words, and nothing runs", busy, () =
       "a missing directory",
       () => ({ argv: ["/usr/bin/env"], directory: "/no/such" }),
       "exec.not-started",
-      "there is no /no/such",
+      "/usr/bin/env cannot be started: there is no /no/such",
     ],
     [
       "a file as the directory",
@@ -249,6 +249,18 @@ test("a plan tells nothing of files that the policy does not let run", busy, asy
     expect(allowed).toBe(false);
     expect(findings.map(({ code }) => code)).toContain("policy.exec-not-allowed");
   }
+});
+
+test("a plan of a program that is listed does not tell which directories there are", busy, async () => {
+  const facts = [];
+  for (const directory of ["/etc", "/nowhere/to/be/found", "/etc/passwd"]) {
+    const asked = { argv: ["/usr/bin/env"], directory };
+    const result = resultOf((await run(exec(asked, { mode: "plan" }))).last);
+    const { artefact: _, ...output } = result.output as { artefact: unknown };
+    facts.push([result.outcome, { ...output, directory: "" }]);
+  }
+  expect(facts[1]).toEqual(facts[0]);
+  expect(facts[2]).toEqual(facts[0]);
 });
 
 describe("ended whole", busy, () => {
@@ -315,16 +327,18 @@ describe("ended whole", busy, () => {
     });
   });
 
-  test("what a program leaves in its group ends with it; what left the group lives", async () => {
+  test("what a program leaves behind ends with it, also what made a session, a group and an environment of its own", async () => {
     const pids = join(host.directory, "left");
     const asked = shell(
-      `sleep 300 & echo $! >> ${pids}; setsid /bin/sh -c 'echo $$ >> ${pids}; exec sleep 300' > /dev/null 2>&1 & while [ $(wc -l < ${pids}) -lt 2 ]; do sleep 0.05; done; echo done`,
+      `sleep 300 & echo $! >> ${pids}; setsid /bin/sh -c 'echo $$ >> ${pids}; exec sleep 300' > /dev/null 2>&1 & setsid env -i /bin/sh -c 'echo $$ >> ${pids}; sleep 300; true' > /dev/null 2>&1 & while [ $(wc -l < ${pids}) -lt 3 ]; do sleep 0.05; done; echo done`,
     );
     const result = resultOf((await run(exec({ argv: asked }))).last);
     expect(result).toMatchObject({ outcome: "succeeded", output: { tail: { text: "done\n" } } });
-    const states = pidsIn(pids).map((pid) => [pid, lives(pid)] as const);
-    expect(states.map(([, alive]) => alive).sort()).toEqual([false, true]);
-    for (const [pid, alive] of states) if (alive) process.kill(pid, "SIGKILL");
+    const left = pidsIn(pids).filter(lives);
+    for (const pid of left) process.kill(pid, "SIGKILL");
+    // Without a cgroup the last one is a child of nobody that is known, and is not found.
+    const missed = checkOutput(result.output).confinedBy === "cgroup" ? 0 : 1;
+    expect(left.length).toBeLessThanOrEqual(missed);
   });
 });
 

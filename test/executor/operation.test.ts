@@ -121,12 +121,12 @@ function stage(
         files["/proc/4711/stat"] = `4711 (long) S 1 4711 4711 ${"0 ".repeat(15)}77`;
         return { pid: 4711, exited: exited.promise, closed: exited.promise.then(() => {}), release() {} };
       },
-      signalGroup(_group: number, signal: NodeJS.Signals | 0) {
+      cgroup: () => undefined,
+      signal(_target: number, signal: NodeJS.Signals) {
         if (!state.alive) return "gone";
-        if (signal !== 0) {
-          state.alive = false;
-          exited.resolve({ exitCode: null, signal });
-        }
+        state.alive = false;
+        delete files["/proc/4711/stat"];
+        exited.resolve({ exitCode: null, signal });
         return "sent";
       },
     },

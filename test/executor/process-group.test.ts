@@ -2,7 +2,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import type { Host, Notes } from "../../agent/commands/command.ts";
-import { endGroup, endLeftover, markOf, noteGroup, parseStat } from "../../agent/commands/process-group.ts";
+import { endFamily, familyOf, parseStat } from "../../agent/commands/process-family.ts";
+import { endLeftover, markOf, noteGroup } from "../../agent/commands/process-group.ts";
+import type { Cgroup } from "../../agent/host/cgroup.ts";
 import { systemFiles } from "../../agent/host/files.ts";
 
 const operation = "019ab000-0000-7000-8000-000000000001";
@@ -11,11 +13,11 @@ describe("/proc/PID/stat", () => {
   test.each<[string, unknown]>([
     [
       "4711 (sleep) S 1 4711 4711 0 -1 4194304 92 0 0 0 0 0 0 0 20 0 1 0 123456 5591040 208",
-      { state: "S", group: 4711, startTicks: 123456 },
+      { state: "S", parent: 1, group: 4711, startTicks: 123456 },
     ],
     [
-      "4711 (a) R 9 8 7) Z 1 4712 4711 0 -1 4194304 92 0 0 0 0 0 0 0 20 0 1 0 99 5591040",
-      { state: "Z", group: 4712, startTicks: 99 },
+      "4711 (a) R 9 8 7) Z 17 4712 4711 0 -1 4194304 92 0 0 0 0 0 0 0 20 0 1 0 99 5591040",
+      { state: "Z", parent: 17, group: 4712, startTicks: 99 },
     ],
     ["", undefined],
     ["4711 (sleep) S 1", undefined],
@@ -35,13 +37,16 @@ interface Fake {
   readonly group: number;
   readonly start: number;
   readonly state?: string;
+  readonly parent?: number;
   readonly operation?: string;
+  /** In the operation's cgroup. */
+  readonly confined?: boolean;
   /** Signals that do not end it. */
   readonly ignores?: readonly string[];
 }
 
 /** Processes by their numbers; signals end them at once, unless they ignore them. */
-function machine(processes: Record<number, Fake>, { bootId = "boot-1" } = {}) {
+function machine(processes: Record<number, Fake>, { bootId = "boot-1", withCgroup = false } = {}) {
   const living = new Map(Object.entries(processes).map(([pid, fake]) => [Number(pid), fake]));
   const signals: string[] = [];
   let nowMs = 0;
@@ -52,8 +57,25 @@ function machine(processes: Record<number, Fake>, { bootId = "boot-1" } = {}) {
     const fake = living.get(Number(pid));
     if (fake === undefined) throw Object.assign(new Error("ENOENT"), { code: "ENOENT" });
     if (name === "stat")
-      return `${pid} (x) ${fake.state ?? "S"} 1 ${fake.group} 1 ${"0 ".repeat(15)}${fake.start}`;
+      return `${pid} (x) ${fake.state ?? "S"} ${fake.parent ?? 1} ${fake.group} 1 ${"0 ".repeat(15)}${fake.start}`;
     return `PATH=/bin\0${fake.operation === undefined ? "" : `BEDPLATE_OPERATION=${fake.operation}\0`}A=b\0`;
+  };
+  const end = (members: readonly (readonly [number, Fake])[], signal: string) => {
+    for (const [pid, { ignores = [] }] of members) if (!ignores.includes(signal)) living.delete(pid);
+  };
+  let removed = 0;
+  const cgroup: Cgroup = {
+    members: () => [...living].filter(([, fake]) => fake.confined).map(([pid]) => pid),
+    enter: (work) => work(),
+    kill() {
+      signals.push("cgroup.kill");
+      end(
+        [...living].filter(([, fake]) => fake.confined),
+        "SIGKILL",
+      );
+      return "sent";
+    },
+    remove: () => void removed++,
   };
   const notes = new Map<string, Uint8Array>();
   const host = {
@@ -68,12 +90,14 @@ function machine(processes: Record<number, Fake>, { bootId = "boot-1" } = {}) {
       readBytes: (path: string) => new TextEncoder().encode(text(path)),
     },
     processes: {
-      signalGroup(group: number, signal: string | number) {
-        const members = [...living].filter(([, fake]) => fake.group === group);
+      cgroup: () => (withCgroup ? cgroup : undefined),
+      signal(target: number, signal: string) {
+        const members = [...living].filter(([pid, fake]) =>
+          target < 0 ? fake.group === -target : pid === target,
+        );
         if (members.length === 0) return "gone";
-        if (signal !== 0) signals.push(`${signal} ${group}`);
-        for (const [pid, { ignores = [] }] of members)
-          if (signal !== 0 && !ignores.includes(String(signal))) living.delete(pid);
+        signals.push(`${signal} ${target}`);
+        end(members, signal);
         return "sent";
       },
     },
@@ -84,36 +108,75 @@ function machine(processes: Record<number, Fake>, { bootId = "boot-1" } = {}) {
       for (const [name, value] of Object.entries(entries)) notes.set(name, value);
     },
   };
-  return { host, notes: kept, signals, now: () => nowMs, lives: () => [...living.keys()] };
+  return {
+    ...{ host, notes: kept, signals, cgroup: withCgroup ? cgroup : undefined },
+    ...{ now: () => nowMs, lives: () => [...living.keys()], removed: () => removed },
+  };
 }
 
-describe("ending a group", () => {
+describe("ending a program with all that it started", () => {
+  const family = { operation, group: 50, cgroup: undefined };
   test("TERM suffices", async () => {
     const { host, signals, now } = machine({
       50: { group: 50, start: 1 },
       51: { group: 50, start: 2 },
       60: { group: 60, start: 3 },
     });
-    expect(await endGroup(50, host)).toBe(true);
-    expect([signals, now() < 200]).toEqual([["SIGTERM 50"], true]);
+    expect(await endFamily(family, host)).toBe(true);
+    expect([signals, now() < 200]).toEqual([["SIGTERM -50"], true]);
   });
   test("KILL after five seconds", async () => {
     const { host, signals, now, lives } = machine({
       50: { group: 50, start: 1, ignores: ["SIGTERM"] },
       60: { group: 60, start: 3 },
     });
-    expect(await endGroup(50, host)).toBe(true);
-    expect([signals, now() >= 5000, lives()]).toEqual([["SIGTERM 50", "SIGKILL 50"], true, [60]]);
+    expect(await endFamily(family, host)).toBe(true);
+    expect([signals, now() >= 5000, lives()]).toEqual([["SIGTERM -50", "SIGKILL -50"], true, [60]]);
   });
   test("not even KILL: it says so", async () => {
     const { host, now } = machine({ 50: { group: 50, start: 1, ignores: ["SIGTERM", "SIGKILL"] } });
-    expect(await endGroup(50, host)).toBe(false);
+    expect(await endFamily(family, host)).toBe(false);
     expect(now()).toBeGreaterThanOrEqual(10_000);
   });
   test("one that is dead already, and that nobody has asked for, is not waited for", async () => {
     const { host, signals } = machine({ 50: { group: 50, start: 1, state: "Z" } });
-    expect(await endGroup(50, host)).toBe(true);
+    expect(await endFamily(family, host)).toBe(true);
     expect(signals).toEqual([]);
+  });
+  test("what left the group: found by what it carries, or by whose child it is; what has shed both is not", async () => {
+    const { host, lives } = machine({
+      50: { group: 50, start: 1, operation },
+      70: { group: 70, start: 2, operation },
+      71: { group: 71, start: 3, parent: 70 },
+      72: { group: 72, start: 4, parent: 71 },
+      80: { group: 80, start: 5 },
+      90: { group: 90, start: 6, operation: "019ab000-0000-7000-8000-000000000002" },
+    });
+    expect(await endFamily(family, host)).toBe(true);
+    expect(lives()).toEqual([80, 90]);
+  });
+  test("in a cgroup of its own nothing is missed, and one kill ends what heeds no TERM", async () => {
+    const { host, cgroup, lives, signals } = machine(
+      {
+        50: { group: 50, start: 1, confined: true },
+        80: { group: 80, start: 5, confined: true, ignores: ["SIGTERM"] },
+        90: { group: 90, start: 6 },
+      },
+      { withCgroup: true },
+    );
+    expect(await endFamily({ ...family, cgroup }, host)).toBe(true);
+    expect(lives()).toEqual([90]);
+    expect(signals).toEqual(["SIGTERM -50", "SIGTERM 80", "cgroup.kill"]);
+  });
+  test("never this executor, its agent, or what has its group, whoever started them", () => {
+    const { host } = machine({
+      50: { group: 50, start: 1 },
+      // Started by the program, and nobody's child since: an agent, whose child this executor is.
+      900: { group: 900, start: 2, operation },
+      1000: { group: 1000, start: 3, parent: 900, operation },
+      1001: { group: 1000, start: 4, parent: 1000 },
+    });
+    expect(familyOf(host.files, family).map(({ pid }) => pid)).toEqual([50]);
   });
 });
 
@@ -148,6 +211,16 @@ describe("what a dead executor left", () => {
     noteGroup(notes, mark);
     expect(await endLeftover(operation, notes, host)).toBe(leftover);
     expect(lives()).toEqual(living);
+  });
+
+  test("in its cgroup: ended though its group is another's by now, and the cgroup goes", async () => {
+    const { host, notes, lives, removed } = machine(
+      { 50: { group: 50, start: 99 }, 70: { group: 70, start: 3, confined: true } },
+      { withCgroup: true },
+    );
+    noteGroup(notes, mark);
+    expect(await endLeftover(operation, notes, host)).toBe("ended");
+    expect([lives(), removed()]).toEqual([[50], 1]);
   });
 
   test("after a reboot there is nothing of it, whatever has its number", async () => {
