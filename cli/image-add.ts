@@ -21,13 +21,19 @@ export interface ImportRequest {
   readonly name?: string;
   readonly sha256?: string;
   readonly format?: string;
+  /** The vendor's file of sums, its signature, and the keys that are trusted for it. */
+  readonly sums?: string;
+  readonly sumsSignature?: string;
+  readonly keyring?: string;
+  readonly bmap?: string;
 }
 
 /** Imports into the directory `store`. @throws what the importer refuses, `usage` for an unknown format */
 export async function importIntoStore(
   request: ImportRequest & { readonly store: string },
 ): Promise<ImageView> {
-  const { terminal, signal, input, store, name, sha256 } = request;
+  const { terminal, signal, input, store, name, sha256, bmap } = request;
+  const sums = vendorSums(request);
   const format = checkFormat(request.format);
   const { importImage } = await import("../controller/images/import.ts");
   const meter = createMeter(terminal, "import");
@@ -38,7 +44,13 @@ export async function importIntoStore(
       signal,
       name,
       sha256,
+      sums,
+      bmap,
       format,
+      onSigned: (signedBy) => {
+        for (const { owner, fingerprint } of signedBy)
+          terminal.note(`The sums are signed by ${owner} (${fingerprint}).`);
+      },
       onProgress: ({ inputBytes, inputBytesTotal, imageBytes }) =>
         inputBytesTotal === null
           ? terminal.status(`import   ${formatBytes(inputBytes)} read, ${formatBytes(imageBytes)} of image`)
@@ -110,6 +122,22 @@ export function createMeter(terminal: Terminal, phase: string): (done: number, t
     const secondsLeft = rate > 0 ? (total - done) / rate : null;
     terminal.status(progressLine({ phase, done, total, unit: "bytes", rate, secondsLeft }, terminal.columns));
   };
+}
+
+/** @throws `usage` */
+function vendorSums({
+  sums,
+  sumsSignature: signature,
+  keyring,
+}: ImportRequest): { sums: string; signature?: string; keyring?: string } | undefined {
+  if (sums !== undefined)
+    return {
+      sums,
+      ...(signature === undefined ? {} : { signature }),
+      ...(keyring === undefined ? {} : { keyring }),
+    };
+  if (signature === undefined && keyring === undefined) return undefined;
+  throw new BedplateError("usage", "--sums-signature and --keyring are for the file that --sums names.");
 }
 
 function checkFormat(format: string | undefined): (typeof formats)[number] | undefined {

@@ -1,4 +1,4 @@
-// `bedplate images`, `image add`, `image import`.
+// `bedplate images`, `image add`, `image import`; the other verbs of images have files of their own.
 import type { Command } from "commander";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
@@ -8,11 +8,14 @@ import { facts, formatAge, formatBytes, table } from "../output.ts";
 import { addMirrorCommands } from "./image-mirrors.ts";
 import { addImageTrustCommands } from "./image-trust.ts";
 
-interface ImportOptions {
-  readonly store: string;
+interface InputOptions {
   readonly name?: string;
   readonly sha256?: string;
   readonly format?: string;
+  readonly sums?: string;
+  readonly sumsSignature?: string;
+  readonly keyring?: string;
+  readonly bmap?: string;
 }
 
 export function addImageCommands(program: Command, perform: Performer): void {
@@ -48,70 +51,83 @@ export function addImageCommands(program: Command, perform: Performer): void {
   example(list, "bedplate images");
 
   const noun = program.command("image").description("disk images");
-  const add = noun
-    .command("add")
-    .argument("<file|url>", "raw, gzip, zstd, xz or qcow2, recognised by content")
-    .description("import an image here and upload it to the controller")
-    .option("--name <name>", "what to call it (else the file's name)")
-    .option("--sha256 <hex>", "refuse an input with another SHA-256", digestOption)
-    .option("--format <format>", "take the input as raw, gzip, zstd, xz or qcow2 whatever it looks like")
-    .action(
-      perform<ImportOptions>(async ({ terminal, signal, api }, { name, sha256, format }, [input]) => {
-        const { addImage } = await import("../image-add.ts");
-        const image = await addImage({
-          client: await api(),
-          terminal,
-          signal,
-          input: input!,
-          ...(name === undefined ? {} : { name }),
-          ...(sha256 === undefined ? {} : { sha256 }),
-          ...(format === undefined ? {} : { format }),
-        });
-        terminal.document(image);
-        terminal.print(
-          facts([
-            ["image", image.name],
-            ["root", image.root],
-            [
-              "size",
-              `${formatBytes(image.sizeBytes)} in ${image.groups} groups, ${image.zeroGroups} of them zero`,
-            ],
-            ["stored", formatBytes(image.storedBytes)],
-          ]),
-        );
-        return exitCodes.ok;
-      }),
-    );
-  example(add, "bedplate image add debian-12.qcow2 --name debian-12 --sha256 9f86d081884c7d65…");
+  const add = inputOptions(
+    noun
+      .command("add")
+      .argument("<file|url>", "raw, gzip, zstd, xz or qcow2, recognised by content")
+      .description("import an image here and upload it to the controller"),
+  ).action(
+    perform<InputOptions>(async ({ terminal, signal, api }, options, [input]) => {
+      const { addImage } = await import("../image-add.ts");
+      const request = { ...requestOf(options), terminal, signal, input: input! };
+      const image = await addImage({ ...request, client: await api() });
+      terminal.document(image);
+      terminal.print(
+        facts([
+          ["image", image.name],
+          ["root", image.root],
+          [
+            "size",
+            `${formatBytes(image.sizeBytes)} in ${image.groups} groups, ${image.zeroGroups} of them zero`,
+          ],
+          ["stored", formatBytes(image.storedBytes)],
+        ]),
+      );
+      return exitCodes.ok;
+    }),
+  );
+  example(
+    add,
+    "bedplate image add debian-12.qcow2 --name debian-12 --sha256 9f86d081884c7d65…",
+    "bedplate image add https://cloud.example/noble.img --sums https://cloud.example/SHA256SUMS \\\n      --sums-signature https://cloud.example/SHA256SUMS.gpg --keyring ubuntu-cloudimage.gpg",
+    "bedplate image add core.img.xz --bmap core.bmap",
+  );
 
-  const bring = noun
-    .command("import")
-    .argument("<input>", "raw, gzip, zstd, xz or qcow2, recognised by content")
-    .description(
-      "turn an image into manifest and groups in a directory, and print its root: what `b3sum` prints for the raw image",
-    )
-    .requiredOption("--store <directory>", "where to put it")
-    .option("--name <name>", "what to call it (else the file's name)")
-    .option("--sha256 <hex>", "refuse an input with another SHA-256", digestOption)
-    .option("--format <format>", "take the input as raw, gzip, zstd, xz or qcow2 whatever it looks like")
-    .action(
-      perform<ImportOptions>(async ({ terminal, signal }, { store, name, sha256, format }, [input]) => {
-        const { importIntoStore } = await import("../image-add.ts");
-        const image = await importIntoStore({
-          terminal,
-          signal,
-          input: input!,
-          store,
-          ...(name === undefined ? {} : { name }),
-          ...(sha256 === undefined ? {} : { sha256 }),
-          ...(format === undefined ? {} : { format }),
-        });
-        terminal.document(image);
-        terminal.print(image.root);
-        return exitCodes.ok;
-      }),
-    );
+  const bring = inputOptions(
+    noun
+      .command("import")
+      .argument("<input>", "raw, gzip, zstd, xz or qcow2, recognised by content")
+      .description(
+        "turn an image into manifest and groups in a directory, and print its root: what `b3sum` prints for the raw image",
+      )
+      .requiredOption("--store <directory>", "where to put it"),
+  ).action(
+    perform<InputOptions & { store: string }>(async ({ terminal, signal }, options, [input]) => {
+      const { importIntoStore } = await import("../image-add.ts");
+      const request = { ...requestOf(options), terminal, signal, input: input! };
+      const image = await importIntoStore({ ...request, store: options.store });
+      terminal.document(image);
+      terminal.print(image.root);
+      return exitCodes.ok;
+    }),
+  );
+  example(bring, "bedplate image import debian-12.qcow2 --store ./images --name debian-12");
   addImageTrustCommands(noun, perform);
   addMirrorCommands(noun, perform);
-  example(bring, "bedplate image import debian-12.qcow2 --store ./images --name debian-12");
+}
+
+function inputOptions(command: Command): Command {
+  return command
+    .option("--name <name>", "what to call it (else the file's name)")
+    .option("--sha256 <hex>", "refuse an input with another SHA-256", digestOption)
+    .option(
+      "--sums <file|url>",
+      "the vendor's SHA256SUMS or SHA512SUMS: refuse an input that it does not name, or names with another sum",
+    )
+    .option(
+      "--sums-signature <file|url>",
+      "the OpenPGP signature of the sums; without it they may be clear-signed",
+    )
+    .option("--keyring <file>", "the vendor's keys: refuse sums that none of them has signed (by gpgv)")
+    .option(
+      "--bmap <file|url>",
+      "bmaptool's block map of the image: what it does not map is not read; each range is checked",
+    )
+    .option("--format <format>", "take the input as raw, gzip, zstd, xz or qcow2 whatever it looks like");
+}
+
+/** Commander's own members, and those of the whole program, left out. */
+function requestOf({ name, sha256, format, sums, sumsSignature, keyring, bmap }: InputOptions): InputOptions {
+  const given = Object.entries({ name, sha256, format, sums, sumsSignature, keyring, bmap });
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }

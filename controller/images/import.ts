@@ -3,19 +3,27 @@ import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
+import { type BlockMap, bmapBytesMax, parseBmap } from "./bmap.ts";
 import { type Catalog, createFile, openCatalog } from "./catalog.ts";
 import { convertQcow2, qcow2HeadBytes } from "./convert.ts";
 import { boundExpansion, decode } from "./decode.ts";
 import { type Format, headBytes, refuseNested, resolveFormat, sectorBytesOf } from "./format.ts";
+import type { GoodSignature } from "./gpgv.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { type Input, openInput, peek } from "./input.ts";
 import { type ExpansionBound, expansionDefaults, imageLimits } from "./limits.ts";
+import { mappedOf, readMapped } from "./mapped.ts";
 import { type PackedImage, type PackOptions, packFile, packStream } from "./pack.ts";
+import { readSmall } from "./small-input.ts";
 import { createStaging } from "./staging.ts";
 import { storeError } from "./store-error.ts";
+import type { ExpectedSum } from "./sums.ts";
 import type { Programs } from "./tool.ts";
+import { expectedOf, type VendorSums } from "./vendor-sums.ts";
 
 export type { Format } from "./format.ts";
+export type { GoodSignature } from "./gpgv.ts";
+export type { VendorSums } from "./vendor-sums.ts";
 
 export interface ImportProgress {
   readonly inputBytes: number;
@@ -33,6 +41,12 @@ export interface ImportOptions {
   readonly name?: string | undefined;
   /** The vendor's SHA-256 of the input as it is published, before any unpacking. */
   readonly sha256?: string | undefined;
+  /** The vendor's file of sums, which must name the input, and its signature. */
+  readonly sums?: VendorSums | undefined;
+  /** Told who signed the sums, before the input is read. */
+  readonly onSigned?: ((signedBy: readonly GoodSignature[]) => void) | undefined;
+  /** A path or address of a block map: what it does not map is zeroes whatever the input holds there, and not read. */
+  readonly bmap?: string | undefined;
   /** Default: recognised by content. "raw" takes the input as it is, whatever it looks like. */
   readonly format?: Format | undefined;
   readonly expansionMax?: Partial<ExpansionBound> | undefined;
@@ -49,7 +63,7 @@ export interface ImportOptions {
 
 /**
  * When the store has an image of the same content, that one stays as it is and is returned.
- * @throws `usage`, `image.exists`, `image.digest-mismatch`, `image.truncated`, `image.corrupt`, `image.expansion`,
+ * @throws `usage`, `image.exists`, `image.bad-sums`, `image.untrusted-sums`, `image.bad-bmap`, `image.digest-mismatch`, `image.truncated`, `image.corrupt`, `image.expansion`,
  * `image.unsupported`, `image.unsafe`, `image.tool-missing`, `image.fetch-failed`, `image.store-failed`, `image.aborted`,
  * `source.refused`, `file.unreadable`, `file.changed`; the store is then as it was
  */
@@ -59,12 +73,25 @@ export async function importImage(options: ImportOptions): Promise<ImageView> {
     signal.throwIfAborted();
     const name = nameOf(options);
     checkSha256(options.sha256);
+    const expected = await expectedSums(options);
     const catalog = await openCatalog(options.store);
-    await using input = await openInput({ ...options, sha256: options.sha256?.toLowerCase() });
+    await using input = await openInput({ ...options, expected });
     return await importInto(catalog, { name, input, options });
   } catch (error) {
     throw storeError(error, signal);
   }
+}
+
+const programsOf = ({ programs = { path: process.env.PATH ?? "/usr/bin:/bin" } }: ImportOptions) => programs;
+
+async function expectedSums(options: ImportOptions): Promise<ExpectedSum[]> {
+  const { input, sha256, sums, signal, onSigned } = options;
+  const expected: ExpectedSum[] =
+    sha256 === undefined ? [] : [{ algorithm: "sha256", digest: sha256.toLowerCase() }];
+  if (sums === undefined) return expected;
+  const vendor = await expectedOf(input, sums, { programs: programsOf(options), signal });
+  if (vendor.signedBy.length > 0) onSigned?.(vendor.signedBy);
+  return [...expected, vendor.expected];
 }
 
 interface Import {
@@ -82,6 +109,7 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   const { head, bytes } = peeked;
   if (head.length === 0) throw emptyImage();
   const format = resolveFormat(head, options.format);
+  const map = await blockMapOf(options, format);
   const report = (imageBytes: number, inputBytes = input.bytesRead) =>
     onProgress?.({ inputBytes, inputBytesTotal: input.totalBytes, imageBytes });
   const pack: PackOptions = {
@@ -93,6 +121,7 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   };
   const image = await packInput({
     format,
+    map,
     head,
     bytes,
     input,
@@ -115,8 +144,20 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   return await catalog.publish(staging, manifest);
 }
 
+/** @throws `usage`, `image.bad-bmap` */
+async function blockMapOf({ bmap, signal }: ImportOptions, format: Format): Promise<BlockMap | undefined> {
+  if (bmap === undefined) return undefined;
+  if (format === "qcow2") {
+    throw new BedplateError("usage", "A block map is of a raw image, packed or not; the input is qcow2.", {
+      hint: "Leave --bmap out: qcow2 says itself what it holds.",
+    });
+  }
+  return parseBmap(await readSmall(bmap, { bytesMax: bmapBytesMax, what: "a block map", signal }), bmap);
+}
+
 interface PackInput {
   readonly format: Format;
+  readonly map: BlockMap | undefined;
   readonly head: Uint8Array;
   readonly bytes: AsyncIterable<Uint8Array>;
   readonly input: Input;
@@ -128,6 +169,7 @@ interface PackInput {
 
 async function packInput({
   format,
+  map,
   head,
   bytes,
   input,
@@ -136,7 +178,8 @@ async function packInput({
   report,
   directory,
 }: PackInput): Promise<PackedImage> {
-  const { signal, programs = { path: process.env.PATH ?? "/usr/bin:/bin" } } = options;
+  const { signal } = options;
+  const programs = programsOf(options);
   const bound = { ...expansionDefaults, ...options.expansionMax };
   if (format === "qcow2") {
     await using scratch = await createStaging(directory);
@@ -160,14 +203,24 @@ async function packInput({
     await using content = await peek(unpacked, headBytes);
     if (content.head.length === 0) throw emptyImage();
     refuseNested(content.head, format);
-    return await packStream(content.bytes, pack);
+    return await packStream(
+      map === undefined ? content.bytes : mappedOf(content.bytes, map, input.vouched),
+      pack,
+    );
   }
   if ((input.totalBytes ?? 0) > imageLimits.imageBytesMax) throw tooLarge();
-  if (input.file === null) return await packStream(boundRaw(bytes), pack);
-  const total = input.totalBytes!;
+  if (input.file === null)
+    return await packStream(
+      map === undefined ? boundRaw(bytes) : mappedOf(boundRaw(bytes), map, input.vouched),
+      pack,
+    );
+  const total = map?.imageBytes ?? input.totalBytes!;
   // Workers read the file themselves, so nothing of it passes through the input's bytes.
   const onPacked = (imageBytes: number) => report(Math.min(imageBytes, total), Math.min(imageBytes, total));
-  const image = await packFile(input.file, total, { ...pack, onPacked });
+  const image =
+    map === undefined
+      ? await packFile(input.file, total, { ...pack, onPacked })
+      : await packStream(readMapped(input.file, map, signal), { ...pack, onPacked });
   await input.checkUnchanged();
   return image;
 }

@@ -1,9 +1,11 @@
-// An import's input as bytes: a file or an HTTP(S) address, read once from its start, with its SHA-256 if wanted.
+// An import's input as bytes: a file or an HTTP(S) address, read once from its start, hashed on the way where its sum is known.
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { BedplateError } from "../../protocol/errors.ts";
 import { openHttp } from "./http-input.ts";
 import { imageLimits } from "./limits.ts";
+import { isAddress } from "./small-input.ts";
+import type { ExpectedSum } from "./sums.ts";
 
 export interface Input extends AsyncDisposable {
   /** One pass over all bytes. At its end throws `image.digest-mismatch`, and `file.changed` if the file is not what it was. */
@@ -11,6 +13,8 @@ export interface Input extends AsyncDisposable {
   /** Where it is known beforehand. */
   readonly totalBytes: number | null;
   readonly bytesRead: number;
+  /** Its bytes must hash to what somebody says. */
+  readonly vouched: boolean;
   /** A regular file whose digest nobody asked for: may be read in any order instead of `bytes`, with `checkUnchanged` after. */
   readonly file: FileHandle | null;
   /** @throws `file.changed` */
@@ -19,20 +23,18 @@ export interface Input extends AsyncDisposable {
 
 export interface InputOptions {
   readonly input: string;
-  /** The vendor's digest of the input as it is: lower-case hexadecimal. */
-  readonly sha256?: string | undefined;
+  /** What the input as it is must hash to. */
+  readonly expected: readonly ExpectedSum[];
   readonly signal: AbortSignal;
 }
 
 const readBytes = 256 * 1024;
 
-export async function openInput({ input, sha256, signal }: InputOptions): Promise<Input> {
-  const source = /^https?:\/\//i.test(input)
-    ? await openAddress(input, signal)
-    : await openFile(input, signal);
+export async function openInput({ input, expected, signal }: InputOptions): Promise<Input> {
+  const source = isAddress(input) ? await openAddress(input, signal) : await openFile(input, signal);
   let bytesRead = 0;
   const counted = async function* () {
-    const hash = sha256 === undefined ? undefined : createHash("sha256");
+    const hashes = expected.map(({ algorithm }) => createHash(algorithm));
     for await (const chunk of source.bytes) {
       signal.throwIfAborted();
       bytesRead += chunk.length;
@@ -43,11 +45,11 @@ export async function openInput({ input, sha256, signal }: InputOptions): Promis
           `The input is larger than any image that is taken (${imageLimits.imageBytesMax} bytes).`,
         );
       }
-      hash?.update(chunk);
+      for (const hash of hashes) hash.update(chunk);
       yield chunk;
     }
     await source.checkUnchanged();
-    if (hash !== undefined) checkDigest(hash.digest("hex"), sha256!);
+    for (const [i, hash] of hashes.entries()) checkDigest(hash.digest("hex"), expected[i]!);
   };
   return {
     bytes: counted(),
@@ -55,21 +57,20 @@ export async function openInput({ input, sha256, signal }: InputOptions): Promis
     get bytesRead() {
       return bytesRead;
     },
-    file: sha256 === undefined ? source.file : null,
+    vouched: expected.length > 0,
+    file: expected.length === 0 ? source.file : null,
     checkUnchanged: source.checkUnchanged,
     [Symbol.asyncDispose]: source.close,
   };
 }
 
-function checkDigest(found: string, expected: string): void {
-  if (found === expected) return;
+function checkDigest(found: string, { algorithm, digest }: ExpectedSum): void {
+  if (found === digest) return;
+  const name = algorithm === "sha256" ? "SHA-256" : "SHA-512";
   throw new BedplateError(
     "image.digest-mismatch",
-    `The input's SHA-256 is ${found}, not ${expected}; nothing is kept.`,
-    {
-      hint: "Get the file and its published digest again.",
-      details: { found, expected },
-    },
+    `The input's ${name} is ${found}, not ${digest}; nothing is kept.`,
+    { hint: "Get the file and its published digest again.", details: { found, expected: digest } },
   );
 }
 
