@@ -70,13 +70,14 @@ async function runProgram(
   await Promise.race([started.closed, host.clock.sleep(stragglersMs, new AbortController().signal)]);
   started.release();
   const end = ended ? await started.exited : { exitCode: null, signal: null };
+  const tail = output.tail(tailBytesMax);
   const report: ExecOutput = {
     ...end,
     stdoutBytes: output.stdoutBytes,
     stderrBytes: output.stderrBytes,
     bytes: output.bytes,
     digest: hex(hasher.digest()),
-    tail: { text: textOfTail(output.tail(tailBytesMax)), truncated: output.bytes > tailBytesMax },
+    tail: { text: textOfTail(tail), truncated: output.bytes > tail.length },
     endsWithExecutor: keeper.length > 0,
     confinedBy: cgroup === undefined ? "descent" : "cgroup",
     seconds: (host.clock.monotonic() - startedMs) / 1000,

@@ -15,7 +15,10 @@ export interface OutputPiece {
 }
 
 export interface OutputReader {
-  /** The next piece, at most `outputPieceBytesMax` bytes; undefined when all that there is was read. A jump of its offset: bytes were dropped. */
+  /**
+   * The next piece, at most `outputPieceBytesMax` bytes; undefined when all that there is was read. A jump of its offset:
+   * bytes were dropped, to make room or because they could not be read any more.
+   */
   next(): OutputPiece | undefined;
 }
 
@@ -81,7 +84,9 @@ export function openOutputSpool(
     if (first < buffer.length) how(buffer.subarray(first), headerBytes);
   };
   const readAt = (position: number, buffer: Uint8Array) =>
-    transfer(buffer, position, (part, at) => void file!.read(part, at));
+    transfer(buffer, position, (part, at) => {
+      if (file!.read(part, at) < part.length) throw damaged();
+    });
   /** Records from a position on, which must be one's. */
   const records = function* (from: number): Generator<RecordAt, void, void> {
     let chunk = new Uint8Array();
@@ -105,13 +110,27 @@ export function openOutputSpool(
     header = next;
     writeSpoolHeader(file!, capacity, header);
   };
+  const total = () => header.stdoutBytes + header.stderrBytes;
+  /** What is kept cannot be read: it is lost, its count is not, and what comes is kept again. */
+  const lose = () => {
+    header = { ...header, tail: header.end, tailOffset: total() };
+    try {
+      writeSpoolHeader(file!, capacity, header);
+    } catch {
+      // Told by whoever next writes to it.
+    }
+  };
   const makeRoom = (bytes: number) => {
     if (header.end + bytes - header.tail <= capacity) return;
     let { tail, tailOffset } = header;
-    for (const { position, length } of records(tail)) {
-      if (header.end + bytes - tail <= capacity) break;
-      tail = position + recordHeaderBytes + length;
-      tailOffset += length;
+    try {
+      for (const { position, length } of records(tail)) {
+        if (header.end + bytes - tail <= capacity) break;
+        tail = position + recordHeaderBytes + length;
+        tailOffset += length;
+      }
+    } catch {
+      return lose();
     }
     // Told before it is overwritten: whoever finds the file after a crash finds whole records.
     save({ ...header, tail, tailOffset });
@@ -128,8 +147,6 @@ export function openOutputSpool(
     const counted = stream === "stdout" ? "stdoutBytes" : "stderrBytes";
     save({ ...header, end: header.end + record.length, [counted]: header[counted] + piece.length });
   };
-  const total = () => header.stdoutBytes + header.stderrBytes;
-
   if (file !== undefined) {
     const found = attempt(() => readSpoolHeader(file!, capacity));
     if (found !== undefined) header = found;
@@ -190,7 +207,17 @@ export function openOutputSpool(
         wanted = at.offset;
         return { stream, offset: start, data: buffer.subarray(0, filled) };
       };
-      return { next: () => attempt(next) };
+      return {
+        next() {
+          try {
+            return next();
+          } catch {
+            // A program and its result are worth more than what it printed: the jump of the offset tells of it.
+            lose();
+            return undefined;
+          }
+        },
+      };
     },
     tail(bytesMax) {
       const reader = this.reader(Math.max(0, total() - bytesMax));

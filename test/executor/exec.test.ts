@@ -1,7 +1,7 @@
 // host.exec by real executor processes: what a program is given, what becomes of what it prints, and that it ends whole.
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -582,6 +582,31 @@ describe("cut off", busy, () => {
     await executor.ended;
   });
 });
+
+test(
+  "output that is damaged while the program runs is lost, and said to be; the program and its result are not",
+  busy,
+  async () => {
+    const go = join(host.directory, "go-on");
+    const command = exec({
+      argv: shell(`echo lost; while [ ! -e ${go} ]; do sleep 0.05; done; sleep 0.5; echo kept`),
+    });
+    const executor = host.start(runRequest(command));
+    const first = await attach(host, command.id, 0, { afterOutput: 0 });
+    await first.until((event) => event.type === "output");
+    await truncate(join(host.stateDirectory, "output", command.id), 100);
+    const second = await attach(host, command.id, 0, { afterOutput: 0 });
+    await writeFile(go, "");
+    expect(resultOf(await second.last)).toMatchObject({
+      outcome: "succeeded",
+      output: { bytes: 10, tail: { text: "kept\n", truncated: true } },
+    });
+    expect(piecesOf(second.events).map(({ offset }) => offset)).toEqual([5]);
+    first.close();
+    second.close();
+    expect(await executor.ended).toBe(0);
+  },
+);
 
 test("output files go with the operations that the journal forgets", busy, async () => {
   const directory = join(host.stateDirectory, "output");

@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type OutputReader, type OutputSpool, openOutputSpool } from "../../agent/executor/output-spool.ts";
 import { spoolsKeptMax, spoolsToRemove } from "../../agent/executor/spool-files.ts";
+import { spoolLayout } from "../../agent/executor/spool-header.ts";
 import { openRandomFile, type RandomFile } from "../../agent/host/random-file.ts";
 import type { OutputStream } from "../../protocol/commands.ts";
 
@@ -14,6 +15,8 @@ function memoryFile(): {
   open: () => RandomFile | undefined;
   make: () => RandomFile;
   bytes: () => Uint8Array;
+  damage(from: number, to: number): void;
+  cut(length: number): void;
   failAfter(writes: number): void;
 } {
   let content: Uint8Array | undefined;
@@ -40,6 +43,12 @@ function memoryFile(): {
       return file;
     },
     bytes: () => content ?? new Uint8Array(),
+    damage(from: number, to: number) {
+      content!.fill(0, from, to);
+    },
+    cut(length: number) {
+      content = content!.slice(0, length);
+    },
     failAfter(writes) {
       left = writes;
     },
@@ -95,6 +104,30 @@ test("a reader that has read all goes on with what comes, and jumps over what wa
   for (const text of ["1234", "5678", "9abc"]) spool.append("stdout", utf8(text));
   expect(spool.from).toBe(8);
   expect(readAll(reader)).toEqual([{ stream: "stdout", offset: 8, text: "56789abc" }]);
+});
+
+test.each<[string, (memory: ReturnType<typeof memoryFile>) => void]>([
+  ["overwritten", (memory) => memory.damage(spoolLayout.headerBytes, memory.bytes().length)],
+  ["cut off", (memory) => memory.cut(spoolLayout.headerBytes + 10)],
+])("what is %s while it is in use is lost and counted; what comes then is kept", (_, harm) => {
+  const memory = memoryFile();
+  using spool = openIn(memory, 4096);
+  spool.append("stdout", Buffer.from("a".repeat(3000)));
+  const reader = spool.reader(0);
+  harm(memory);
+  expect(readAll(reader)).toEqual([]);
+  expect([spool.bytes, spool.from]).toEqual([3000, 3000]);
+  expect(spool.tail(100)).toHaveLength(0);
+  spool.append("stderr", Buffer.from("after"));
+  const after = [{ stream: "stderr", offset: 3000, text: "after" }];
+  expect(readAll(reader)).toEqual(after);
+  expect(readAll(spool.reader(0))).toEqual(after);
+  // Room is made where nothing can be read, too.
+  harm(memory);
+  spool.append("stdout", Buffer.from("b".repeat(4090)));
+  expect(readAll(reader)).toEqual([{ stream: "stdout", offset: 3005, text: "b".repeat(4090) }]);
+  using again = openIn(memory, 4096);
+  expect([again.bytes, again.from]).toEqual([7095, 3005]);
 });
 
 test("nothing is on the disk before the first byte", () => {
