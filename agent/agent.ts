@@ -115,6 +115,7 @@ export async function runDaemon(
         operations: () => operations.list(),
         offered: (offer) => operations.offered(offer),
         cancel: (command, ifKnown) => operations.cancel(command, ifKnown),
+        pause: (command, paused) => operations.pause(command, paused),
         countersigned: (head, auditKey) => heads.countersigned(head, auditKey),
         bell,
         clock,

@@ -132,6 +132,8 @@ export const CommandView = Type.Object({
   createdAt: UnixMs,
   updatedAt: UnixMs,
   cancelRequestedAt: Nullable(UnixMs),
+  /** When an operator paused it; null when nobody has, or it was resumed. `progress.paused`: it does wait. */
+  pausedAt: Nullable(UnixMs),
   /** What the host said to the cancel. */
   cancelAnswer: Nullable(
     Type.Object({
@@ -409,6 +411,8 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/commands?host=&state=&limit=        CommandList, newest first
  * GET  /v1/commands/{id}                       CommandView
  * POST /v1/commands/{id}/cancel                202 CommandView
+ * POST /v1/commands/{id}/pause                 202 CommandView; 409 command.not-pausable
+ * POST /v1/commands/{id}/resume                202 CommandView
  * POST /v1/commands/{id}/signatures SignatureRequest CommandView; 409 command.already-offered
  * GET  /v1/commands/{id}/output?after=OFFSET&waitSeconds= OutputView
  * GET  /v1/images                              ImageList

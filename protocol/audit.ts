@@ -12,6 +12,7 @@ export const AuditEventName = Type.Union([
   Type.Literal("started"),
   Type.Literal("step"),
   Type.Literal("cancel"),
+  Type.Literal("pause"),
   Type.Literal("ended"),
   Type.Literal("fence-reset"),
   Type.Literal("override"),

@@ -196,6 +196,11 @@ const controllerMessages = {
     /** Another machine may have it: who does not know it does nothing. */
     ifKnown: Type.Optional(Type.Literal(true)),
   }),
+  /**
+   * The operation waits at its next safe point, or goes on: the newest word holds. Of what was ever paused it is said in
+   * each session anew, after the offer; an agent that does not know the command does nothing.
+   */
+  pause: Type.Object({ t: Type.Literal("pause"), command: CommandId, paused: Type.Boolean() }),
   /** Two machines seem to have one key: answer with `proof`. */
   probe: Type.Object({ t: Type.Literal("probe"), nonce: Nonce }),
   /** The authorities to trust from now on, PEM, newest first: kept in place of those before. */

@@ -71,7 +71,7 @@ export const ExecutorEvent = Type.Union([
 export type ExecutorEvent = Static<typeof ExecutorEvent>;
 export const checkExecutorEvent = checker(ExecutorEvent, "executor.failed", "event of the executor");
 
-/** One line of JSON, from follower to executor: `attach` first, then perhaps `cancel`, and `link` at each change. */
+/** One line of JSON, from follower to executor: `attach` first, then perhaps `cancel` and `pause`, and `link` at each change. */
 export const FollowerRequest = Type.Union([
   Type.Object({
     attach: Type.Object({
@@ -82,6 +82,8 @@ export const FollowerRequest = Type.Union([
   }),
   Type.Object({ link: Type.Union([Type.Literal("up"), Type.Literal("down")]) }),
   Type.Object({ cancel: Type.Object({ reason: Type.String({ maxLength: 1024 }) }) }),
+  /** What an operator said last. Not answered: the progress tells. */
+  Type.Object({ pause: Type.Object({ paused: Type.Boolean() }) }),
 ]);
 export type FollowerRequest = Static<typeof FollowerRequest>;
 export const checkFollowerRequest = checker(FollowerRequest, "executor.failed", "request of a follower");

@@ -13,6 +13,8 @@ export interface CancelAnswer {
 export interface FollowerHooks {
   readonly replay: (afterSeq: number) => readonly JournalledEvent[];
   readonly cancel: (reason: string) => CancelAnswer;
+  /** Absent where nothing runs. */
+  readonly pause?: (paused: boolean) => void;
   readonly output: OutputSpool;
 }
 
@@ -95,6 +97,8 @@ export function createFollower(socket: Socket, hooks: FollowerHooks): Follower {
       pump();
     } else if ("link" in request) {
       linkUp = request.link === "up";
+    } else if ("pause" in request) {
+      hooks.pause?.(request.pause.paused);
     } else {
       send({ type: "cancel", ...hooks.cancel(request.cancel.reason) });
     }

@@ -22,6 +22,8 @@ export interface OperationOptions {
   readonly stopping: AbortSignal;
   /** An earlier run passed the point of no return: no cancel and no lost link stops this one either. */
   readonly noReturn: boolean;
+  /** An earlier run was paused by an operator, and nobody has said since that it goes on. */
+  readonly paused?: boolean;
   /** Resolves when the operation may begin: it has the lane it needs. What it throws is the operation's failure. */
   readonly ready: (signal: AbortSignal) => Promise<void>;
   /** Told of each phase as it begins, and of the point of no return before it is passed: durable when it returns. */
@@ -38,11 +40,15 @@ export interface OperationOptions {
 
 export interface Operation {
   cancel(reason: string): CancelAnswer;
+  /** What an operator says; of no effect past the point of no return. */
+  pause(paused: boolean): void;
   /** To the end of the run: the result is in the journal, or nothing more is and it can be resumed. */
   run(): Promise<"ended" | "interrupted">;
 }
 
 const tickMs = 1000;
+/** Of an operation that is paused before its first phase. */
+const notBegun = { phase: "prepare", done: 0, total: 0, unit: "items" } as const;
 const textMax = 4096;
 
 export function createOperation(options: OperationOptions): Operation {
@@ -62,6 +68,7 @@ export function createOperation(options: OperationOptions): Operation {
     if (!passed) controller.abort(why);
   };
   const pause = createPause(signal);
+  let asked = options.paused ?? false;
   const meter = createProgressMeter(() => clock.monotonic());
   /** When the handler began, by the monotonic clock. */
   let begunMs: number | undefined;
@@ -70,7 +77,7 @@ export function createOperation(options: OperationOptions): Operation {
   const watchLink = (nowMs: number) => {
     if (followers.linkUp()) linkUpMs = nowMs;
     const duty = tooLate === undefined ? linkDuty(onLinkLost, { nowMs, upAtMs: linkUpMs }) : "go-on";
-    pause.set(duty === "pause");
+    pause.set(duty === "pause" || (asked && tooLate === undefined));
     if (duty === "abort") {
       stop(
         new BedplateError(
@@ -102,10 +109,10 @@ export function createOperation(options: OperationOptions): Operation {
     watchLink(nowMs);
     const progress = meter.sample();
     if (pause.paused) meter.hold();
-    if (progress !== undefined) {
-      const told = pause.paused ? { ...progress, phase: "paused", rate: 0, secondsLeft: null } : progress;
+    if (pause.paused) {
+      const told = { ...(progress ?? notBegun), paused: true, rate: 0, secondsLeft: null };
       followers.publish({ type: "progress", progress: told });
-    }
+    } else if (progress !== undefined) followers.publish({ type: "progress", progress });
     watchLimits(nowMs);
   };
 
@@ -153,6 +160,10 @@ export function createOperation(options: OperationOptions): Operation {
       const reasonNow =
         begunMs === undefined ? "it has not begun, and will not" : "it stops at the next safe point";
       return { answer: "cancelling", reason: reasonNow };
+    },
+    pause(paused) {
+      asked = paused;
+      tick();
     },
     async run() {
       const interrupt = () => controller.abort(interruption);

@@ -69,6 +69,8 @@ export async function startOperation(
     if (fault !== undefined) throw errorOf(fault);
   };
 
+  const notes = journal.notes(id);
+
   const operation = createOperation({
     command,
     journal,
@@ -76,6 +78,7 @@ export async function startOperation(
     clock: host.clock,
     stopping,
     noReturn: journal.operation(id)?.noReturn ?? false,
+    paused: notes.get("paused")?.[0] === 1,
     async ready(signal) {
       // Once begun it waits as long as it takes: its disk may be half-written.
       const begun = (journal.operation(id)?.runs ?? 0) > 0;
@@ -103,7 +106,7 @@ export async function startOperation(
       },
       sources: request.sources,
       ca: request.ca,
-      notes: journal.notes(id),
+      notes,
       disks: (facts) => disksNow(facts, loaded),
       output,
       log,
@@ -151,7 +154,19 @@ export async function startOperation(
     }
     return answer;
   };
-  followers.serve({ replay: (afterSeq) => journal.events(id, afterSeq), cancel, output }, host.clock);
+  let pauses = 0;
+  const pause = (paused: boolean) => {
+    const known = notes.get("paused")?.[0] === 1;
+    if (known !== paused) {
+      // Durable: an executor that resumes it waits too, also where nobody can tell it to.
+      journal.atomically(() => {
+        notes.set({ paused: new Uint8Array([Number(paused)]) });
+        if (pauses++ < stepsMax) audit.note("pause", subject, { paused });
+      });
+    }
+    operation.pause(paused);
+  };
+  followers.serve({ pause, replay: (afterSeq) => journal.events(id, afterSeq), cancel, output }, host.clock);
   const end = await operation.run();
   turn.release();
   log(`${id}: ${end}`);

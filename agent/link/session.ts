@@ -36,6 +36,8 @@ export interface LinkParts {
   offered(offer: Offer): void;
   /** `ifKnown`: what is not known here is another machine's affair. */
   cancel(command: string, ifKnown: boolean): void;
+  /** An operator wants the operation to wait, or to go on. */
+  pause(command: string, paused: boolean): void;
   /** The controller names the authorities to trust: SHA-256 of those that are trusted now. @throws `controller.untrusted` */
   authority(pem: string): readonly string[];
   /** The controller has signed a head of this host's audit, with the key that its welcome named. */
@@ -225,6 +227,9 @@ async function listen(
         break;
       case "cancel":
         parts.cancel(message.command, message.ifKnown === true);
+        break;
+      case "pause":
+        parts.pause(message.command, message.paused);
         break;
       case "goaway":
         state.reconnectWindowMs = message.reconnectWindowMs;

@@ -75,8 +75,13 @@ function attach(state: OperationsState, operation: OpenOperation): OperationsSte
 export function attached(state: OperationsState, operation: OpenOperation): OperationsStep {
   const { id } = operation;
   const effects: Effect[] = [{ effect: "send", id, request: { link: state.link } }];
+  if (operation.pausing !== undefined) effects.push(pauseOf(id, operation.pausing));
   if (operation.cancel) effects.push(cancelOf(id));
   return step(withOperation(state, { ...operation, step: "following", held: false }), [], effects);
+}
+
+export function pauseOf(id: string, paused: boolean): Effect {
+  return { effect: "send", id, request: { pause: { paused } } };
 }
 
 export function cancelOf(id: string): Effect {

@@ -44,6 +44,8 @@ export interface Operations {
   offered(offer: Offer): void;
   /** `ifKnown`: what is not known here is another machine's affair. */
   cancel(command: string, ifKnown?: boolean): void;
+  /** The controller says that an operator wants it to wait, or to go on. */
+  pause(command: string, paused: boolean): void;
   /** The controller has stored records. */
   acknowledged(): void;
   link(state: "up" | "down"): void;
@@ -300,6 +302,9 @@ export function createOperations(options: OperationsOptions): Operations {
     },
     cancel(id, ifKnown = false) {
       if (backlog.length < backlogMax) void happen({ event: "cancel", id, ifKnown });
+    },
+    pause(id, paused) {
+      if (backlog.length < backlogMax) void happen({ event: "pausing", id, paused });
     },
     acknowledged() {
       if (backlog.at(-1)?.happening.event !== "acknowledged") void happen({ event: "acknowledged" });

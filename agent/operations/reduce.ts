@@ -11,6 +11,7 @@ import {
   lost,
   notStarted,
   patience,
+  pauseOf,
   readOn,
   resumeAfterPause,
   said,
@@ -55,6 +56,8 @@ function happened(state: OperationsState, event: OperationsEvent, facts: Operati
       return offered(state, event, facts);
     case "cancel":
       return cancelled(state, event, facts);
+    case "pausing":
+      return pausing(state, event);
     case "link":
       return linkIs(state, event.link, facts);
     case "acknowledged":
@@ -76,7 +79,7 @@ function happenedTo(
   state: OperationsState,
   event: Exclude<
     OperationsEvent,
-    { event: "opened" | "offer" | "cancel" | "link" | "acknowledged" | "done-here" }
+    { event: "opened" | "offer" | "cancel" | "pausing" | "link" | "acknowledged" | "done-here" }
   >,
   facts: OperationsFacts,
 ): OperationsStep {
@@ -120,7 +123,7 @@ function newOperation({ id, changesState }: Pick<OpenOperation, "id" | "changesS
   return {
     ...{ id, changesState, mode: "run", state: "received", eventSeq: 0, outputEnd: 0, step: "queued" },
     ...{ confirmed: true, begun: false, handedOver: false, asked: false, started: false, tries: 0 },
-    ...{ deaths: 0, sinceMs: 0, cancel: false, held: false, auditFloor: 0 },
+    ...{ deaths: 0, sinceMs: 0, cancel: false, pausing: undefined, held: false, auditFloor: 0 },
   };
 }
 
@@ -134,8 +137,8 @@ function offered(
   if (state.here.has(id)) return nothing(state);
   const index = state.waiting.findIndex((each) => each.id === id);
   if (index >= 0) {
-    const { cancel } = state.waiting[index]!;
-    return nothing({ ...state, waiting: state.waiting.with(index, { ...fresh, cancel }) });
+    const { cancel, pausing } = state.waiting[index]!;
+    return nothing({ ...state, waiting: state.waiting.with(index, { ...fresh, cancel, pausing }) });
   }
   // In order of arrival: where others wait for room, it waits behind them.
   const waiting = [...state.waiting, fresh];
@@ -174,7 +177,7 @@ function hasRoom({ open, here }: OperationsState, { recordBytes }: OperationsFac
 
 function take(
   state: OperationsState,
-  { id, runs, changesState, offer, cancel, repeats }: WaitingOffer,
+  { id, runs, changesState, offer, cancel, pausing, repeats }: WaitingOffer,
 ): OperationsStep {
   // It may have ended while its repetition waited.
   if (repeats)
@@ -182,7 +185,7 @@ function take(
       ? step(confirmed(state, id), [{ change: "refresh", id, offer }])
       : nothing(state);
   if (runs === "agent") return runHere(state, { id, offer });
-  return step(withOperation(state, { ...newOperation({ id, changesState }), cancel }), [
+  return step(withOperation(state, { ...newOperation({ id, changesState }), cancel, pausing }), [
     { change: "keep", id, offer },
     { change: "record", body: { type: "received", command: id } },
   ]);
@@ -280,6 +283,21 @@ function cancelled(
     { change: "record", body: { type: "cancel", command: id, answer: "cancelling", reason } },
     { change: "record", body: ending },
   ]);
+}
+
+/** Said to its executor, now and to each that follows; of what is not here it is said again after its offer. */
+function pausing(
+  state: OperationsState,
+  { id, paused }: Extract<OperationsEvent, { event: "pausing" }>,
+): OperationsStep {
+  const operation = state.open.get(id);
+  if (operation?.mode === "run") {
+    const effects = operation.step === "following" ? [pauseOf(id, paused)] : [];
+    return step(withOperation(state, { ...operation, pausing: paused }), [], effects);
+  }
+  const at = state.waiting.findIndex((each) => each.id === id);
+  if (at < 0) return nothing(state);
+  return nothing({ ...state, waiting: state.waiting.with(at, { ...state.waiting[at]!, pausing: paused }) });
 }
 
 function linkIs(state: OperationsState, link: "up" | "down", facts: OperationsFacts): OperationsStep {

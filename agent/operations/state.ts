@@ -66,6 +66,8 @@ export interface OpenOperation {
   /** When it was last begun with, monotonic. */
   readonly sinceMs: number;
   readonly cancel: boolean;
+  /** Whether an operator wants it to wait, as the controller said last; undefined: it said nothing. */
+  readonly pausing: boolean | undefined;
   /** No more is read from its executor until records of output are acknowledged. */
   readonly held: boolean;
   /** The entry of the host's audit that was the newest known one when it first went to an executor. */
@@ -80,6 +82,7 @@ export interface WaitingOffer {
   readonly offer: KeptOffer;
   /** Asked to end meanwhile: when there is room, it does not begin. */
   readonly cancel: boolean;
+  readonly pausing?: boolean | undefined;
   /** Of an operation that is open already: it waits for no room of its own, but arrives after those before it. */
   readonly repeats: boolean;
 }
@@ -126,6 +129,8 @@ export type OperationsEvent =
       readonly known: Known | undefined;
       readonly ifKnown?: boolean;
     }
+  /** An operator wants it to wait, or to go on. */
+  | { readonly event: "pausing"; readonly id: string; readonly paused: boolean }
   | { readonly event: "attached"; readonly id: string }
   /** Nobody listens for this operation; `ended`: the executor that was started is known to be gone. */
   | { readonly event: "absent"; readonly id: string; readonly ended: boolean; readonly trouble: string }

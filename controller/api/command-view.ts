@@ -25,6 +25,7 @@ export async function commandView(
   const host = await parts.store.hosts.get(command.host);
   assert(host !== undefined, "a command's host is known");
   const online = parts.sessions.get(command.host) !== undefined;
+  const progress = isTerminal(command.state) ? null : parts.progress.get(command.id);
   return {
     id: command.id,
     host: command.host,
@@ -33,11 +34,12 @@ export async function commandView(
     mode: command.mode,
     state: command.state,
     since: sinceOf(command),
-    ...explainCommand(command, host, online, parts.clock.now()),
+    ...explainCommand(command, host, online, parts.clock.now(), progress),
     createdAt: command.createdAt,
     updatedAt: command.updatedAt,
     cancelRequestedAt: command.cancelRequestedAt,
     cancelAnswer: command.cancelAnswer,
+    pausedAt: command.pause?.paused === true && !isTerminal(command.state) ? command.pause.at : null,
     document: Buffer.from(command.document).toString("base64"),
     trimmed,
     signatures: command.signatures.map(({ fingerprint, addedAt }) => ({ fingerprint, addedAt })),
@@ -46,7 +48,7 @@ export async function commandView(
     outputBytes: command.outputBytes,
     runs: command.runs,
     arguments: document.arguments,
-    progress: isTerminal(command.state) ? null : parts.progress.get(command.id),
+    progress,
     result: command.result,
     history: [...command.history],
   };

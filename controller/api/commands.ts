@@ -1,4 +1,4 @@
-// /v1/commands: submit, list, show, sign, cancel.
+// /v1/commands: submit, list, show, sign, cancel, pause, resume.
 import Type from "typebox";
 import {
   CommandList,
@@ -122,6 +122,21 @@ export function commandRoutes(app: App, parts: ApiParts): void {
     async (request, reply) =>
       reply.code(202).send(await commandView(parts, await commands.cancel(request.params.id))),
   );
+
+  for (const [verb, paused] of [
+    ["pause", true],
+    ["resume", false],
+  ] as const) {
+    app.post(
+      `/v1/commands/:id/${verb}`,
+      {
+        config: { access: "operate" },
+        schema: { params: Parameters, response: { 202: CommandSchema, ...problemAnswers } },
+      },
+      async (request, reply) =>
+        reply.code(202).send(await commandView(parts, await commands.pause(request.params.id, paused))),
+    );
+  }
 }
 
 // The header's value is a string of RFC 9651, in quotes; many clients send it bare.

@@ -78,6 +78,7 @@ function statusOf(code: Code): number {
     case "command.already-offered":
     case "command.id-conflict":
     case "command.not-cancellable":
+    case "command.not-pausable":
     case "host.ambiguous":
     case "image.exists":
     case "image.in-use":

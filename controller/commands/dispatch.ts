@@ -130,6 +130,10 @@ export class Dispatcher implements Disposable {
         if (step.step === "offer") {
           session.offered.set(step.command.id, clock.monotonicMs());
           this.#offer(session, step.command, due.epoch);
+        } else if (step.step === "pause" || step.step === "resume") {
+          const paused = step.step === "pause";
+          session.paused.set(step.id, paused);
+          session.send({ t: "pause", command: step.id, paused });
         } else {
           session.cancelled.add(step.id);
           const ifKnown = step.step === "cancel-known" ? ({ ifKnown: true } as const) : {};
@@ -171,8 +175,8 @@ export class Dispatcher implements Disposable {
   }
 
   #now(session: Session): SessionNow {
-    const { offered, cancelled } = session;
-    return { offered, cancelled, nowMs: this.#parts.clock.monotonicMs() };
+    const { offered, cancelled, paused } = session;
+    return { offered, cancelled, paused, nowMs: this.#parts.clock.monotonicMs() };
   }
 
   #nudgeSoon(): void {

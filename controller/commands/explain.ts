@@ -1,6 +1,6 @@
 // Why a command is not yet where it will be, pure: what it waits for, what happens by itself, what helps.
 import { textOf } from "../../protocol/bytes.ts";
-import { type CommandLimits, isTerminal } from "../../protocol/commands.ts";
+import { type CommandLimits, isTerminal, type Progress } from "../../protocol/commands.ts";
 import { type ExplainedHost, type Explanation, explainHost, nothingToExplain } from "../hosts/explain.ts";
 import type { StoredCommand } from "../store/store.ts";
 import { changesState, holdOf } from "./offering.ts";
@@ -18,9 +18,58 @@ export function explainCommand(
   host: ExplainedHost,
   online: boolean,
   at: number,
+  progress: Pick<Progress, "paused"> | null = null,
 ): Explanation {
-  const { state, notAfter } = command;
+  const { pause, state } = command;
   if (isTerminal(state)) return nothingToExplain;
+  const explained = explainOpen(command, host, online, at);
+  const waits = progress?.paused === true;
+  if (pause?.paused === true) return explainPaused(command, pause.at, explained, waits);
+  if (!waits || command.cancelRequestedAt !== null) return explained;
+  return {
+    ...explained,
+    reason:
+      "It waits at a safe point: its host has lost its link, or an operator paused it, which this controller does not know.",
+    next: "It goes on when the host is connected again, or when it is resumed.",
+    suggest: `bedplate command resume ${command.id}`,
+  };
+}
+
+/** What else holds it back is told before it. */
+function explainPaused(
+  { id, state, cancelRequestedAt }: StoredCommand,
+  pausedAt: number,
+  { reason, ...explained }: Explanation,
+  waits: boolean,
+): Explanation {
+  // A cancel ends it where it waits.
+  if (cancelRequestedAt !== null) return { reason, ...explained };
+  const since = new Date(pausedAt).toISOString();
+  if (state === "waiting")
+    return {
+      ...explained,
+      reason: `${reason ?? ""} An operator paused it at ${since}: it will not begin.`.trim(),
+    };
+  const resume = `bedplate command resume ${id}`;
+  if (waits) {
+    return {
+      reason: `An operator paused it at ${since}: it waits at a safe point, and its limit on standing still does not count.`,
+      deadline: explained.deadline,
+      next: "It goes on where it stands when it is resumed.",
+      suggest: resume,
+    };
+  }
+  return {
+    reason:
+      `${reason ?? ""} An operator asked at ${since} that it wait; the host has not said that it does.`.trim(),
+    deadline: explained.deadline,
+    next: "It waits from its next safe point on, unless it is past its point of no return.",
+    suggest: resume,
+  };
+}
+
+function explainOpen(command: StoredCommand, host: ExplainedHost, online: boolean, at: number): Explanation {
+  const { state, notAfter } = command;
   if (state === "waiting") return explainWaiting(command, host, online);
   const { limits, arguments: args } = readDocument(command);
   const away = online

@@ -26,6 +26,8 @@ export interface OpenCommand {
   /** Null before its first offer. */
   readonly generation: number | null;
   readonly cancelRequestedAt: number | null;
+  /** What an operator said last, if anything. */
+  readonly pause: { readonly paused: boolean } | null;
   readonly documentBytes: number;
 }
 
@@ -33,6 +35,8 @@ export interface OpenCommand {
 export interface SentInSession {
   readonly offered: ReadonlyMap<string, number>;
   readonly cancelled: ReadonlySet<string>;
+  /** Whether it was told to wait or to go on. */
+  readonly paused: ReadonlyMap<string, boolean>;
 }
 
 /** What this version does not know may change anything. */
@@ -58,7 +62,7 @@ export function holdOf(
 
 export type Step =
   /** `cancel-known`: not offered in this session; an agent that does not know the command does nothing. */
-  { readonly step: "offer" | "cancel" | "cancel-known"; readonly id: string };
+  { readonly step: "offer" | "cancel" | "cancel-known" | "pause" | "resume"; readonly id: string };
 
 export interface DueSteps {
   readonly steps: readonly Step[];
@@ -97,6 +101,12 @@ export function dueSteps(
         offered = true;
       }
     }
+    // An executor remembers that it was paused, so that it is also said in each session that it is not any more.
+    const { pause } = command;
+    const told = sent.paused.get(id);
+    const known = offered || (hold === "quarantined" && command.state !== "waiting");
+    if (pause !== null && known && (pause.paused !== told || (offered && !wasOffered)))
+      steps.push({ step: pause.paused ? "pause" : "resume", id });
     if (command.cancelRequestedAt === null) continue;
     const wasCancelled = sent.cancelled.has(id);
     // The host hears of a command before it hears of its end: said before the offer, the cancel was for who knew it.

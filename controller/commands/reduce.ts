@@ -11,6 +11,11 @@ export interface CancelAnswer {
   readonly at: number;
 }
 
+export interface PauseRequest {
+  readonly paused: boolean;
+  readonly at: number;
+}
+
 /** What changes of a command; its document never does. */
 export interface CommandState {
   readonly state: OperationState;
@@ -18,6 +23,8 @@ export interface CommandState {
   readonly cancelRequestedAt: number | null;
   /** The last one; it may come after the end. */
   readonly cancelAnswer: CancelAnswer | null;
+  /** What an operator said last; null: nothing. It holds until the end. */
+  readonly pause: PauseRequest | null;
   /** The highest run that the executor told of. */
   readonly runs: number;
   /** Set in every terminal state and in no other. */
@@ -30,6 +37,7 @@ export type CommandEvent =
   | Exclude<Extract<RecordBody, { command: string }>, { type: "output" }>
   | { readonly type: "offered" }
   | { readonly type: "ask-cancel" }
+  | { readonly type: "ask-pause"; readonly paused: boolean }
   /** Its own time to start has passed. `missing`: the signatures that it still waited for. */
   | { readonly type: "expire"; readonly missing: number }
   /** It has waited for longer than any command may, see `retention.waitedMs`. */
@@ -46,6 +54,7 @@ export function newCommandState(at: number): CommandState {
     updatedAt: at,
     cancelRequestedAt: null,
     cancelAnswer: null,
+    pause: null,
     runs: 0,
     result: null,
     history: [{ state: "waiting", at }],
@@ -93,6 +102,10 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
           at,
         );
       return before.cancelRequestedAt === null ? { ...before, cancelRequestedAt: at, updatedAt: at } : before;
+    case "ask-pause":
+      // Also of what was not paused, as far as is known here, it is said that it goes on: the host may know better.
+      if (before.pause?.paused === event.paused) return before;
+      return { ...before, pause: { paused: event.paused, at }, updatedAt: at };
     case "revoke":
       if (before.state === "waiting") {
         const message = "The host's key was revoked before the command was sent to it.";
@@ -146,6 +159,7 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
 export function eventOf(before: CommandState, after: CommandState): string | undefined {
   if (before.state !== after.state || before.runs !== after.runs) return after.state;
   if (before.cancelAnswer !== after.cancelAnswer) return "cancel-answered";
+  if (before.pause !== after.pause) return after.pause?.paused === true ? "pause-asked" : "resume-asked";
   return before.cancelRequestedAt === after.cancelRequestedAt ? undefined : "cancel-asked";
 }
 

@@ -1,6 +1,6 @@
 // What the API asks of commands: submit, sign, cancel; the end of those whose time to start has passed; forgetting old ones.
 import { utf8 } from "../../protocol/bytes.ts";
-import { decodeCommand, isTerminal } from "../../protocol/commands.ts";
+import { decodeCommand, isPausable, isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { revoked } from "../hosts/standing.ts";
 import type { ImageStore } from "../images/store.ts";
@@ -158,6 +158,36 @@ export class CommandService implements Disposable {
       });
     }
     const after = (await store.commands.apply(id, { type: "ask-cancel" }, clock.now()))!;
+    dispatcher.wake(after.host);
+    return after;
+  }
+
+  /**
+   * Asks for a command to wait at its next safe point, or to go on. Its host is told as soon as it can be, and again in each
+   * session, also what it hears of later.
+   * @throws `api.not-found`, `command.not-pausable`
+   */
+  async pause(id: string, paused: boolean): Promise<StoredCommand> {
+    const { store, clock, dispatcher, log } = this.#parts;
+    const before = await store.commands.get(id);
+    if (before === undefined) throw unknownCommand(id);
+    if (isTerminal(before.state)) {
+      throw new BedplateError("command.not-pausable", `The command has ended already: ${before.state}.`, {
+        details: { state: before.state },
+      });
+    }
+    if (!isPausable(before)) {
+      throw new BedplateError(
+        "command.not-pausable",
+        `${before.kind} (${before.mode}) has no point at which it can wait.`,
+        {
+          hint: "Cancel it, if it must not go on: bedplate command cancel ID.",
+          details: { kind: before.kind },
+        },
+      );
+    }
+    const after = (await store.commands.apply(id, { type: "ask-pause", paused }, clock.now()))!;
+    log.info({ command: id, paused }, "a command is paused or resumed");
     dispatcher.wake(after.host);
     return after;
   }

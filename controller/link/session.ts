@@ -66,6 +66,8 @@ export class Session {
   /** The open commands that this session was offered, with the moment of each (monotonic), and told to cancel. */
   readonly offered = new Map<string, number>();
   readonly cancelled = new Set<string>();
+  /** Of those that were ever paused: what it was told last. */
+  readonly paused = new Map<string, boolean>();
   readonly contender: Contender;
   /** Where it comes from. */
   readonly address: string;
@@ -275,6 +277,7 @@ export class Session {
         // Ended: it is offered no more, and needs no remembering. Only what is this host's was ever in here.
         this.offered.delete(body.command);
         this.cancelled.delete(body.command);
+        this.paused.delete(body.command);
       }
       if (countersigned !== undefined) this.#channel.send({ t: "audit-head", ...countersigned });
       this.#parts.meters.records += 1;

@@ -2,7 +2,13 @@
 import { isTerminal, type OperationState, type Result } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
 import { holding } from "../commands/holding.ts";
-import { type CancelAnswer, type CommandEvent, eventOf, reduceCommand } from "../commands/reduce.ts";
+import {
+  type CancelAnswer,
+  type CommandEvent,
+  eventOf,
+  type PauseRequest,
+  reduceCommand,
+} from "../commands/reduce.ts";
 import type { KeptSignature } from "../commands/signatures.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
@@ -27,12 +33,13 @@ export function applyToCommand(
   const after = reduceCommand(before, event, at);
   if (after === before) return before;
   database.run(
-    "update commands set state = ?, open = ?, updated_at = ?, cancel_requested_at = ?, cancel_answer = ?, runs = ?, result = ?, history = ? where id = ?",
+    "update commands set state = ?, open = ?, updated_at = ?, cancel_requested_at = ?, cancel_answer = ?, pause = ?, runs = ?, result = ?, history = ? where id = ?",
     after.state,
     isTerminal(after.state) ? 0 : 1,
     after.updatedAt,
     after.cancelRequestedAt,
     after.cancelAnswer === null ? null : JSON.stringify(after.cancelAnswer),
+    after.pause === null ? null : JSON.stringify(after.pause),
     after.runs,
     after.result === null ? null : JSON.stringify(after.result),
     JSON.stringify(after.history),
@@ -53,6 +60,10 @@ export function standingOf(database: Database, host: string): Standing | undefin
   return database.one("select standing from hosts where id = ?", host)?.standing as Standing | undefined;
 }
 
+export function pauseOf({ pause }: Row): PauseRequest | null {
+  return pause === null ? null : (JSON.parse(String(pause)) as PauseRequest);
+}
+
 export function commandOfRow(row: Row): StoredCommand {
   return {
     id: String(row.id),
@@ -70,6 +81,7 @@ export function commandOfRow(row: Row): StoredCommand {
     updatedAt: Number(row.updated_at),
     cancelRequestedAt: row.cancel_requested_at as number | null,
     cancelAnswer: row.cancel_answer === null ? null : (JSON.parse(String(row.cancel_answer)) as CancelAnswer),
+    pause: pauseOf(row),
     runs: Number(row.runs),
     result: row.result === null ? null : (JSON.parse(String(row.result)) as Result),
     history: JSON.parse(String(row.history)) as StoredCommand["history"],

@@ -248,4 +248,5 @@ export const migrations: readonly string[] = [
     unique (root, url)
   ) strict;
   `,
+  "alter table commands add column pause text;",
 ];

@@ -4,7 +4,7 @@ import { assert } from "../../protocol/errors.ts";
 import { assignGeneration } from "../commands/generation.ts";
 import { changesState, dueSteps, type OpenCommand } from "../commands/offering.ts";
 import { waitedOutBefore } from "../commands/retention.ts";
-import { applyToCommand, standingOf } from "./command-rows.ts";
+import { applyToCommand, pauseOf, standingOf } from "./command-rows.ts";
 import type { Database } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
@@ -34,7 +34,7 @@ export function offerDue(
 // What has waited too long is not sent any more, also where nobody was there yet to end it.
 function openCommands(database: Database, host: string, at: number): ReadonlyMap<string, OpenCommand> {
   const rows = database.all(
-    "select id, kind, mode, state, generation, cancel_requested_at, signatures_wanted, json_array_length(signatures) as signatures, length(document) as bytes from commands where host = ? and open = 1 and not (state = 'waiting' and created_at < ?) order by number",
+    "select id, kind, mode, state, generation, cancel_requested_at, pause, signatures_wanted, json_array_length(signatures) as signatures, length(document) as bytes from commands where host = ? and open = 1 and not (state = 'waiting' and created_at < ?) order by number",
     host,
     waitedOutBefore(at),
   );
@@ -49,6 +49,7 @@ function openCommands(database: Database, host: string, at: number): ReadonlyMap
         signaturesWanted: Number(row.signatures_wanted),
         generation: row.generation as number | null,
         cancelRequestedAt: row.cancel_requested_at as number | null,
+        pause: pauseOf(row),
         documentBytes: Number(row.bytes),
       },
     ]),

@@ -5,7 +5,7 @@ import type { OperationState } from "../../protocol/commands.ts";
 import type { HostIdentity } from "../../protocol/identity.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import type { Standing } from "../../protocol/schema.ts";
-import type { DueSteps, SentInSession } from "../commands/offering.ts";
+import type { DueSteps, SentInSession, Step } from "../commands/offering.ts";
 import type { CommandEvent, CommandState } from "../commands/reduce.ts";
 import type { AddedSignature, KeptSignature } from "../commands/signatures.ts";
 import type { Vouched } from "../hosts/records.ts";
@@ -281,7 +281,7 @@ export interface SessionNow extends SentInSession {
 export interface DueOffers {
   readonly steps: readonly (
     | { readonly step: "offer"; readonly command: StoredCommand }
-    | { readonly step: "cancel" | "cancel-known"; readonly id: string }
+    | { readonly step: Exclude<Step["step"], "offer">; readonly id: string }
   )[];
   readonly rest: DueSteps["rest"];
   readonly epoch: number;

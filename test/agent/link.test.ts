@@ -137,7 +137,7 @@ async function dialled(waits: number, joinToken?: string) {
         } as never,
         samples: createSampleQueue(1 << 20),
         ...{ dictionary: () => undefined, takeProgress: () => [], operations: () => [] },
-        ...{ offered: () => {}, cancel: () => {}, countersigned: async () => {} },
+        ...{ offered: () => {}, cancel: () => {}, pause: () => {}, countersigned: async () => {} },
         bell: createBell(),
         clock: {
           ...systemClock,

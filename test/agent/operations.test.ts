@@ -17,6 +17,7 @@ import {
   operationLimits,
 } from "../../agent/operations/state.ts";
 import { isTerminal } from "../../protocol/commands.ts";
+import { limits } from "../../protocol/limits.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 
 const offerOf = (id: string) => ({
@@ -127,6 +128,30 @@ describe("turns", () => {
     }
     expect(self.types("a")).toEqual(["received", "refused"]);
   });
+});
+
+test("a pause is told to its executor, to each that follows it, and kept for an offer that waits for room", () => {
+  const pauses = (effects: readonly Effect[]) =>
+    effects.flatMap((effect) =>
+      effect.effect === "send" && "pause" in effect.request ? [effect.request.pause.paused] : [],
+    );
+  const self = agent();
+  // Of what is not here nothing is kept: it is said again after its offer.
+  expect(self.tell({ event: "pausing", id: "a", paused: true })).toEqual([]);
+  self.offer("a");
+  self.tell({ event: "pausing", id: "a", paused: true });
+  expect(pauses(self.follow("a"))).toEqual([true]);
+  expect(pauses(self.tell({ event: "pausing", id: "a", paused: false }))).toEqual([false]);
+  self.tell({ event: "lost", id: "a", trouble: "" });
+  self.tell({ event: "paused", id: "a" });
+  expect(pauses(self.follow("a"))).toEqual([false]);
+  self.facts.recordBytes = limits.outboxRecordBytesMax;
+  self.offer("b", false);
+  self.tell({ event: "pausing", id: "b", paused: true });
+  self.offer("b", false);
+  self.facts.recordBytes = 0;
+  self.tell({ event: "acknowledged" });
+  expect(pauses(self.follow("b"))).toEqual([true]);
 });
 
 describe("cancel", () => {

@@ -91,6 +91,7 @@ async function runAgent(agent: number, signal: AbortSignal): Promise<void> {
         operations: () => operations.list(),
         offered: (offer) => operations.offered(offer),
         cancel: (command) => operations.cancel(command),
+        pause: (command, paused) => operations.pause(command, paused),
         countersigned: async () => {},
       },
       onState: ({ connected }) => {

@@ -43,6 +43,11 @@ test("nothing waits without a reason, a next step and a command that helps; noth
     [{ type: "ask-cancel" }],
     [{ type: "ask-cancel" }, { type: "cancel", command, answer: "cancelling", reason: "Stopping." }],
     [{ type: "ask-cancel" }, { type: "cancel", command, answer: "too-late", reason: "Sealed." }],
+    [{ type: "ask-pause", paused: true }],
+    [
+      { type: "ask-pause", paused: true },
+      { type: "ask-pause", paused: false },
+    ],
   ];
   const standings: Standing[] = ["pending", "approved", "quarantined", "revoked"];
   let open = 0;
@@ -68,8 +73,10 @@ test("nothing waits without a reason, a next step and a command that helps; noth
               expect(explained.next, found.state).toMatch(/\w\.$/);
               expect(explained.suggest, found.state).toMatch(/^(bedplate|systemctl) /);
               if (!online && found.state !== "waiting") expect(explained.reason).toContain("not connected");
-              if (cancel.length === 1) expect(explained.reason).toContain("cancellation was asked for");
-              if (cancel.length === 2) expect(explained.reason).toMatch(/cancel.*(Stopping|Sealed)\.$/);
+              if (cancel.length === 1 && cancel[0]!.type === "ask-cancel")
+                expect(explained.reason).toContain("cancellation was asked for");
+              if (cancel.length === 2 && cancel[0]!.type === "ask-cancel")
+                expect(explained.reason).toMatch(/cancel.*(Stopping|Sealed)\.$/);
             }
           }
         }
@@ -161,4 +168,27 @@ test("since is when it came into its state; a resumed run is the same state", ()
   expect([0, 1, 4, 5].map((length) => sinceOf(commandIn(life.slice(0, length))))).toEqual([
     500, 1000, 1003, 1003,
   ]);
+});
+
+test("paused: asked for, then known to wait, and how it goes on; also what a controller does not know of", () => {
+  const running = [...life.slice(0, 4), { type: "ask-pause", paused: true } as const];
+  const told = (events: readonly CommandEvent[], waits: boolean, online = true) =>
+    explainCommand(commandIn(events, {}, { kind: "image.deploy" }), host("approved"), online, 2000, {
+      paused: waits,
+    });
+  const resume = expect.stringMatching(/^bedplate command resume /);
+  expect(told(running, false)).toMatchObject({
+    reason: expect.stringMatching(/asked at 1970-01-01T00:00:01.004Z that it wait; the host has not said/),
+    next: expect.stringMatching(/next safe point/),
+    suggest: resume,
+  });
+  expect(told(running, false, false).reason).toContain("agent.offline");
+  expect(told(running, true)).toMatchObject({
+    reason: expect.stringMatching(/^An operator paused it at .* it waits at a safe point/),
+    suggest: resume,
+  });
+  const resumed = [...running, { type: "ask-pause", paused: false } as const];
+  expect(told(resumed, false).reason).toBe("It runs.");
+  expect(told(life, true)).toMatchObject({ reason: expect.stringMatching(/does not know/), suggest: resume });
+  expect(told([{ type: "ask-pause", paused: true }], false).reason).toMatch(/it will not begin/);
 });

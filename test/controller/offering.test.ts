@@ -15,12 +15,18 @@ const open = (id: string, more: Partial<OpenCommand> = {}): OpenCommand => ({
   signaturesWanted: 0,
   generation: null,
   cancelRequestedAt: null,
+  pause: null,
   documentBytes: 300,
   ...more,
 });
-const sent = (offered: Record<string, number> = {}, cancelled: string[] = []) => ({
+const sent = (
+  offered: Record<string, number> = {},
+  cancelled: string[] = [],
+  paused: Record<string, boolean> = {},
+) => ({
   offered: new Map(Object.entries(offered)),
   cancelled: new Set(cancelled),
+  paused: new Map(Object.entries(paused)),
 });
 const due = (commands: OpenCommand[], standing: Standing = "approved", session = sent(), nowMs = 0) => {
   const { steps, rest } = dueSteps(commands, standing, session, nowMs);
@@ -107,6 +113,23 @@ describe("what is due", () => {
     expect(due(doomed, "approved", sent(flying), 101)).toHaveLength(offering.inFlightMax + 1);
   });
 
+  test("what was ever paused: said after its offer in each session, and again when it changes", () => {
+    const running = { state: "running", generation: 1 } as const;
+    const pausedOne = open("a", { ...running, pause: { paused: true } });
+    expect(due([pausedOne])).toEqual(["offer a", "pause a"]);
+    expect(due([pausedOne], "approved", sent({ a: 1 }, [], { a: true }))).toEqual([]);
+    const resumed = { ...pausedOne, pause: { paused: false } };
+    expect(due([resumed], "approved", sent({ a: 1 }, [], { a: true }))).toEqual(["resume a"]);
+    // Its executor may remember that it was paused.
+    expect(due([resumed])).toEqual(["offer a", "resume a"]);
+    expect(due([{ ...pausedOne, cancelRequestedAt: 7 }])).toEqual(["offer a", "pause a", "cancel a"]);
+    // What is not sent is not paused there.
+    expect(due([pausedOne], "pending")).toEqual([]);
+    expect(due([pausedOne], "quarantined")).toEqual(["pause a"]);
+    const held = open("a", { signaturesWanted: 1, pause: { paused: true } });
+    expect(due([held])).toEqual([]);
+  });
+
   test("a round has a bound in bytes, and takes any one command", () => {
     const half = offering.roundBytesMax / 2;
     const commands = [open("a", { documentBytes: half }), open("b", { documentBytes: half }), open("c")];
@@ -124,6 +147,7 @@ describe("whatever there is", () => {
     signaturesWanted: fc.nat(3),
     generation: fc.option(fc.nat(9)),
     cancelRequestedAt: fc.option(fc.nat(9)),
+    pause: fc.option(fc.record({ paused: fc.boolean() })),
     documentBytes: fc.nat(offering.roundBytesMax),
     wasOffered: fc.option(fc.nat(60_000)),
     wasCancelled: fc.boolean(),
@@ -136,6 +160,7 @@ describe("whatever there is", () => {
         let commands = drawn.map((command, i) => ({ ...command, id: `c${i}` }));
         const offered = new Map<string, number>();
         const cancelled = new Set<string>();
+        const paused = new Map<string, boolean>();
         for (const { id, wasOffered, wasCancelled } of commands) {
           if (wasOffered !== null) offered.set(id, wasOffered);
           if (wasOffered !== null && wasCancelled) cancelled.add(id);
@@ -145,12 +170,18 @@ describe("whatever there is", () => {
         let nowMs = 60_000;
         for (let rounds = 0; ; rounds++) {
           expect(rounds).toBeLessThanOrEqual(drawn.length + 5);
-          const { steps, rest } = dueSteps(commands, standing, { offered, cancelled }, nowMs);
+          const { steps, rest } = dueSteps(commands, standing, { offered, cancelled, paused }, nowMs);
           let bytes = 0;
           for (const { step, id } of steps) {
             const command = commands.find((each) => each.id === id)!;
             expect(told).not.toContain(`${step} ${id}`);
             told.push(`${step} ${id}`);
+            if (step === "pause" || step === "resume") {
+              expect(command.pause).toEqual({ paused: step === "pause" });
+              expect(offered.has(id) || standing === "quarantined").toBe(true);
+              paused.set(id, step === "pause");
+              continue;
+            }
             if (step !== "offer") {
               expect(offered.has(id)).toBe(step === "cancel");
               expect(command.cancelRequestedAt !== null).toBe(true);

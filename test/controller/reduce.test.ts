@@ -86,6 +86,24 @@ test("cancel and expiry end only what was never offered", () => {
   expect(asked).toMatchObject({ state: "running", cancelRequestedAt: 11, result: null });
 });
 
+test("the last word on pausing holds until the end; to resume is said also of what was not paused", () => {
+  const paused = run({ type: "offered" }, { type: "ask-pause", paused: true });
+  expect(paused).toMatchObject({ state: "offered", pause: { paused: true, at: 11 } });
+  expect(reduceCommand(paused, { type: "ask-pause", paused: true }, 99)).toBe(paused);
+  const resumed = reduceCommand(paused, { type: "ask-pause", paused: false }, 50);
+  expect(resumed).toMatchObject({ pause: { paused: false, at: 50 } });
+  expect([eventOf(newCommandState(0), paused), eventOf(paused, resumed)]).toEqual([
+    "offered",
+    "resume-asked",
+  ]);
+  expect(eventOf(resumed, reduceCommand(resumed, { type: "ask-pause", paused: true }, 60))).toBe(
+    "pause-asked",
+  );
+  expect(run({ type: "ask-pause", paused: false }).pause).toMatchObject({ paused: false });
+  const ended = run({ type: "offered" }, { type: "refused", command, error: { code: "x", message: "" } });
+  expect(reduceCommand(ended, { type: "ask-pause", paused: true }, 99)).toBe(ended);
+});
+
 test("records out of order never take a command back", () => {
   const late = run(
     { type: "running", command, run: 2 },

@@ -89,7 +89,11 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
   /** Offers to a session that was sent `skip` already. */
   const offer = async (hostId: string, skip: readonly string[] = []) => {
     const offered = new Map(skip.map((id) => [id, 0]));
-    const due = await store.commands.offerDue(hostId, { offered, cancelled: new Set(), nowMs: 0 }, 50);
+    const due = await store.commands.offerDue(
+      hostId,
+      { offered, cancelled: new Set(), paused: new Map(), nowMs: 0 },
+      50,
+    );
     return due.steps.map((step) =>
       step.step === "offer"
         ? ([step.command.id, step.command.generation] as const)
@@ -318,7 +322,12 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     ];
     await store.commands.create(before);
     await store.commands.create(unsigned);
-    const session = { offered: new Map<string, number>(), cancelled: new Set<string>(), nowMs: 0 };
+    const session = {
+      offered: new Map<string, number>(),
+      cancelled: new Set<string>(),
+      paused: new Map<string, boolean>(),
+      nowMs: 0,
+    };
     const answer = await store.commands.create(wanted, session);
     if (answer.status !== "created") throw new Error(answer.status);
     expect(answer.command).toMatchObject({ id: wanted.id, state: "offered", generation: 2 });
@@ -533,7 +542,12 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       { id: unsigned.id, missing: 2, limit: "waited" },
       { id: away.id, missing: 0, limit: "waited" },
     ]);
-    const session = { offered: new Map<string, number>(), cancelled: new Set<string>(), nowMs: 0 };
+    const session = {
+      offered: new Map<string, number>(),
+      cancelled: new Set<string>(),
+      paused: new Map<string, boolean>(),
+      nowMs: 0,
+    };
     const last = 21 + retention.waitedMs;
     expect((await store.commands.offerDue(id, session, last)).steps).toHaveLength(1);
     expect((await store.commands.offerDue(id, session, last + 1)).steps).toHaveLength(1);
@@ -934,7 +948,12 @@ test("a database of the first release that signed nothing opens, with all that i
       [2, "/v1/y"],
       [1, "/v1/x"],
     ]);
-    const session = { offered: new Map(), cancelled: new Set<string>(), nowMs: 0 };
+    const session = {
+      offered: new Map(),
+      cancelled: new Set<string>(),
+      paused: new Map<string, boolean>(),
+      nowMs: 0,
+    };
     expect((await store.commands.offerDue(idOf("a"), session, 11)).steps).toHaveLength(1);
   }
   await rm(directory, { recursive: true });

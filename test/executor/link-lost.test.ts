@@ -51,7 +51,7 @@ describe.concurrent("nobody says that the link is up", () => {
     const executor = host.start(runRequest(command, offer));
     const follower = await attach(host, command.id);
     follower.link("down");
-    await follower.until((event) => event.type === "progress" && event.progress.phase === "paused");
+    await follower.until((event) => event.type === "progress" && event.progress.paused === true);
     const before = await readFile(path);
     expect(held.length).toBeGreaterThan(0);
     server.misbehave(undefined);

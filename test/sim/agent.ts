@@ -345,6 +345,10 @@ export class SimAgent implements Program {
         this.#host.note("agent", "is told to cancel", message.command);
         this.#happen({ event: "cancel", id: message.command });
         break;
+      case "pause":
+        this.#host.note("agent", `is told to ${message.paused ? "pause" : "resume"}`, message.command);
+        this.#happen({ event: "pausing", id: message.command, paused: message.paused });
+        break;
       case "probe":
         this.#send(link, { t: "proof", nonce: message.nonce });
         break;

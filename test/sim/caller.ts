@@ -22,7 +22,7 @@ export interface CallerParts {
 export function ask(planned: PlannedCommand, host: string, parts: CallerParts): void {
   const { world, house, checker, history } = parts;
   const document = encodeCommand(commandOf(planned, host));
-  const { id, signedAfterMs, cancelAfterMs } = planned;
+  const { id, signedAfterMs, cancelAfterMs, pause } = planned;
   world.after(planned.at, undefined, () =>
     insist(
       parts,
@@ -35,12 +35,28 @@ export function ask(planned: PlannedCommand, host: string, parts: CallerParts): 
           world.after(cancelAfterMs, undefined, () =>
             insist(
               parts,
-              (answered) => house.controller?.cancel(id, () => answered()),
+              (answered) => house.controller?.ask(id, { type: "ask-cancel" }, () => answered()),
               () => history.note("caller", "knows that the cancel is taken", id),
             ),
           );
+        if (pause !== undefined) {
+          const resume = () => setPause(id, false, parts);
+          const pauses = () => setPause(id, true, parts, () => world.after(pause.ms, undefined, resume));
+          world.after(pause.afterMs, undefined, pauses);
+        }
       },
     ),
+  );
+}
+
+export function setPause(id: string, paused: boolean, parts: CallerParts, then = () => {}): void {
+  insist(
+    parts,
+    (answered) => parts.house.controller?.ask(id, { type: "ask-pause", paused }, answered),
+    () => {
+      parts.history.note("caller", `knows that ${paused ? "pausing" : "resuming"} is taken`, id);
+      then();
+    },
   );
 }
 

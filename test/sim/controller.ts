@@ -1,5 +1,6 @@
 // The simulated controller: sessions, offers, records and acknowledgements around the product's rules, over a store that
 // commits first and syncs later.
+import type { CommandEvent } from "../../controller/commands/reduce.ts";
 import type { contest as contestRule } from "../../controller/link/contest.ts";
 import { decodeCommand } from "../../protocol/commands.ts";
 import { limits } from "../../protocol/limits.ts";
@@ -47,6 +48,7 @@ interface Session {
   place: "first" | "later";
   readonly offered: Map<string, number>;
   readonly cancelled: Set<string>;
+  readonly paused: Map<string, boolean>;
   serving: "idle" | "serving" | "again";
   waits: boolean;
   readonly inbox: AgentWord[];
@@ -157,14 +159,13 @@ export class SimController implements Program {
     });
   }
 
-  cancel(id: string, answer: (found: boolean) => void): void {
+  ask(id: string, event: CommandEvent, answer: (found: boolean) => void): void {
     const command = this.#state.commands.get(id);
     if (command === undefined) return void this.#after(0, () => answer(false));
     const { rules, machine } = this.#parts;
-    const state = applied(rules, this.#state, id, { type: "ask-cancel" }, machine.wall());
-    this.#transact(state, () => {
+    this.#transact(applied(rules, this.#state, id, event, machine.wall()), () => {
       const now = this.#state.commands.get(id);
-      this.#note(`is asked to cancel: ${now?.state}`, id);
+      this.#note(`${event.type}: ${now?.state}`, id);
       if (now !== undefined) this.#parts.checker.told(now);
       answer(true);
       this.#wake(command.host);
@@ -181,7 +182,7 @@ export class SimController implements Program {
       ...{
         place: "first",
         offered: new Map(),
-        cancelled: new Set(),
+        ...{ cancelled: new Set(), paused: new Map() },
         serving: "idle",
         waits: false,
         inbox: [],
@@ -378,12 +379,11 @@ export class SimController implements Program {
     if (session.waits) return;
     session.serving = "serving";
     const { rules, machine } = this.#parts;
-    const sent = { offered: session.offered, cancelled: session.cancelled };
     const { state, steps, rest } = offersDue(
       rules,
       this.#state,
       session.host,
-      sent,
+      session,
       this.#now,
       machine.wall(),
     );
@@ -393,6 +393,12 @@ export class SimController implements Program {
       const again = session.serving === "again";
       session.serving = "idle";
       for (const { step, command } of offers) {
+        if (step === "pause" || step === "resume") {
+          const paused = step === "pause";
+          session.paused.set(command.id, paused);
+          this.#send(session, { t: "pause", command: command.id, paused });
+          continue;
+        }
         if (step !== "offer") {
           session.cancelled.add(command.id);
           this.#send(session, { t: "cancel", command: command.id });
@@ -469,6 +475,7 @@ export class SimController implements Program {
         if (body.type !== "result" && body.type !== "refused") continue;
         session.offered.delete(body.command);
         session.cancelled.delete(body.command);
+        session.paused.delete(body.command);
       }
       session.marks.records = mark;
       session.unacknowledged += records.length;

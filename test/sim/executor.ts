@@ -66,6 +66,7 @@ export class SimExecutor implements Program {
       events: () => (this.#notKnown === undefined ? (this.#known?.events ?? []) : [this.#notKnown]),
       spool: () => host.spool(this.#id),
       cancel: (reason) => this.#cancel(reason),
+      pause: (paused) => this.#pause(paused),
     });
     host.machine.runs(this);
     this.#after(host.random.between(40, 400), () => this.#begin());
@@ -98,6 +99,11 @@ export class SimExecutor implements Program {
     if (this.#tooLate !== undefined) return { answer: "too-late", reason: this.#tooLate };
     this.#stop ??= { code: "command.cancelled", message: reason };
     return { answer: "cancelling", reason: "it stops at the next safe point" };
+  }
+
+  #pause(paused: boolean): void {
+    if (!this.#running || (this.#known!.notes.paused ?? false) === paused) return;
+    this.#change({ notes: { ...this.#known!.notes, paused } });
   }
 
   // ---- its journal
@@ -403,7 +409,7 @@ export class SimExecutor implements Program {
     const { onLinkLost } = this.#command!.limits;
     const facts = { nowMs: machine.monotonic(), upAtMs: this.#linkUpMs };
     const duty = this.#tooLate === undefined ? rules.executor.linkDuty(onLinkLost, facts) : "go-on";
-    this.#paused = duty === "pause";
+    this.#paused = duty === "pause" || (this.#tooLate === undefined && this.#known!.notes.paused === true);
     if (duty === "abort") this.#stop ??= { code: "command.link-lost", message: "the link is lost" };
     this.#after(pollMs.tick, () => this.#tick());
   }

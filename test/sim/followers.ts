@@ -16,6 +16,7 @@ export interface FollowersParts {
   events(): readonly JournalledEvent[];
   spool(): { readonly from: number; readonly bytes: number };
   cancel(reason: string): CancelAnswer;
+  pause(paused: boolean): void;
 }
 
 interface Follower {
@@ -112,6 +113,8 @@ export class Followers {
       this.#replay(follower);
     } else if ("link" in request) {
       follower.linkUp = request.link === "up";
+    } else if ("pause" in request) {
+      this.#parts.pause(request.pause.paused);
     } else {
       follower.wire.send(1, { type: "cancel", ...this.#parts.cancel(request.cancel.reason) }, 100);
     }

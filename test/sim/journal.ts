@@ -25,6 +25,7 @@ export interface JournalledOperation {
     readonly step?: number;
     readonly waited?: WaitNote;
     readonly fromBootId?: string;
+    readonly paused?: boolean;
   };
 }
 

@@ -29,6 +29,7 @@ export type ControllerWord =
   | { readonly t: "heartbeat" }
   | { readonly t: "ack"; readonly records: number; readonly samples: number }
   | { readonly t: "offer"; readonly offer: KeptOffer }
+  | { readonly t: "pause"; readonly command: string; readonly paused: boolean }
   | { readonly t: "cancel"; readonly command: string }
   | { readonly t: "probe"; readonly nonce: number };
 

@@ -17,6 +17,8 @@ export interface PlannedCommand {
   /** Waits for one signature, which comes so much later. */
   readonly signedAfterMs: number | undefined;
   readonly cancelAfterMs: number | undefined;
+  /** Of some that have safe points: when an operator pauses it, and for how long. */
+  readonly pause: { readonly afterMs: number; readonly ms: number } | undefined;
 }
 
 export type Fault = { readonly at: number } & (
@@ -105,6 +107,11 @@ function planCommands(random: Random, hosts: number, spanMs: number): PlannedCom
       onLinkLost: random.chance(0.2) ? random.pick(["pause", "abort"] as const) : undefined,
       signedAfterMs: random.chance(0.15) ? random.between(1_000, 60_000) : undefined,
       cancelAfterMs: random.chance(0.3) ? random.between(0, random.pick([600, 3_000, 60_000])) : undefined,
+      // Out of what was drawn for the id: the other draws of a seed stay what they were.
+      pause:
+        kind === "image.deploy" && bytes[0]! < 96
+          ? { afterMs: bytes[1]! * 60, ms: 1_000 + bytes[2]! * 120 }
+          : undefined,
     };
   });
   return commands.sort((a, b) => a.at - b.at);

@@ -1,5 +1,5 @@
 // One run of the world: the plan carried out, all faults over, everything at rest, and what the checker says of it.
-import { ask, sign } from "./caller.ts";
+import { ask, setPause, sign } from "./caller.ts";
 import { Checker, type Finding } from "./checker.ts";
 import { firstControllerState } from "./controller-store.ts";
 import { createHistory, type Happened } from "./history.ts";
@@ -53,6 +53,8 @@ export function simulate(plan: Plan, rules: Rules, keepHistory: boolean): Run {
   }
   history.note("fault", "no more of them");
   for (const { id, signedAfterMs } of plan.commands) if (signedAfterMs !== undefined) sign(id, callers);
+  // A controller that was set back may believe again that it is paused.
+  for (const { id, pause } of plan.commands) if (pause !== undefined) setPause(id, false, callers);
   do world.run(world.now + lookMs);
   while (world.now < troubleMs + restMs && !isAtRest(hosts, house));
   checker.atRest({

@@ -185,6 +185,7 @@ export interface Follower {
   /** The last event: a refusal or a result. */
   readonly last: Promise<Extract<ExecutorEvent, { type: "refused" | "result" }>>;
   cancel(reason: string): void;
+  pause(paused: boolean): void;
   link(state: "up" | "down"): void;
   /** Takes nothing more from the connection until it is asked to. */
   readOn(reading: boolean): void;
@@ -253,6 +254,7 @@ export async function attach(
     until,
     last: last as Follower["last"],
     cancel: (reason) => void connected.write(`${JSON.stringify({ cancel: { reason } })}\n`),
+    pause: (paused) => void connected.write(`${JSON.stringify({ pause: { paused } })}\n`),
     link: (link) => void connected.write(`${JSON.stringify({ link })}\n`),
     readOn: (reading) => void (reading ? connected.resume() : connected.pause()),
     close: () => connected.destroy(),

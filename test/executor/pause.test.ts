@@ -1,0 +1,113 @@
+// Pausing by an operator's word, by real executor processes: it stands still, also in its next life, until it is resumed.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+import type { Command, DeployPlanOutput } from "../../protocol/commands.ts";
+import {
+  attach,
+  hostId,
+  mintId,
+  openExecutorHost,
+  progressOf,
+  resultOf,
+  runRequest,
+  runToEnd,
+} from "../support/executor-host.ts";
+import { serveImage } from "../support/image-server.ts";
+import { makeImage } from "../support/test-image.ts";
+
+const mib = 1 << 20;
+
+test("a deploy that is paused stands still beyond its stall limit, survives SIGKILL paused, and goes on to the end", {
+  timeout: 120_000,
+}, async () => {
+  await using host = await openExecutorHost();
+  const image = await makeImage({ sizeBytes: 24 * mib });
+  await using server = await serveImage(image);
+  const offer = { sources: [server.source], ca: server.ca };
+  const path = await host.makeFile("disk", 32 * mib);
+  await host.allowFiles({ name: "disk", path, sizeBytes: 32 * mib });
+  const deploy = (mode: "plan" | "apply", more: object, limits: Command["limits"] = {}) =>
+    ({
+      ...{ id: mintId(), host: hostId, kind: "image.deploy", mode },
+      arguments: { image: image.reference, disk: { file: "disk" }, ...more },
+      limits,
+    }) as Command;
+  const planned = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last).output as DeployPlanOutput;
+
+  // Frames wait at the source until the operation is paused.
+  const held: (() => void)[] = [];
+  server.misbehave((_request, _response, serve) => void held.push(serve));
+  const command = deploy("apply", { fingerprint: planned.fingerprint }, { stallAfterSeconds: 3 });
+  const request = runRequest(command, offer);
+  const first = host.start(request);
+  const follower = await attach(host, command.id);
+  follower.link("up");
+  await follower.until((event) => event.type === "progress" && event.progress.phase === "write");
+  follower.pause(true);
+  const told = await follower.until((event) => event.type === "progress" && event.progress.paused === true);
+  expect(told).toMatchObject({ progress: { phase: "write", rate: 0, secondsLeft: null } });
+  server.misbehave(undefined);
+  for (const serve of held) serve();
+  await sleep(5000);
+  const before = await readFile(path);
+  await sleep(1500);
+  expect(Buffer.compare(await readFile(path), before)).toBe(0);
+  expect(before.subarray(0, 27).toString()).toBe("BEDPLATE DEPLOY IN PROGRESS");
+  expect(first.process.exitCode).toBeNull();
+
+  first.process.kill("SIGKILL");
+  await first.ended;
+  const second = host.start(request);
+  const again = await attach(host, command.id);
+  again.link("up");
+  // Nobody has told this one.
+  await again.until((event) => event.type === "progress" && event.progress.paused === true);
+  await sleep(3500);
+  expect(Buffer.compare(await readFile(path), before)).toBe(0);
+  expect(again.events.some(({ type }) => type === "running")).toBe(true);
+  again.pause(false);
+  expect(resultOf(await again.last)).toMatchObject({ outcome: "succeeded" });
+  expect(progressOf(again.events).at(-1)?.paused).toBeUndefined();
+  again.close();
+  await second.ended;
+  expect(Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes)).toBe(0);
+
+  using database = new DatabaseSync(join(host.stateDirectory, "journal.db"), { readOnly: true });
+  const audited = database
+    .prepare("SELECT text FROM audit ORDER BY seq")
+    .all()
+    .map(({ text }) => JSON.parse(String(text)) as { event: string; detail: { paused?: boolean } })
+    .filter(({ event }) => event === "pause");
+  expect(audited.map(({ detail }) => detail.paused)).toEqual([true, false]);
+});
+
+test("paused and then cancelled: it ends where it waits", { timeout: 60_000 }, async () => {
+  await using host = await openExecutorHost();
+  const image = await makeImage({ sizeBytes: 24 * mib });
+  await using server = await serveImage(image);
+  const path = await host.makeFile("disk", 32 * mib);
+  await host.allowFiles({ name: "disk", path, sizeBytes: 32 * mib });
+  const command = {
+    ...{ id: mintId(), host: hostId, kind: "image.verify", mode: "apply" },
+    arguments: {
+      ...{ image: image.reference, disk: { file: "disk" } },
+      limits: { bytesPerSecondMax: 1 << 20 },
+    },
+    limits: {},
+  } as Command;
+  const executor = host.start(runRequest(command, { sources: [server.source], ca: server.ca }));
+  const follower = await attach(host, command.id);
+  follower.link("up");
+  await follower.until((event) => event.type === "progress" && event.progress.done > 0);
+  follower.pause(true);
+  await follower.until((event) => event.type === "progress" && event.progress.paused === true);
+  follower.cancel("enough");
+  const began = performance.now();
+  expect(resultOf(await follower.last)).toMatchObject({ outcome: "cancelled" });
+  expect(performance.now() - began).toBeLessThan(5000);
+  follower.close();
+  await executor.ended;
+});
