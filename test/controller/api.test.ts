@@ -257,6 +257,8 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
     "POST /v1/backups",
     "POST /v1/commands",
     "POST /v1/commands/{id}/cancel",
+    "POST /v1/commands/{id}/pause",
+    "POST /v1/commands/{id}/resume",
     "POST /v1/commands/{id}/signatures",
     "POST /v1/hosts/{host}/approve",
     "POST /v1/hosts/{host}/reject",
