@@ -114,6 +114,16 @@ function acceptedToday({ stateDirectory }: ExecutorPaths, nowMs: number): number
   return destructiveToday(journal, nowMs);
 }
 
+/** Whether an executor has ever run with this state directory; also true where that may not be looked at. */
+export function hasJournal({ stateDirectory }: ExecutorPaths): boolean {
+  try {
+    systemFiles.status(`${stateDirectory}/journal.db`);
+    return true;
+  } catch (error) {
+    return errnoOf(error) !== "ENOENT";
+  }
+}
+
 /** @throws `executor.failed` */
 export function showFence({ stateDirectory }: ExecutorPaths): Fence | undefined {
   using journal = readJournal(stateDirectory);
@@ -166,12 +176,19 @@ const checkHead = checker(AuditHead, "message.invalid", "audit head");
 
 /**
  * Goes through this host's whole audit and holds it against every head: those in the journal's events, and those given.
- * @throws `usage` when the host's id is not known; `executor.failed`, `file.unreadable`, `message.invalid`
+ * @throws `usage` when the host's id is not known; `executor.failed`, also where there is no journal; `file.unreadable`,
+ * `message.invalid`
  */
 export async function verifyAudit(
   paths: ExecutorPaths,
   { host, headFiles, keys }: AuditVerification,
 ): Promise<AuditCheck> {
+  if (!hasJournal(paths))
+    throw new BedplateError(
+      "executor.failed",
+      `There is no journal in ${paths.stateDirectory}, so there is no audit to verify.`,
+      { hint: "No executor has run here yet; or it is another directory; or somebody has removed it." },
+    );
   const of = host ?? publishedHost(paths);
   const own = attestationKeyLine(systemFiles, paths.stateDirectory, user());
   const given = headFiles.flatMap(readHeads);

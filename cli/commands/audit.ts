@@ -8,7 +8,7 @@ import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { countOption, example } from "../options.ts";
 import { facts, formatTime, plain, table } from "../output.ts";
-import { addJournalOption, type HostOptions, readingPaths } from "./host-options.ts";
+import { addJournalOption, type HostOptions, noJournal, readingPaths } from "./host-options.ts";
 
 interface ApiOptions {
   readonly limit: number;
@@ -64,11 +64,14 @@ export function addAuditCommand(program: Command, perform: Performer): void {
     .option("--lines <n>", "the newest so many", countOption, 100);
   addJournalOption(show).action(
     perform<HostOptions & { lines: number }>(async ({ terminal }, options) => {
-      const { showAudit } = await import("../../agent/host-tools.ts");
-      const lines = showAudit(await readingPaths(options), options.lines);
+      const { hasJournal, showAudit } = await import("../../agent/host-tools.ts");
+      const paths = await readingPaths(options);
+      const journal = hasJournal(paths);
+      const lines = journal ? showAudit(paths, options.lines) : [];
       const entries = lines.map(({ text, hash }) => ({ ...entryOf(text), hash }));
       terminal.document({ entries });
-      terminal.print(entries.length === 0 ? "The audit is empty." : entryTable(entries));
+      if (!journal) terminal.print(noJournal(paths));
+      else terminal.print(entries.length === 0 ? "The audit is empty." : entryTable(entries));
       return exitCodes.ok;
     }),
   );

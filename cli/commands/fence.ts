@@ -4,7 +4,7 @@ import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { example } from "../options.ts";
 import { facts } from "../output.ts";
-import { addJournalOption, type HostOptions, readingPaths } from "./host-options.ts";
+import { addJournalOption, type HostOptions, noJournal, readingPaths } from "./host-options.ts";
 
 interface Fence {
   readonly epoch: number;
@@ -21,10 +21,13 @@ export function addFenceCommands(program: Command, perform: Performer): void {
     .description("epoch and generation that the next command must not be below");
   addJournalOption(show).action(
     perform<HostOptions>(async ({ terminal }, options) => {
-      const { showFence } = await import("../../agent/host-tools.ts");
-      const fence = showFence(await readingPaths(options));
+      const { hasJournal, showFence } = await import("../../agent/host-tools.ts");
+      const paths = await readingPaths(options);
+      const journal = hasJournal(paths);
+      const fence = journal ? showFence(paths) : undefined;
       terminal.document({ fence: fence ?? null });
-      terminal.print(fence === undefined ? "No command has changed this host yet." : fenceText(fence));
+      if (!journal) terminal.print(noJournal(paths));
+      else terminal.print(fence === undefined ? "No command has changed this host yet." : fenceText(fence));
       return exitCodes.ok;
     }),
   );
@@ -36,10 +39,15 @@ export function addFenceCommands(program: Command, perform: Performer): void {
     .option("--yes", "do not ask");
   addJournalOption(reset).action(
     perform<HostOptions & { yes?: boolean }>(async ({ terminal, signal }, options) => {
-      const { hostPaths, resetFence, showFence } = await import("../../agent/host-tools.ts");
+      const { hasJournal, hostPaths, resetFence, showFence } = await import("../../agent/host-tools.ts");
       const { confirm, requireAskable } = await import("../confirm.ts");
       requireAskable(terminal, options.yes === true, "`bedplate fence show`");
       const paths = hostPaths(options.journal === undefined ? {} : { stateDirectory: options.journal });
+      if (!hasJournal(paths)) {
+        terminal.document({ before: null });
+        terminal.print(noJournal(paths));
+        return exitCodes.ok;
+      }
       const fence = showFence(paths);
       if (options.yes !== true) {
         if (fence !== undefined) terminal.print(fenceText(fence));

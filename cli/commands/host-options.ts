@@ -27,3 +27,8 @@ export async function readingPaths({ journal, run, policy }: HostOptions) {
   };
   return { ...hostPaths(given), ...given };
 }
+
+/** What there is to say of a host on which no executor has run. */
+export function noJournal({ stateDirectory }: { readonly stateDirectory: string }): string {
+  return `No executor has run here yet: there is no journal in ${stateDirectory}.`;
+}

@@ -3,10 +3,11 @@ import { readFileSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { parse } from "smol-toml";
 import { type Check, missing, ok, reasonOf } from "./check.ts";
+import { operatorsCheck } from "./operators.ts";
 
 const policyFile = "/etc/bedplate/policy.toml";
 
-export function accessChecks(root: boolean): Check[] {
+export async function accessChecks(root: boolean): Promise<Check[]> {
   return [
     root
       ? ok("user", "root")
@@ -15,39 +16,42 @@ export function accessChecks(root: boolean): Check[] {
           `uid ${process.geteuid?.()}`,
           "no block devices: only file-backed disks; SMBIOS serials stay unread",
         ),
-    policyCheck(root),
+    ...(await policyChecks(root)),
   ];
 }
 
-function policyCheck(root: boolean): Check {
+async function policyChecks(root: boolean): Promise<Check[]> {
   const name = "policy";
   let text: string;
   try {
     const problem =
       unsafe(dirname(policyFile), statSync(dirname(policyFile))) ?? unsafe(policyFile, statSync(policyFile));
     if (problem !== undefined)
-      return missing(name, problem, "the executor does not trust it and refuses every command that writes");
+      return [missing(name, problem, "the executor does not trust it and refuses every command that writes")];
     text = readFileSync(policyFile, "utf8");
   } catch (error) {
     const reason = reasonOf(error);
     if (reason === "ENOENT")
-      return missing(name, `no ${policyFile}`, "no disk is allowed: reads work, deploys are refused");
+      return [
+        missing(name, `no ${policyFile}`, "nothing may change this host: reads work, all else is refused"),
+      ];
     if (reason === "EACCES" && !root)
-      return ok(name, `${policyFile} is root's`, "only root can look into it");
-    return missing(name, `${policyFile}: ${reason}`, "no disk is allowed");
+      return [ok(name, `${policyFile} is root's`, "only root can look into it")];
+    return [missing(name, `${policyFile}: ${reason}`, "nothing may change this host")];
   }
   try {
+    const { checkPolicyFile } = await import("../../agent/host-tools.ts");
+    const { kinds } = checkPolicyFile(policyFile);
     const { allowDisks } = parse(text) as { allowDisks?: unknown };
     const count = Array.isArray(allowDisks) ? allowDisks.length : 0;
-    return count === 0
-      ? ok(name, "allows no disk", "reads work, deploys are refused until allowDisks names one")
-      : ok(name, `allows ${count} disk${count === 1 ? "" : "s"}`);
+    const disks =
+      count === 0
+        ? ok(name, "allows no disk", "reads work, deploys are refused until allowDisks names one")
+        : ok(name, `allows ${count} disk${count === 1 ? "" : "s"}`);
+    return [disks, operatorsCheck(kinds)];
   } catch (error) {
-    return missing(
-      name,
-      `${policyFile}: ${reasonOf(error).split("\n")[0]}`,
-      "it cannot be read, so no disk is allowed",
-    );
+    const why = error instanceof Error ? error.message.split("\n")[0] : reasonOf(error);
+    return [missing(name, `${policyFile}: ${why}`, "it cannot be read, so nothing may change this host")];
   }
 }
 

@@ -6,9 +6,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { checkPolicyFile } from "../../agent/host-tools.ts";
+import type { Check } from "../../cli/doctor/check.ts";
+import { operatorsCheck } from "../../cli/doctor/operators.ts";
 import { version } from "../../protocol/version.ts";
 import { type TestController, testController } from "../support/controller.ts";
 
+const operatorKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICiBNzAoiFkvt4Bzis7xN+ZpSQMx8O3KOYEFigMhl6Oa";
 const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
 interface Run {
   readonly code: number | null;
@@ -416,6 +420,58 @@ test("doctor says what is there and what its absence costs", async () => {
     ]),
   );
   expect((await readdir(directory)).filter((name) => name.includes("doctor"))).toEqual([]);
+});
+
+test.each<[string, string, Partial<Check>]>([
+  [
+    "nothing",
+    "",
+    { status: "missing", found: expect.stringContaining("neither signers nor unsigned kinds") },
+  ],
+  [
+    "an operator whom no kind asks",
+    `[signers]\nops = ["${operatorKey} alice"]\n`,
+    { status: "missing", costs: expect.stringContaining("nothing that changes this host can run") },
+  ],
+  [
+    "a lab's unsigned kinds",
+    'unsigned = ["image.deploy", "host.reboot"]\n',
+    { status: "ok", found: "a lab's policy: host.reboot, image.deploy unsigned", costs: expect.any(String) },
+  ],
+  [
+    "operators who sign",
+    `[signers]\nops = ["${operatorKey} alice"]\n[kinds."image.deploy"]\nsignatures = { k = 1, from = ["ops"] }\n`,
+    { status: "ok", found: "image.deploy: 1 of ops", costs: null },
+  ],
+])("doctor, of a policy with %s", async (_, policy, expected) => {
+  const file = join(directory, "doctor-policy.toml");
+  await writeFile(file, policy, { mode: 0o600 });
+  expect(operatorsCheck(checkPolicyFile(file).kinds)).toMatchObject(expected);
+});
+
+test("before the first executor run there is no journal, and that is said", async () => {
+  const journal = join(directory, "no-journal");
+  for (const noun of ["fence", "audit"]) {
+    const shown = await bedplate([noun, "show", "--journal", journal]);
+    expect([shown.code, shown.stdout, shown.stderr]).toEqual([
+      0,
+      `No executor has run here yet: there is no journal in ${journal}.\n`,
+      "",
+    ]);
+  }
+  const verified = await bedplate([
+    "audit",
+    "verify",
+    "--journal",
+    journal,
+    "--heads",
+    "/dev/null",
+    "--json",
+  ]);
+  expect(verified.code).toBe(1);
+  expect(errorOf(verified).message).toBe(
+    `There is no journal in ${journal}, so there is no audit to verify.`,
+  );
 });
 
 test("doctor fails where nothing can be kept", async () => {
