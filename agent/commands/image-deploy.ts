@@ -91,11 +91,7 @@ async function plan(
 
 function bytesToWrite({ sizeBytes }: Manifest, disk: ListedDisk["disk"]): number {
   const sectorBytes = disk.logicalSectorBytes;
-  return (
-    paddedBytes(sizeBytes, sectorBytes) +
-    markerBytes(disk.sizeBytes) +
-    tailOf({ sizeBytes, sectorBytes }, disk.sizeBytes).length
-  );
+  return paddedBytes(sizeBytes, sectorBytes) + markerBytes(disk.sizeBytes) + tailOf(disk.sizeBytes).length;
 }
 
 async function makeWindow(): Promise<Uint8Array> {

@@ -5,7 +5,7 @@ import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupCount, groupLength, type Manifest } from "../../protocol/manifest.ts";
+import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
@@ -13,12 +13,20 @@ import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import { requireZero, type Work } from "./group-work.ts";
-import { addTo, countOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
+import { countOf, extentOf, groupsEnd, type ImageJob, slots } from "./image-job.ts";
 import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
-import { loadFirstGroup, markInProgress, showsOwnMark, type Target, writeFirstGroup } from "./seal.ts";
+import {
+  endGroupOf,
+  loadSealed,
+  markInProgress,
+  seal,
+  showsMarker,
+  showsOwnMark,
+  type Target,
+} from "./seal.ts";
 import { shareImage } from "./share-image.ts";
 import { accountsOf } from "./source-account.ts";
 import { fetchingOf } from "./sources.ts";
@@ -71,7 +79,7 @@ export interface DeployRequest {
 
 const digestWindow = 0;
 
-/** @throws `plan.changed` with nothing written; all else with the marker on the disk, which the error's details tell */
+/** @throws `plan.changed` with nothing written; all else says in the error's details whether the disk shows the marker */
 export async function deployImage(request: DeployRequest): Promise<DeployOutput> {
   const { manifest, disk, open, journal, kernel, clock, signal } = request;
   const shared = shareImage(manifest);
@@ -82,6 +90,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
     disk: { path: open.path, fd: open.fd, direct: open.direct },
     sectorBytes: disk.logicalSectorBytes,
     sizeBytes: manifest.sizeBytes,
+    endGroup: endGroupOf(manifest, disk.sizeBytes),
     claimedBefore: good?.claimed ?? 0,
     shared,
     sources: request.sources,
@@ -146,7 +155,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
       },
     };
   } catch (error) {
-    throw leftMarked(error, disk);
+    throw leftAs(error, disk, await showsMarker(work, target, steps.facts));
   }
 }
 
@@ -183,7 +192,7 @@ async function requireTarget({
 async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   const { manifest, open, journal, signal, pause, job, work, target, facts } = steps;
   const { shared } = job;
-  const others = othersOf(manifest);
+  const others = othersOf(job);
   const done = () => countOf(shared, "done");
   if (others > 0) {
     const run = createImageRun(steps);
@@ -212,16 +221,15 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
     await syncDisk(open, "all");
   } else lap();
   lap();
-  const sealLength = extentOf(job, 0).length;
+  const sealLength = manifest.sizeBytes - others;
   let sealed = 0;
   steps.phase("seal", sealLength, () => sealed);
-  await loadFirstGroup(work);
+  await loadSealed(work, target);
   await pause.safePoint();
   steps.pointOfNoReturn("the real first MiB is being written: the disk is about to hold the whole image");
   journal.seal();
-  shared.found.set(await writeFirstGroup(work, target, facts));
+  await seal(work, target, facts);
   sealed = sealLength;
-  addTo(shared, isZeroGroup(shared, 0) ? "zeroed" : "written", sealLength);
   const root = mergeGroups(new Uint8Array(shared.found), groupCount(manifest.sizeBytes));
   if (!equalBytes(root, manifest.root)) {
     await markInProgress(work, target, facts);
@@ -254,9 +262,11 @@ async function writeGroups(steps: Steps, run: ImageRun, write: Omit<PhaseOptions
   }
 }
 
-/** Bytes besides the first group's. */
-function othersOf({ sizeBytes }: Manifest): number {
-  return sizeBytes - groupLength(sizeBytes, 0);
+/** Bytes of the groups that come before those which are sealed. */
+function othersOf(job: Steps["job"]): number {
+  let bytes = 0;
+  for (let group = 1; group < groupsEnd(job); group++) bytes += extentOf(job, group).length;
+  return bytes;
 }
 
 /** Begins to have the device zero long runs; resolves to whether the workers have to look again. */
@@ -275,18 +285,17 @@ function zeroLongRuns(
   });
 }
 
-/** Says what state the disk is left in. */
-function leftMarked(error: unknown, disk: Disk): unknown {
+/** Says what state the disk is left in: what it shows, not what was meant. */
+function leftAs(error: unknown, disk: Disk, marker: boolean): unknown {
   if (!(error instanceof BedplateError)) return error;
-  return new BedplateError(
-    error.code,
-    `${error.message} ${disk.path} is left with the in-progress marker and boots nothing.`,
-    {
-      ...(error.hint === undefined ? {} : { hint: error.hint }),
-      details: { ...error.details, left: { path: disk.path, serial: disk.serial, marker: true } },
-      cause: error,
-    },
-  );
+  const left = marker
+    ? "is left with the in-progress marker and boots nothing"
+    : "does not show the in-progress marker: what it boots is not known";
+  return new BedplateError(error.code, `${error.message} ${disk.path} ${left}.`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: { ...error.details, left: { path: disk.path, serial: disk.serial, marker } },
+    cause: error,
+  });
 }
 
 function countBits(bitmap: Uint8Array): number {

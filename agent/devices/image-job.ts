@@ -1,6 +1,6 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
 import type { CompiledKernel } from "../../assembly/load.ts";
-import { digestBytes, groupLength } from "../../protocol/groups.ts";
+import { digestBytes, groupCount, groupLength } from "../../protocol/groups.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import { paddedBytes } from "./guards.ts";
 import type { UsableSource } from "./open-sources.ts";
@@ -50,6 +50,8 @@ export interface ImageJob {
   readonly disk: OpenDisk;
   readonly sectorBytes: number;
   readonly sizeBytes: number;
+  /** Groups from here on are left alone, as the first one is by who begins with the second. Default: none. */
+  readonly endGroup?: number;
   /** Groups below this may have been written by an earlier run of the operation. */
   readonly claimedBefore: number;
   readonly shared: SharedImage;
@@ -60,6 +62,11 @@ export interface ImageJob {
   readonly bytesPerSecondMax?: number | undefined;
   /** The same of what may be fetched. */
   readonly fetchBytesPerSecondMax?: number | undefined;
+}
+
+/** The groups of a job end before this one. */
+export function groupsEnd({ sizeBytes, endGroup }: Pick<ImageJob, "sizeBytes" | "endGroup">): number {
+  return endGroup ?? groupCount(sizeBytes);
 }
 
 export function isGood(shared: SharedImage, group: number): boolean {

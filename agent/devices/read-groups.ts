@@ -1,7 +1,7 @@
 // The reading phases of one worker: reads groups back from the disk, compares them, and may repair a wrong one once.
 import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { digestBytes, groupCount } from "../../protocol/groups.ts";
+import { digestBytes } from "../../protocol/groups.ts";
 import { syncDisk } from "./direct-file.ts";
 import {
   digestOfWindow,
@@ -13,7 +13,7 @@ import {
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
-import { addTo, digestOf, extentOf, isZeroGroup, slots } from "./image-job.ts";
+import { addTo, digestOf, extentOf, groupsEnd, isZeroGroup, slots } from "./image-job.ts";
 import { load } from "./load-groups.ts";
 import { describeWrong, noteWrong, wrongGroup } from "./wrong-groups.ts";
 
@@ -44,7 +44,7 @@ export async function readGroups(work: Work): Promise<void> {
 async function readNext(work: Work, window: number): Promise<number | undefined> {
   await safePoint(work);
   const group = Atomics.add(work.job.shared.control, slots.next, 1);
-  if (group >= groupCount(work.job.sizeBytes)) return undefined;
+  if (group >= groupsEnd(work.job)) return undefined;
   // Of a verification, what is bounded is what it reads.
   if (work.job.phase === "verify") await work.pace(extentOf(work.job, group).padded);
   await readGroup(work, group, window);

@@ -1,16 +1,19 @@
-// The first and the last writes of a deploy: the in-progress marker, and at the very end the real first MiB.
+// The first and the last writes of a deploy: the in-progress marker, and at the very end what makes a disk boot, the last
+// groups of a disk that the image fills and the real first MiB.
 import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { groupBytes } from "../../protocol/groups.ts";
+import { digestBytes, groupBytes, groupCount } from "../../protocol/groups.ts";
 import { type OpenDisk, readFully, syncDisk, writeFully } from "./direct-file.ts";
 import type { Work } from "./group-work.ts";
-import { paddedBytes } from "./guards.ts";
-import { extentOf, isZeroGroup } from "./image-job.ts";
+import { addTo, extentOf, isZeroGroup } from "./image-job.ts";
 import { fillMarker, hasMarker, type MarkerFacts, markerBytes } from "./marker.ts";
 import { fetchGroup, mismatch, rightDigest } from "./read-groups.ts";
 
 /** What one aligned write takes at least, on any disk; the marker's text and both headers of a partition table lie in it. */
 const headBytes = 4096;
+const readWindow = 0;
+/** Of the groups at the disk's end. */
+const endWindows = [1, 2] as const;
 const scratchWindow = 3;
 
 export interface Target {
@@ -18,15 +21,8 @@ export interface Target {
   readonly diskBytes: number;
 }
 
-/**
- * Replaces the first MiB by the marker and zeroes the disk's last MiB where the image does not reach it. Durable when
- * this returns.
- */
-export async function markInProgress(
-  { job, kernel }: Work,
-  target: Target,
-  facts: MarkerFacts,
-): Promise<void> {
+/** Replaces the first MiB by the marker and zeroes the disk's last MiB. Durable when this returns. */
+export async function markInProgress({ kernel }: Work, target: Target, facts: MarkerFacts): Promise<void> {
   const window = kernel.windows[scratchWindow]!;
   const length = markerBytes(target.diskBytes);
   fillMarker(window, length, facts);
@@ -36,20 +32,33 @@ export async function markInProgress(
   await syncDisk(target.disk, "all");
   // SAFETY: as above; what is zeroed is the first MiB, which the image's own first group replaces at the end.
   if (length > headBytes) await writeFully(target.disk, window.subarray(headBytes, length), headBytes);
-  const tail = tailOf(job, target.diskBytes);
-  // SAFETY: beyond the image only. A backup partition table or a RAID signature left there would outlive the old system.
+  const tail = tailOf(target.diskBytes);
+  // SAFETY: as above; what the image has there comes at the end, too. A backup partition table or a RAID signature left
+  // there would outlive the old system, or tell of a new one that is not whole.
   if (tail.length > 0) await writeFully(target.disk, kernel.zeroes.subarray(0, tail.length), tail.start);
   await syncDisk(target.disk, "all");
 }
 
-/** The part of the disk's last MiB that neither image nor marker covers. */
-export function tailOf(
-  image: { readonly sizeBytes: number; readonly sectorBytes: number },
-  diskBytes: number,
-): { start: number; length: number } {
-  const covered = Math.max(paddedBytes(image.sizeBytes, image.sectorBytes), markerBytes(diskBytes));
-  const start = Math.max(covered, diskBytes - groupBytes);
-  return { start, length: Math.max(0, diskBytes - start) };
+/** The disk's last MiB, but for what the marker covers. */
+export function tailOf(diskBytes: number): { start: number; length: number } {
+  const start = Math.max(markerBytes(diskBytes), diskBytes - groupBytes);
+  return { start, length: diskBytes - start };
+}
+
+/** Groups of the image from this one on may reach into the disk's last MiB: at most two. They are sealed with the first. */
+export function endGroupOf({ sizeBytes }: { readonly sizeBytes: number }, diskBytes: number): number {
+  return Math.min(groupCount(sizeBytes), Math.max(1, Math.floor(tailOf(diskBytes).start / groupBytes)));
+}
+
+/** Whether the marker of this operation stands on the disk, as far as can be read. */
+export async function showsMarker({ kernel }: Work, target: Target, facts: MarkerFacts): Promise<boolean> {
+  const head = kernel.windows[scratchWindow]!.subarray(0, headBytes);
+  try {
+    await readFully(target.disk, head, 0);
+  } catch {
+    return false;
+  }
+  return hasMarker(head, facts);
 }
 
 /**
@@ -71,25 +80,63 @@ export async function showsOwnMark(
   return equalBytes(found, head.subarray(0, 512));
 }
 
-/** Has the verified first group in the scratch window when this returns. @throws `image.corrupt` and others */
-export async function loadFirstGroup(work: Work): Promise<void> {
-  if (isZeroGroup(work.job.shared, 0)) work.kernel.windows[scratchWindow]!.fill(0);
-  else await fetchGroup(work, 0, scratchWindow);
+/** Has the verified groups that are sealed in windows of their own when this returns. @throws `image.corrupt` and others */
+export async function loadSealed(work: Work, target: Target): Promise<void> {
+  await loadFirstGroup(work);
+  for (const [index, group] of endGroups(work, target).entries())
+    await loadVerified(work, group, endWindows[index]!);
+}
+
+/**
+ * Writes the groups at the disk's end, then the first one over the marker, and reads each back.
+ * @throws `disk.readback-mismatch`, `disk.io`, the marker being back in place if that could be
+ */
+export async function seal(work: Work, target: Target, facts: MarkerFacts): Promise<void> {
+  try {
+    await writeEndGroups(work, target);
+    await writeFirstGroup(work, target);
+  } catch (error) {
+    await markInProgress(work, target, facts).catch(() => {});
+    throw error;
+  }
+}
+
+function endGroups({ job }: Work, { diskBytes }: Target): number[] {
+  const first = endGroupOf(job, diskBytes);
+  return Array.from({ length: groupCount(job.sizeBytes) - first }, (_, index) => first + index);
+}
+
+function loadFirstGroup(work: Work): Promise<void> {
+  return loadVerified(work, 0, scratchWindow);
+}
+
+async function loadVerified(work: Work, group: number, window: number): Promise<void> {
+  if (isZeroGroup(work.job.shared, group)) work.kernel.windows[window]!.fill(0);
+  else await fetchGroup(work, group, window);
   // Also for zeroes, which no frame has proved.
-  if (rightDigest(work, 0, scratchWindow) === undefined) {
+  if (rightDigest(work, group, window) === undefined) {
     throw new BedplateError(
       "image.bad-manifest",
-      "The manifest says that the first group is zeroes, but its digest is not that of zeroes.",
+      `The manifest says that group ${group} is zeroes, but its digest is not that of zeroes.`,
+      { details: { group } },
     );
   }
 }
 
-/**
- * Writes the first group out of the scratch window over the marker, and reads it back.
- * @returns its digest as the disk gives it
- * @throws `disk.readback-mismatch`, the marker being back in place
- */
-export async function writeFirstGroup(work: Work, target: Target, facts: MarkerFacts): Promise<Uint8Array> {
+async function writeEndGroups(work: Work, target: Target): Promise<void> {
+  const groups = endGroups(work, target);
+  for (const [index, group] of groups.entries()) {
+    const { padded } = extentOf(work.job, group);
+    // SAFETY: every group between was read back right, this one was verified in this memory, and the first MiB is still
+    // the marker: until that is replaced, nothing says that the disk has a system.
+    const window = work.kernel.windows[endWindows[index]!]!.subarray(0, padded);
+    await writeFully(target.disk, window, group * groupBytes);
+  }
+  if (groups.length > 0) await syncDisk(target.disk, "all");
+  for (const group of groups) await readSealed(work, target, group);
+}
+
+async function writeFirstGroup(work: Work, target: Target): Promise<void> {
   const { kernel, job } = work;
   const { padded } = extentOf(job, 0);
   const window = kernel.windows[scratchWindow]!;
@@ -101,13 +148,20 @@ export async function writeFirstGroup(work: Work, target: Target, facts: MarkerF
   }
   await writeFully(target.disk, window.subarray(0, Math.min(headBytes, padded)), 0);
   await syncDisk(target.disk, "all");
-  const readWindow = 0;
+  await readSealed(work, target, 0);
+}
+
+/** Notes what the disk gives back. @throws `disk.readback-mismatch` after a second reading */
+async function readSealed(work: Work, target: Target, group: number): Promise<void> {
+  const { shared } = work.job;
+  const { length, padded } = extentOf(work.job, group);
   for (let reading = 0; reading < 2; reading++) {
-    await readFully(target.disk, kernel.windows[readWindow]!.subarray(0, padded), 0);
-    const found = rightDigest(work, 0, readWindow);
-    if (found !== undefined) return found;
+    await readFully(target.disk, work.kernel.windows[readWindow]!.subarray(0, padded), group * groupBytes);
+    const found = rightDigest(work, group, readWindow);
+    if (found === undefined) continue;
+    shared.found.set(found, group * digestBytes);
+    addTo(shared, isZeroGroup(shared, group) ? "zeroed" : "written", length);
+    return;
   }
-  const error = mismatch(work, 0, readWindow);
-  await markInProgress(work, target, facts);
-  throw error;
+  throw mismatch(work, group, readWindow);
 }

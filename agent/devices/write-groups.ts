@@ -1,6 +1,5 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
 // While one group is verified the next one is being fetched and the one before written, each in a window of its own.
-import { groupCount } from "../../protocol/groups.ts";
 import { type Comparing, createComparing } from "./comparing.ts";
 import { type FrameAt, type Opening, openAhead } from "./frame-stream.ts";
 import {
@@ -13,7 +12,7 @@ import {
   writeGroup,
   writeZeroGroup,
 } from "./group-work.ts";
-import { addTo, extentOf, isGood, isZeroGroup, isZeroing, setGood, slots } from "./image-job.ts";
+import { addTo, extentOf, groupsEnd, isGood, isZeroGroup, isZeroing, setGood, slots } from "./image-job.ts";
 import { type Loaded, load } from "./load-groups.ts";
 import { fetchGroup } from "./read-groups.ts";
 
@@ -96,7 +95,7 @@ async function* loadAll(work: Work): AsyncGenerator<Loaded, void, void> {
 async function prepare(work: Work, comparing: Comparing): Promise<Run | undefined> {
   const { job } = work;
   const { shared } = job;
-  const count = groupCount(job.sizeBytes);
+  const count = groupsEnd(job);
   const first = Atomics.add(shared.control, slots.next, groupsPerClaim);
   if (first >= count) return undefined;
   const stretches: FrameAt[][] = [];

@@ -1,10 +1,19 @@
 // Long runs of zeroes, which a block device zeroes by itself: through blkdiscard of util-linux where it is there.
 import { setImmediate } from "node:timers/promises";
-import { groupBytes, groupCount } from "../../protocol/groups.ts";
+import { groupBytes } from "../../protocol/groups.ts";
 import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { OpenDisk } from "./direct-file.ts";
-import { addTo, extentOf, type ImageJob, isGood, isZeroGroup, setGood, setZeroing } from "./image-job.ts";
+import {
+  addTo,
+  extentOf,
+  groupsEnd,
+  type ImageJob,
+  isGood,
+  isZeroGroup,
+  setGood,
+  setZeroing,
+} from "./image-job.ts";
 
 export interface ZeroRun {
   readonly first: number;
@@ -16,11 +25,12 @@ const groupsMin = 8;
 /** A longer run goes in pieces, so that a slow disk's progress is seen, and a cancel heeded. */
 const groupsMax = 256;
 
-type Job = Pick<ImageJob, "shared" | "sizeBytes" | "sectorBytes">;
+type Job = Pick<ImageJob, "shared" | "sizeBytes" | "sectorBytes" | "endGroup">;
 
-/** Runs of zero groups that are not good yet; never with the first group, where the marker is. */
-export function zeroRunsOf({ shared, sizeBytes }: Job): ZeroRun[] {
-  const count = groupCount(sizeBytes);
+/** Runs of zero groups that are not good yet; never with the first group, where the marker is, nor with those sealed. */
+export function zeroRunsOf(job: Job): ZeroRun[] {
+  const { shared } = job;
+  const count = groupsEnd(job);
   const runs: ZeroRun[] = [];
   for (let first = 1; first < count; ) {
     let end = first;

@@ -48,13 +48,13 @@ interface Bench {
   readonly operation: string;
 }
 
-async function makeBench(): Promise<Bench> {
+async function makeBench(sizeBytes = diskBytes): Promise<Bench> {
   const path = join(directory, `disk${made++}`);
-  await writeFile(path, new Uint8Array(diskBytes).fill(0xee));
+  await writeFile(path, new Uint8Array(sizeBytes).fill(0xee));
   const disk = {
     path,
     type: "file",
-    sizeBytes: diskBytes,
+    sizeBytes,
     logicalSectorBytes: 512,
     physicalSectorBytes: 4096,
     serial: null,
@@ -188,6 +188,23 @@ describe("cut off", () => {
       code: "plan.changed",
     });
     expect((await deploy(bench, memory, { run: 2 })).readback.root).toBe(image.reference.root);
+    expect(await holdsImage(bench.path)).toBe(true);
+  });
+
+  test("an image that fills the disk: its end, where a backup table lies, comes with the seal", async () => {
+    const fullBytes = 12 * mib + 512;
+    const bench = await makeBench(fullBytes);
+    const memory = fresh();
+    await expect(deploy(bench, memory, { cutAt: "beforeSeal" })).rejects.toThrow(Cut);
+    const cut = await readFile(bench.path);
+    expect(cut.subarray(fullBytes - mib).every((byte) => byte === 0)).toBe(true);
+    expect(Buffer.compare(cut.subarray(mib, 11 * mib), image.bytes.subarray(mib, 11 * mib))).toBe(0);
+    const out = await deploy(bench, memory, { run: 2 });
+    expect(out).toMatchObject({
+      readback: { root: image.reference.root },
+      resumed: { groupsKept: 10, groupsRewritten: 0 },
+      bytesWritten: 2 * mib + 5,
+    });
     expect(await holdsImage(bench.path)).toBe(true);
   });
 
