@@ -30,11 +30,14 @@ import {
   TokenView,
 } from "../protocol/api.ts";
 import {
+  type CollectionRequest,
+  CollectionView,
   ImageMirror,
   type ImageSignature,
   ImageSignatures,
   MirrorList,
   type MirrorRequest,
+  RemovedImage,
 } from "../protocol/api-images.ts";
 import { textOf } from "../protocol/bytes.ts";
 import { type Command, encodeCommand } from "../protocol/commands.ts";
@@ -77,6 +80,8 @@ export interface ApiClient extends Disposable {
   }): Promise<CommandView[]>;
   command(id: string): Promise<CommandView>;
   cancel(id: string): Promise<CommandView>;
+  pause(id: string): Promise<CommandView>;
+  resume(id: string): Promise<CommandView>;
   images(): Promise<ImageView[]>;
   image(reference: string): Promise<ImageView>;
   putManifest(root: string, body: Uint8Array): Promise<void>;
@@ -88,6 +93,9 @@ export interface ApiClient extends Disposable {
   imageSignatures(root: string): Promise<ImageSignature[]>;
   /** Armored, over the manifest's bytes; the same again changes nothing. */
   signImage(root: string, signature: string): Promise<ImageSignature[]>;
+  /** `force`: also while a command that has not ended names it. */
+  removeImage(root: string, force: boolean): Promise<RemovedImage>;
+  collectImages(wanted: CollectionRequest): Promise<CollectionView>;
   /** Of all images. */
   mirrors(): Promise<ImageMirror[]>;
   addMirror(image: string, wanted: MirrorRequest): Promise<ImageMirror>;
@@ -204,6 +212,8 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     },
     command: (id) => get(CommandView, `/v1/commands/${segment(id)}`),
     cancel: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/cancel` }),
+    pause: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/pause` }),
+    resume: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/resume` }),
     images: async () => (await get(ImageList, "/v1/images")).images,
     async image(reference) {
       const image = await get(ImageView, `/v1/images/${segment(reference)}`);
@@ -238,6 +248,15 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
       (await get(ImageSignatures, `/v1/images/${segment(root)}/signatures`)).signatures,
     signImage: async (root, signature) =>
       (await post(ImageSignatures, `/v1/images/${segment(root)}/signatures`, { signature })).signatures,
+    removeImage: (root, force) => post(RemovedImage, `/v1/images/${segment(root)}/remove`, { force }),
+    // It may write for long before it answers.
+    collectImages: async (wanted) =>
+      checkerOf(CollectionView)(
+        await transport.json({
+          ...{ method: "POST", path: "/v1/images/collect", json: wanted, signal },
+          idleMs: collectionIdleMs,
+        }),
+      ),
     mirrors: async () => (await get(MirrorList, "/v1/mirrors")).mirrors,
     addMirror: (image, wanted) => post(ImageMirror, `/v1/images/${segment(image)}/mirrors`, wanted),
     async removeMirror(image, url) {
@@ -294,6 +313,9 @@ function requireMeant<T>(what: string, name: string, digest: string, found: T, r
     `The controller was asked for the ${what} ${reference} and answered with ${name} (${digest.slice(0, 16)}…).`,
   );
 }
+
+/** A terabyte is copied meanwhile. */
+const collectionIdleMs = 3_600_000;
 
 /** In a row, before a stream gives up. */
 const reconnectsMax = 20;

@@ -6,17 +6,19 @@ import {
   commandKinds,
   type DeployPlanArguments,
   DeployPlanOutput,
+  type DiskPlan,
+  disksOf,
   type ExecArguments,
   type PowerOffArguments,
   type RebootArguments,
 } from "../protocol/commands.ts";
 import type { GuardFinding } from "../protocol/disks.ts";
-import { assert } from "../protocol/errors.ts";
+import { assert, BedplateError } from "../protocol/errors.ts";
 import { fingerprintOf } from "../protocol/identifiers.ts";
 import type { Plan } from "../protocol/plans.ts";
 import { checker } from "../protocol/schema.ts";
 import { type Confirmation, diskConfirmation } from "./confirm.ts";
-import { facts, formatBytes, formatSeconds, formatTime, table } from "./output.ts";
+import { facts, formatBytes, formatSeconds, formatTime, plain, table } from "./output.ts";
 import type { HostPlan } from "./trust/plan-review.ts";
 
 export type Pairs = readonly (readonly [string, string | null])[];
@@ -36,9 +38,19 @@ export function deployPlanOf(plan: Plan): DeployPlanOutput {
     ...plan.facts,
     image: plan.arguments.image,
     fingerprint: plan.arguments.fingerprint,
+    ...alsoOf(plan),
     guards: plan.findings,
     allowed: plan.allowed,
   });
+}
+
+/** What was found of each further disk, beside the fingerprint that is quoted of it: as many as are to be written. */
+function alsoOf({ arguments: given, facts: found }: Plan): { readonly also?: unknown } {
+  if (given.also === undefined && found.also === undefined) return {};
+  const [asked, seen] = [given.also, found.also] as [{ fingerprint?: unknown }[], object[]];
+  if (!Array.isArray(asked) || !Array.isArray(seen) || asked.length !== seen.length)
+    throw new BedplateError("plan.invalid", "The plan does not tell of as many disks as it is for.");
+  return { also: seen.map((each, at) => ({ ...each, fingerprint: asked[at]!.fingerprint })) };
 }
 
 /** What would happen, from the plan alone. @throws `plan.invalid` */
@@ -47,7 +59,7 @@ export function changePairs(plan: Plan): Pairs {
   const given: unknown = plan.arguments;
   switch (kind) {
     case "image.deploy":
-      return [...deployPairs(deployPlanOf(plan)), ...overridesPair(given as DeployPlanArguments)];
+      return deployPairs(deployPlanOf(plan), given as DeployPlanArguments);
     case "host.exec":
       return [...execPairs(given as ExecArguments), ...programPairs(plan.facts)];
     case "host.reboot": {
@@ -63,16 +75,31 @@ export function changePairs(plan: Plan): Pairs {
   }
 }
 
-export function deployPairs({ image, disk, fingerprint, ...plan }: DeployPlanOutput): Pairs {
+export function deployPairs(
+  { image, also = [], ...first }: DeployPlanOutput,
+  given?: DeployPlanArguments,
+): Pairs {
+  const asked = given === undefined ? [] : disksOf(given);
+  const disks = [first, ...also];
+  return [
+    ["image", `${image.name ?? "(no name)"}  ${image.root}  ${formatBytes(image.sizeBytes)}`],
+    ...disks.flatMap((disk, at) => [
+      ...diskPairs(disk, disks.length === 1 ? "disk" : `disk ${at + 1} of ${disks.length}`),
+      ...overridesPair(asked[at]?.overrides),
+    ]),
+    ...ratesPair(given?.limits),
+  ];
+}
+
+function diskPairs({ disk, fingerprint, ...plan }: DiskPlan, title: string): Pairs {
   const identity = [
     ...(fingerprint.serial === null ? [] : [`serial ${fingerprint.serial}`]),
     ...(fingerprint.wwn === null ? [] : [`wwn ${fingerprint.wwn}`]),
     ...(fingerprint.backing === null ? [] : [`backing ${fingerprint.backing}`]),
   ];
   return [
-    ["image", `${image.name ?? "(no name)"}  ${image.root}  ${formatBytes(image.sizeBytes)}`],
     [
-      "disk",
+      title,
       `${disk.path}  ${formatBytes(disk.sizeBytes)} ${disk.type}${disk.model === null ? "" : ` ${disk.model}`}`,
     ],
     ["fingerprint", [...identity, `edges ${fingerprint.edges.slice(0, 16)}`].join(", ")],
@@ -80,6 +107,16 @@ export function deployPairs({ image, disk, fingerprint, ...plan }: DeployPlanOut
     ["to fetch", `at most ${formatBytes(plan.bytesToFetchMax)}`],
     ["to write", `at most ${formatBytes(plan.bytesToWriteMax)}`],
   ];
+}
+
+/** Bounds on the work itself, which are signed too. */
+function ratesPair(limits: DeployPlanArguments["limits"]): Pairs {
+  const { bytesPerSecondMax: write, fetchBytesPerSecondMax: fetch } = limits ?? {};
+  const parts = [
+    ...(write === undefined ? [] : [`writes at most ${formatBytes(write)} a second`]),
+    ...(fetch === undefined ? [] : [`fetches at most ${formatBytes(fetch)} a second`]),
+  ];
+  return parts.length === 0 ? [] : [["no faster than", parts.join("; ")]];
 }
 
 /** What a refusal has left as it was: of each disk the name that it has from boot to boot. */
@@ -115,7 +152,7 @@ function programPairs({ program }: Plan["facts"]): Pairs {
 }
 
 /** All that the command names, whether or not the disk needs them now: they are signed, and it may need them later. */
-function overridesPair({ overrides = [] }: DeployPlanArguments): Pairs {
+function overridesPair(overrides: DeployPlanArguments["overrides"] = []): Pairs {
   return overrides.length === 0 ? [] : [["OVERRIDES", `the guards ${overrides.join(", ")}`]];
 }
 
@@ -123,15 +160,17 @@ function reasonPair(reason: string | undefined): Pairs {
   return reason === undefined ? [] : [["reason", reason]];
 }
 
-/** What is asked before it: the disk's serial, or the host's name. @throws `plan.invalid` */
-export function confirmationFor(plan: Plan, host: string): Confirmation {
+/** What is asked before it, one after the other: every disk's serial, or the host's name. @throws `plan.invalid` */
+export function confirmationsFor(plan: Plan, host: string): readonly Confirmation[] {
   const kind = plan.kind as ChangeKind;
-  const named = (loss: string) => ({ loss, what: "the host's name", expected: host });
+  const named = (loss: string) => [{ loss, what: "the host's name", expected: host }];
   switch (kind) {
     case "image.deploy": {
-      const { disk, fingerprint } = deployPlanOf(plan);
-      // The serial of the fingerprint is what apply must find; the path is of this moment only.
-      return diskConfirmation({ ...disk, serial: fingerprint.serial, backing: fingerprint.backing }, host);
+      const { also = [], ...first } = deployPlanOf(plan);
+      return [first, ...also].map(({ disk, fingerprint: { serial, backing } }) =>
+        // The serial of the fingerprint is what apply must find; the path is of this moment only.
+        diskConfirmation({ ...disk, serial, backing }, host),
+      );
     }
     case "host.exec": {
       const [program] = (plan.arguments as ExecArguments).argv;
@@ -180,7 +219,19 @@ export function limitPairs({ limits }: Pick<Command, "limits">): Pairs {
   return [["limits", parts.length === 0 ? "none" : parts.join("; ")]];
 }
 
+/** Where there are several disks, a table for each, and one of what is about none. */
 export function findingsTable(findings: readonly Static<typeof GuardFinding>[]): string {
+  const disks = [...new Set(findings.map(({ disk }) => disk))];
+  if (disks.length === 1) return tableOf(findings);
+  return disks
+    .map((disk) => {
+      const own = tableOf(findings.filter((finding) => finding.disk === disk));
+      return `${disk === undefined ? "the command" : plain(disk)}:\n${own}`;
+    })
+    .join("\n\n");
+}
+
+function tableOf(findings: readonly Static<typeof GuardFinding>[]): string {
   return table(findings, [
     { title: "GUARD", of: (finding) => finding.guard },
     { title: "", of: (finding) => (finding.ok ? "ok" : "REFUSES") },

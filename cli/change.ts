@@ -9,7 +9,7 @@ import {
   type ChangeKind,
   changePairs,
   changeText,
-  confirmationFor,
+  confirmationsFor,
   hostPairs,
   requirementText,
   untouchedText,
@@ -105,7 +105,7 @@ export async function change(options: ChangeOptions): Promise<Changed | ExitCode
     terminal.document({ plan, planKey: trusted.signedBy });
     return exitCodes.ok;
   }
-  if (!options.confirmed) await confirm(confirmationFor(plan, name), signal);
+  if (!options.confirmed) for (const asked of confirmationsFor(plan, name)) await confirm(asked, signal);
 
   const { view } = await operate({
     ...common,

@@ -43,6 +43,7 @@ export function commandText(view: CommandView): string {
     ["runs", `${view.runs}`],
     ...view.history.map(({ state, at }): [string, string] => [`  ${state}`, formatTime(at)]),
   ];
+  if (view.pausedAt !== null) pairs.push(["paused", formatTime(view.pausedAt)]);
   if (view.cancelRequestedAt !== null) pairs.push(["cancel asked", formatTime(view.cancelRequestedAt)]);
   if (view.cancelAnswer !== null) {
     const { answer, reason, at } = view.cancelAnswer;

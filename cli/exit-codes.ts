@@ -48,8 +48,10 @@ const byCode: Readonly<Record<string, ExitCode>> = {
   "command.link-lost": exitCodes.cancelled,
   "command.already-offered": exitCodes.refused,
   "command.not-cancellable": exitCodes.refused,
+  "command.not-pausable": exitCodes.refused,
   "command.wrong-host": exitCodes.refused,
   "api.forbidden": exitCodes.refused,
+  "deploy.partly": exitCodes.partly,
   "disk.protected": exitCodes.refused,
   "enrol.fingerprint-mismatch": exitCodes.refused,
   "enrol.host-revoked": exitCodes.refused,
@@ -89,6 +91,7 @@ export function exitCodeOfError(code: string): ExitCode {
 
 /** What a host finds before it begins to change anything, also after the plan was agreed to. */
 const beforeAnyChange: ReadonlySet<string> = new Set<Code>([
+  "deploy.same-disk",
   "disk.ambiguous",
   "disk.held",
   "disk.member",
@@ -111,6 +114,7 @@ const beforeAnyChange: ReadonlySet<string> = new Set<Code>([
 /** The exit code of a command that has reached its last state: what a guard has stopped was refused, whenever that was. */
 export function exitCodeOfEnd({ state, result }: Pick<CommandView, "state" | "result">): ExitCode {
   const error = result?.error;
+  if (error?.code === "deploy.partly") return exitCodes.partly;
   const refused = state === "failed" && error !== undefined && beforeAnyChange.has(error.code);
   // An earlier run of the same operation may have begun to write.
   return refused && error.details?.left === undefined ? exitCodes.refused : exitCodeOfState(state);

@@ -20,6 +20,13 @@ export function bytesOption(text: string): number {
   return bytes;
 }
 
+/** `20M` a second to bytes, no less than the protocol takes. */
+export function rateOption(text: string): number {
+  const bytes = bytesOption(text);
+  if (bytes < 1 << 16) throw new InvalidArgumentError("No less than 64K a second.");
+  return bytes;
+}
+
 export function countOption(text: string): number {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("Write a whole number from 1 on.");
   return Number(text);

@@ -122,7 +122,9 @@ export function parseBytes(text: string): number | undefined {
 
 /** `write    [#########.........]  52%  98 MiB of 192 MiB  310 MiB/s  0.3 s left`, cut to `columns`. */
 export function progressLine(progress: Static<typeof Progress>, columns: number): string {
-  const { phase, done, total, unit, rate, secondsLeft } = progress;
+  const { done, total, unit, rate, secondsLeft, paused, at } = progress;
+  const which = at === undefined ? "" : ` ${at.number}/${at.of}`;
+  const phase = `${paused === true ? "paused: " : ""}${progress.phase}${which}`;
   const share = total === 0 ? 1 : Math.min(1, done / total);
   const amount = (count: number) => (unit === "bytes" ? formatBytes(count) : `${count}`);
   // What has no known end, such as a program's output, has no share of it either.

@@ -10,7 +10,7 @@ import type { ApiClient } from "./api-client.ts";
 import {
   changePairs,
   changeText,
-  confirmationFor,
+  confirmationsFor,
   hostPairs,
   limitPairs,
   type Pairs,
@@ -78,7 +78,8 @@ export async function signWaiting(options: SignCommandOptions): Promise<ExitCode
     );
   }
   const made = action.do === "add" ? await signatureOfFile(action.file, review) : undefined;
-  if (!options.confirmed) await confirm(confirmationFor(review.plan.plan, review.host.name), signal);
+  if (!options.confirmed)
+    for (const asked of confirmationsFor(review.plan.plan, review.host.name)) await confirm(asked, signal);
   const { signature, verified } =
     made ?? (await signCommand(review.document, { key: keyOf(action), terminal, signal }));
   const after = await client.addSignature(id, signature);

@@ -1,4 +1,4 @@
-// `bedplate commands`, `command show|cancel|sign|output ID`.
+// `bedplate commands`, `command show|cancel|pause|resume|sign|output ID`.
 import { InvalidArgumentError, type Command as Program } from "commander";
 import type { CommandView } from "../../protocol/api.ts";
 import { isTerminal } from "../../protocol/commands.ts";
@@ -95,6 +95,27 @@ export function addCommandCommands(program: Program, perform: Performer): void {
       }),
     );
   example(cancel, "bedplate command cancel 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90");
+
+  for (const verb of ["pause", "resume"] as const) {
+    const said = noun
+      .command(verb)
+      .argument("<id>", "the command's id")
+      .description(
+        verb === "pause"
+          ? "have an image.deploy or image.verify wait at its next safe point, until it is resumed"
+          : "have a paused command go on where it stands",
+      )
+      .action(
+        perform(async ({ terminal, signal, api }, _, [id]) => {
+          const { pauseCommand } = await import("../pause-command.ts");
+          const view = await pauseCommand(await api(), id!, verb, signal);
+          terminal.document(view);
+          terminal.print(commandText(view));
+          return exitCodes.ok;
+        }),
+      );
+    example(said, `bedplate command ${verb} 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90`);
+  }
 
   const sign = noun
     .command("sign")

@@ -49,7 +49,7 @@ export interface PlanWanted {
   readonly kind: string;
   /** Each must be in the plan as it is here. */
   readonly arguments: Readonly<Record<string, unknown>>;
-  /** What the plan may say beyond these. */
+  /** What the plan may say beyond these, and beyond what they say of each of several things. */
   readonly added: readonly string[];
 }
 
@@ -61,8 +61,18 @@ export function requirePlanFor({ plan }: HostPlan, wanted: PlanWanted): void {
   const names = new Set([...Object.keys(plan.arguments), ...Object.keys(wanted.arguments)]);
   for (const name of names) {
     if (wanted.added.includes(name)) continue;
-    requireSame(`"${name}"`, plan.arguments[name], wanted.arguments[name]);
+    requireSame(`"${name}"`, without(plan.arguments[name], wanted.added), wanted.arguments[name]);
   }
+}
+
+/** A list's members without what the plan adds to each. */
+function without(value: unknown, added: readonly string[]): unknown {
+  if (!Array.isArray(value)) return value;
+  return value.map((each: unknown) =>
+    each === null || typeof each !== "object" || Array.isArray(each)
+      ? each
+      : Object.fromEntries(Object.entries(each).filter(([name]) => !added.includes(name))),
+  );
 }
 
 /** What an apply of this plan quotes. */

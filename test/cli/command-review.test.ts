@@ -1,6 +1,6 @@
 // What an operator signs is read from its bytes: whatever is swapped on the way, it is not signed.
 import { describe, expect, test } from "vitest";
-import { changePairs, confirmationFor } from "../../cli/change-text.ts";
+import { changePairs, confirmationsFor } from "../../cli/change-text.ts";
 import { reviewText } from "../../cli/sign.ts";
 import { type CommandReview, type ReviewOptions, reviewCommand } from "../../cli/trust/command-review.ts";
 import type { KnownHosts } from "../../cli/trust/known-hosts.ts";
@@ -75,7 +75,7 @@ test("a true command is shown from its bytes", async () => {
     "the policy allows it",
   ])
     expect(text).toContain(part);
-  expect(confirmationFor(found.plan.plan, "web-1")).toMatchObject({ expected: "S3Z9NX0M" });
+  expect(confirmationsFor(found.plan.plan, "web-1")).toMatchObject([{ expected: "S3Z9NX0M" }]);
 });
 
 describe("a controller that lies", () => {
