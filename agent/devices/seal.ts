@@ -21,7 +21,11 @@ export interface Target {
   readonly diskBytes: number;
 }
 
-/** Replaces the first MiB by the marker and zeroes the disk's last MiB. Durable when this returns. */
+/**
+ * Replaces the first MiB by the marker and zeroes the disk's last MiB. Durable and read back when this returns: of a
+ * disk that loses such a write without a word, the old system would be left to boot.
+ * @throws `disk.io`, `disk.readback-mismatch`
+ */
 export async function markInProgress({ kernel }: Work, target: Target, facts: MarkerFacts): Promise<void> {
   const window = kernel.windows[scratchWindow]!;
   const length = markerBytes(target.diskBytes);
@@ -37,6 +41,20 @@ export async function markInProgress({ kernel }: Work, target: Target, facts: Ma
   // there would outlive the old system, or tell of a new one that is not whole.
   if (tail.length > 0) await writeFully(target.disk, kernel.zeroes.subarray(0, tail.length), tail.start);
   await syncDisk(target.disk, "all");
+  const read = kernel.windows[readWindow]!;
+  await readFully(target.disk, read.subarray(0, length), 0);
+  if (Buffer.compare(read.subarray(0, length), window.subarray(0, length)) !== 0)
+    throw notMarked(target, "the marker in its first MiB");
+  await readFully(target.disk, read.subarray(0, tail.length), tail.start);
+  if (!kernel.isZero(readWindow, tail.length)) throw notMarked(target, "zeroes in its last MiB");
+}
+
+function notMarked({ disk }: Target, what: string): BedplateError {
+  return new BedplateError(
+    "disk.readback-mismatch",
+    `${disk.path} does not give back what was written: ${what}.`,
+    { hint: "The disk, its cable or its controller is failing.", details: { disk: disk.path } },
+  );
 }
 
 /** The disk's last MiB, but for what the marker covers. */

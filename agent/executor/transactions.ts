@@ -1,6 +1,6 @@
 // One connection to the journal: prepared statements, and transactions of which at most one is open.
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { assert } from "../../protocol/errors.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
 
 export interface Store extends Disposable {
   /** A statement, prepared once. */
@@ -16,12 +16,22 @@ export function storeOf(database: DatabaseSync): Store {
   let inTransaction = false;
   const begin = () => {
     assert(!inTransaction, "one transaction at a time");
-    database.exec("BEGIN IMMEDIATE");
+    try {
+      database.exec("BEGIN IMMEDIATE");
+    } catch (error) {
+      throw tellFailure(error);
+    }
     inTransaction = true;
   };
-  const end = (how: "COMMIT" | "ROLLBACK") => {
+  const commit = () => {
+    database.exec("COMMIT");
     inTransaction = false;
-    database.exec(how);
+  };
+  /** Also after a commit that failed: SQLite may have undone it by itself, or not. */
+  const undone = (error: unknown) => {
+    inTransaction = false;
+    if (database.isTransaction) database.exec("ROLLBACK");
+    return tellFailure(error);
   };
   return {
     sql(text) {
@@ -34,24 +44,36 @@ export function storeOf(database: DatabaseSync): Store {
       begin();
       try {
         const result = work();
-        end("COMMIT");
+        commit();
         return result;
       } catch (error) {
-        if (inTransaction) end("ROLLBACK");
-        throw error;
+        throw undone(error);
       }
     },
     async exclusively(work) {
       begin();
       try {
         const result = await work();
-        end("COMMIT");
+        commit();
         return result;
       } catch (error) {
-        if (inTransaction) end("ROLLBACK");
-        throw error;
+        throw undone(error);
       }
     },
     [Symbol.dispose]: () => database.close(),
   };
+}
+
+/** SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL: the low byte of its extended codes (sqlite.org/rescode.html). */
+const failing = [8, 10, 13];
+
+/** A disk that is full or fails is no fault of this program: whoever asked is told what to do. */
+function tellFailure(error: unknown): unknown {
+  const { errcode, errstr } = error as { readonly errcode?: number; readonly errstr?: string };
+  if (errcode === undefined || !failing.includes(errcode & 0xff)) return error;
+  return new BedplateError("executor.failed", `The executor's journal cannot be written: ${errstr}.`, {
+    hint: "Its disk, that of the executor's state directory, is full or fails: make room on it, or see the kernel's log.",
+    details: { sqlite: errcode },
+    cause: error,
+  });
 }
