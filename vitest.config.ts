@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/support/build-programs.ts",
     pool: "threads",
     isolate: false,
     testTimeout: 60_000,

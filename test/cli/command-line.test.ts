@@ -4,24 +4,28 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { checkPolicyFile } from "../../agent/host-tools.ts";
 import type { Check } from "../../cli/doctor/check.ts";
 import { operatorsCheck } from "../../cli/doctor/operators.ts";
 import { version } from "../../protocol/version.ts";
 import { type TestController, testController } from "../support/controller.ts";
+import { programPath, programSources } from "../support/programs.ts";
 
 const operatorKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICiBNzAoiFkvt4Bzis7xN+ZpSQMx8O3KOYEFigMhl6Oa";
-const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const program = programPath("bedplate");
 interface Run {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-function bedplate(argv: readonly string[], environment: Record<string, string> = {}): Promise<Run> {
-  const child = spawn(process.execPath, [program, ...argv], {
+function bedplate(
+  argv: readonly string[],
+  environment: Record<string, string> = {},
+  from = program,
+): Promise<Run> {
+  const child = spawn(process.execPath, [from, ...argv], {
     stdio: ["ignore", "pipe", "pipe"],
     env: {
       PATH: process.env.PATH,
@@ -498,10 +502,11 @@ test("an agent does not load the controller's server", async () => {
     hook,
     'import { registerHooks } from "node:module"; registerHooks({ resolve(name, context, next) { if (/^fastify$|@peculiar|\\/controller\\//.test(name)) throw new Error("loaded " + name); return next(name, context); } });',
   );
-  const run = await bedplate(["agent", "--config", file, "--check"], { NODE_OPTIONS: `--import=${hook}` });
+  // From the sources: a bundle's modules have other names.
+  const hooked = (...argv: string[]) =>
+    bedplate(argv, { NODE_OPTIONS: `--import=${hook}` }, programSources.bedplate);
+  const run = await hooked("agent", "--config", file, "--check");
   expect(run.code, run.stderr).toBe(0);
-  const controllerRun = await bedplate(["controller", "--state-directory", "/proc/x"], {
-    NODE_OPTIONS: `--import=${hook}`,
-  });
+  const controllerRun = await hooked("controller", "--state-directory", "/proc/x");
   expect(controllerRun.stderr).toContain("loaded ");
 });

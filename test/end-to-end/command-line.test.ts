@@ -5,13 +5,13 @@ import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DemoHost, openHost, openStage } from "../../cli/demo/stage.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import { formatDiskSelector } from "../../protocol/disks.ts";
+import { programPath } from "../support/programs.ts";
 
-const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const program = programPath("bedplate");
 const mib = 1 << 20;
 const imageBytes = 24 * mib;
 const stop = new AbortController();

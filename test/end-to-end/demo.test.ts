@@ -5,7 +5,6 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   bytesWrittenBy,
@@ -15,8 +14,9 @@ import {
   processMark,
 } from "../../cli/demo/processes.ts";
 import type { DemoSummary } from "../../cli/demo/summary.ts";
+import { programPath } from "../support/programs.ts";
 
-const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const program = programPath("bedplate");
 /** The demo of this test works in here, so that another demo on the machine is not mistaken for its remains. */
 let directory: string;
 beforeAll(async () => {

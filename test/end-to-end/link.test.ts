@@ -4,13 +4,13 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { parseClientFile } from "../../cli/connection.ts";
 import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
+import { programPath } from "../support/programs.ts";
 
-const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const program = programPath("bedplate");
 const stopped = new AbortController();
 let directory: string;
 let port: number;

@@ -4,7 +4,6 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import type { ClientFile, CommandView, JoinTokenView, TokenView } from "../../protocol/api.ts";
 import { documentOf } from "../support/commands.ts";
@@ -12,8 +11,9 @@ import { type Answer, callApi } from "../support/controller.ts";
 import { smallImage } from "../support/images.ts";
 import { newLinkKey, openLink, prove } from "../support/link-client.ts";
 import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
+import { programPath } from "../support/programs.ts";
 
-const program = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+const program = programPath("bedplate");
 let directory: string;
 let client: ClientFile;
 const children: ChildProcess[] = [];

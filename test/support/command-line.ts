@@ -1,9 +1,9 @@
 // `bedplate` as a user meets it: a process of its own with a home of its own, its exit code, stdout and stderr.
 import { type ChildProcess, spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
+import { programPath } from "./programs.ts";
 
-export const bedplateProgram = fileURLToPath(new URL("../../cli/bedplate.ts", import.meta.url));
+export const bedplateProgram = programPath("bedplate");
 
 export interface Run {
   readonly code: number | null;
@@ -30,7 +30,7 @@ export interface CommandLine {
   refusal(...argv: string[]): Promise<readonly [number | null, string]>;
 }
 
-/** `environment`: all that it gets but PATH. `program`: the sources' unless given. */
+/** `environment`: all that it gets but PATH. `program`: the bundle of these sources unless given. */
 export function commandLine(
   environment: Readonly<Record<string, string>>,
   program = bedplateProgram,

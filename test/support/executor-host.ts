@@ -7,7 +7,6 @@ import { createConnection, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import {
   type ExecutorEvent,
   type ExecutorRequest,
@@ -15,9 +14,9 @@ import {
 } from "../../agent/executor/contract.ts";
 import { openPrivateHost, type PrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
 import { type Command, encodeCommand, type Progress, type Result } from "../../protocol/commands.ts";
+import { programPath } from "./programs.ts";
 
 export const hostId = "ab".repeat(32);
-const executor = fileURLToPath(new URL("../../agent/executor/executor.ts", import.meta.url));
 export const isRoot = process.geteuid?.() === 0;
 
 export interface ExecutorHost extends AsyncDisposable {
@@ -46,11 +45,11 @@ export interface Executor {
 
 /**
  * @param mounts what executors see in the place of files of this machine; only as root
- * @param program the executor's entry: the sources' unless given
+ * @param program the executor's entry: the bundle of these sources unless given
  */
 export async function openExecutorHost(
   mounts: readonly PrivateMount[] = [],
-  program = executor,
+  program = programPath("executor"),
 ): Promise<ExecutorHost> {
   // Short: a socket's path has at most 107 characters.
   const directory = await mkdtemp(join(tmpdir(), "bp-"));

@@ -1,0 +1,44 @@
+// Bundles the programs and the workers that are started by name, each as one file with the chunks that they share.
+import { chmod } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+/** Bundle name to source. `entryUrl` in assembly/built.ts finds each by the base name of its source. */
+const entries = {
+  bedplate: "cli/bedplate.ts",
+  executor: "agent/executor/executor.ts",
+  "image-worker": "agent/devices/image-worker.ts",
+  "sampler-worker": "agent/telemetry/sampler-worker.ts",
+  "hash-worker": "assembly/hash-worker.ts",
+  "import-worker": "controller/images/import-worker.ts",
+} as const;
+
+// Only what locates files of its own at run time, or belongs to the controller alone, stays outside the bundles.
+const external = ["piscina", "fastify", "@fastify/*", "@peculiar/x509", "bufferutil", "utf-8-validate"];
+
+/** Into a directory that exists, beside the WebAssembly modules and below this package's node_modules or beside it. */
+export async function bundlePrograms(directory: string, { sourcemap }: { readonly sourcemap: boolean }) {
+  await build({
+    absWorkingDir: fileURLToPath(new URL("..", import.meta.url)),
+    entryPoints: entries,
+    outdir: directory,
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    target: "node24",
+    // Node has it. Lowered by esbuild, an error of one turn of a loop is thrown again by every later one: a source that
+    // was given up took the next one with it.
+    supported: { using: true },
+    external,
+    chunkNames: "chunk-[hash]",
+    legalComments: "none",
+    sourcemap: sourcemap ? "linked" : false,
+    logLevel: "warning",
+    banner: {
+      js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+    },
+  });
+  await chmod(join(directory, "bedplate.js"), 0o755);
+}
