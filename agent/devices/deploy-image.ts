@@ -12,8 +12,8 @@ import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
-import { requireZero, type Work } from "./group-work.ts";
-import { countOf, extentOf, groupsEnd, type ImageJob, slots } from "./image-job.ts";
+import type { Work } from "./group-work.ts";
+import { countOf, extentOf, groupsEnd, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
 import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
 import { openConnections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
@@ -119,6 +119,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await request.pause.safePoint();
+  await proveZeroes(steps);
   await requireTarget(steps);
   journal.begin();
   try {
@@ -164,6 +165,17 @@ interface Steps extends DeployRequest {
   readonly work: Work;
   readonly target: Target;
   readonly facts: { readonly operation: string; readonly root: string };
+}
+
+/** @throws `image.bad-manifest` */
+async function proveZeroes(steps: Steps): Promise<void> {
+  const { job, pause, signal } = steps;
+  let bytes = 0;
+  for (let group = 0; group < groupCount(job.sizeBytes); group++)
+    if (isZeroGroup(job.shared, group)) bytes += extentOf(job, group).length;
+  if (bytes === 0) return;
+  const onStart = () => steps.phase("prove", bytes, () => countOf(job.shared, "done"));
+  await createImageRun(steps).run("prove", { first: 0, signal, pause, onStart, onTick: async () => {} });
 }
 
 /**
@@ -271,15 +283,14 @@ function othersOf(job: Steps["job"]): number {
 
 /** Begins to have the device zero long runs; resolves to whether the workers have to look again. */
 function zeroLongRuns(
-  { disk, open, job, work, processes, pause, log, bytesPerSecondMax }: Steps,
+  { disk, open, job, processes, pause, log, bytesPerSecondMax }: Steps,
   signal: AbortSignal,
 ) {
   // A bound on what is written cannot be kept by a device that zeroes by itself.
   if (processes === undefined || disk.type === "file" || bytesPerSecondMax !== undefined) return undefined;
   const runs = zeroRunsOf(job);
   if (runs.length === 0) return undefined;
-  const prove = (group: number) => requireZero(work, group, digestWindow);
-  return zeroRuns(job, runs, { disk: open, processes, signal, pause, prove }).then((why) => {
+  return zeroRuns(job, runs, { disk: open, processes, signal, pause }).then((why) => {
     if (why !== undefined) log?.(`${disk.path}: its long runs of zeroes are written: ${why}`);
     return why !== undefined;
   });

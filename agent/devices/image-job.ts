@@ -40,10 +40,10 @@ export interface SharedImage {
 }
 
 /**
- * `write` brings groups onto the disk; `readback` reads them, and repairs a wrong one once; `verify` reads and counts
+ * `prove` looks at what the manifest calls zeroes; `write` brings groups onto the disk; `readback` reads them, and repairs a wrong one once; `verify` reads and counts
  * the wrong ones.
  */
-export type ImagePhase = "write" | "readback" | "verify";
+export type ImagePhase = "prove" | "write" | "readback" | "verify";
 
 export interface ImageJob {
   readonly phase: ImagePhase;

@@ -8,9 +8,12 @@ import { Stopped, type Work } from "./group-work.ts";
 import { type ImageJob, slots } from "./image-job.ts";
 import { openConnections } from "./image-source.ts";
 import { createPace } from "./pace.ts";
+import { proveZeroes } from "./prove-zeroes.ts";
 import { readGroups } from "./read-groups.ts";
 import { fetchingOf } from "./sources.ts";
 import { writeGroups } from "./write-groups.ts";
+
+const phases = { prove: proveZeroes, write: writeGroups, readback: readGroups, verify: readGroups } as const;
 
 /** An error is returned, not thrown: only so its code survives. Undefined also when the job was stopped. */
 export default async function imageJob(job: ImageJob): Promise<ErrorReport | undefined> {
@@ -47,5 +50,5 @@ async function work(
     fetching: fetchingOf(job, { connections, clock: systemClock, random: systemRandom, signal }),
     pace: createPace(job.bytesPerSecondMax, systemClock, signal),
   };
-  await (job.phase === "write" ? writeGroups(all) : readGroups(all));
+  await phases[job.phase](all);
 }

@@ -81,11 +81,11 @@ export function rightDigest(work: Work, group: number, window: number): Uint8Arr
     : undefined;
 }
 
-/** Fetches, writes and reads this group alone into the window. @throws `image.bad-manifest` also for false zeroes of a long run */
+/** Fetches, writes and reads this group alone into the window. */
 async function repair(work: Work, group: number, window: number): Promise<void> {
   const { job } = work;
   if (isZeroGroup(job.shared, group)) {
-    await writeZeroGroup(work, group, repairWindow);
+    await writeZeroGroup(work, group);
   } else {
     await fetchGroup(work, group, repairWindow);
     await writeGroup(work, group, repairWindow);

@@ -111,7 +111,7 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
     if ((doubtful || comparing.worth()) && (await holds(work, group, comparing)))
       finish(work, group, "skipped");
     else if (isZeroGroup(shared, group)) {
-      await writeZeroGroup(work, group, compareWindow);
+      await writeZeroGroup(work, group);
       finish(work, group, "zeroed");
     } else addFrame(stretches, frameAt(job, group));
   }

@@ -10,7 +10,7 @@ import { type DeployJournal, deployImage } from "../../agent/devices/deploy-imag
 import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
 import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
-import { createImageRun, startImageWorkers } from "../../agent/devices/image-run.ts";
+import { createImageRun, type ImageWorkers, startImageWorkers } from "../../agent/devices/image-run.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { verifyImage } from "../../agent/devices/verify-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
@@ -29,14 +29,17 @@ const diskBytes = 14 * mib;
 let directory: string;
 let image: TestImage;
 let server: ImageServer;
+let workers: ImageWorkers;
 let made = 0;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "bp-deploy-"));
   image = await makeImage({ sizeBytes: 12 * mib + 5, zeroGroups: [4] });
   server = await serveImage(image);
+  workers = startImageWorkers();
 });
 afterAll(async () => {
+  await workers[Symbol.asyncDispose]();
   await server[Symbol.asyncDispose]();
   await rm(directory, { recursive: true });
 });
@@ -114,7 +117,6 @@ async function deploy(
 ): Promise<DeployOutput> {
   const signal = options.signal ?? new AbortController().signal;
   await using file = await openFile(path);
-  await using workers = startImageWorkers();
   return await deployImage({
     operation,
     run: options.run ?? 1,
@@ -326,7 +328,7 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
   );
   await using file = await openFile(bench.path);
   const { path, fd, direct } = file;
-  await using workers = startImageWorkers({ threads: 2, worker: pathToFileURL(worker) });
+  await using dying = startImageWorkers({ threads: 2, worker: pathToFileURL(worker) });
   const run = createImageRun({
     job: {
       disk: { path, fd, direct },
@@ -339,7 +341,7 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
     },
     kernel: await compileKernel(),
     clock: systemClock,
-    workers,
+    workers: dying,
   });
   const started = performance.now();
   await expect(
@@ -421,7 +423,6 @@ test("a journal that fails stops the workers", async () => {
   const bench = await makeBench();
   await using file = await openFile(bench.path);
   const { path, fd, direct } = file;
-  await using workers = startImageWorkers();
   const run = createImageRun({
     job: {
       disk: { path, fd, direct },

@@ -280,7 +280,7 @@ describe("bytes that are not the image's never reach the disk", () => {
     expect(bytes.subarray(512, mib).every((byte) => byte === 0)).toBe(true);
   });
 
-  test("a manifest that calls a group zeroes when its digest says otherwise: nothing is written there", async () => {
+  test("a manifest that calls a group zeroes when its digest says otherwise: nothing is written at all", async () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
     const [start, end] = [image.frameStarts[13]!, image.frameStarts[14]!];
@@ -293,8 +293,7 @@ describe("bytes that are not the image's never reach the disk", () => {
     });
     const { error } = resultOf((await runToEnd(host, apply, { ...offer, sources: [liar.source] })).last);
     expect(error).toMatchObject({ code: "image.bad-manifest", details: { group: 13 } });
-    const bytes = await readFile(disk.path);
-    expect(bytes.subarray(13 * mib, 14 * mib).every((byte) => byte === 0xee)).toBe(true);
+    expect((await readFile(disk.path)).every((byte) => byte === 0xee)).toBe(true);
   });
 
   test("another source has it right: the deploy succeeds", async () => {
