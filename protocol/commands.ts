@@ -10,6 +10,7 @@ import {
   OverridableGuard,
 } from "./disks.ts";
 import { BedplateError } from "./errors.ts";
+import { wrongGroupsMax } from "./groups.ts";
 import { InventoryArguments } from "./inventory.ts";
 import { limits } from "./limits.ts";
 import { PlanArtefact, PlanQuote } from "./plans.ts";
@@ -437,9 +438,6 @@ export const DeployPlanOutput = Type.Object({
 export type DeployPlanOutput = Static<typeof DeployPlanOutput>;
 
 const Seconds = Type.Number({ minimum: 0 });
-
-/** How many wrong groups are named one by one. */
-export const wrongGroupsMax = 64;
 
 /** A group that a disk gave back wrong, twice. */
 export const WrongGroup = Type.Object({

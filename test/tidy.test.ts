@@ -94,6 +94,21 @@ test("clocks, randomness, files and processes are touched in their own places on
   expect(wrong).toEqual([]);
 });
 
+test("the workers of an image operation load no schemas: those cost each of them some MiB", () => {
+  const seen = new Set<string>();
+  const reach = (path: string): string[] => {
+    if (seen.has(path)) return [];
+    seen.add(path);
+    const { text } = sources.find((source) => source.path === path)!;
+    return importsOf(text.replace(/^import type [\s\S]*?;$/gm, "")).flatMap((target) =>
+      target.startsWith(".") ? reach(normalize(`${dirname(path)}/${target}`)) : [target],
+    );
+  };
+  const packages = reach("agent/devices/image-worker.ts").filter((name) => !name.startsWith("node:"));
+  expect(seen.size).toBeGreaterThan(10);
+  expect(packages).toEqual([]);
+});
+
 test("only agent/devices touches block devices", () => {
   const wrong = sources
     .filter(

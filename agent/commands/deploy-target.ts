@@ -1,8 +1,10 @@
 // One disk of a deploy, before anything is written to it: found, guarded, held exclusively, and known to be the planned one.
+
 import type { AppliedDisk, PlannedDisk } from "../../protocol/commands.ts";
 import type { DiskContent } from "../../protocol/disk-content.ts";
 import { type Disk, type DiskSelector, formatDiskSelector, type GuardFinding } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { paddedBytes } from "../../protocol/groups.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
 import { type DirectFile, lockDisk, openDisk, readStretch } from "../devices/direct-file.ts";
@@ -16,7 +18,7 @@ import {
   requireSameDisk,
   requireSameFingerprint,
 } from "../devices/fingerprint.ts";
-import { evaluateGuards, paddedBytes, requireGuards } from "../devices/guards.ts";
+import { evaluateGuards, requireGuards } from "../devices/guards.ts";
 import { selectDisk } from "../devices/select.ts";
 import { probeDisk } from "../devices/signatures/probe.ts";
 import { bootIdOf } from "../devices/system.ts";

@@ -1,4 +1,5 @@
 // image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on those very disks.
+
 import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
 import {
   type AppliedDisk,
@@ -11,11 +12,11 @@ import {
 } from "../../protocol/commands.ts";
 import { type DiskSelector, formatDiskSelector } from "../../protocol/disks.ts";
 import { assert, BedplateError } from "../../protocol/errors.ts";
+import { paddedBytes } from "../../protocol/groups.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
 import { deployImage } from "../devices/deploy-image.ts";
 import type { OpenDisk } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
-import { paddedBytes } from "../devices/guards.ts";
 import { type ImageWorkers, startImageWorkers } from "../devices/image-run.ts";
 import { markerBytes } from "../devices/marker.ts";
 import { openSources, type UsableSource } from "../devices/open-sources.ts";

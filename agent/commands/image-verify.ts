@@ -1,8 +1,9 @@
 // image.verify: reads the disk and compares it with the image. Changes nothing, and so needs no policy.
+
 import { compileKernel } from "../../assembly/index.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { paddedBytes } from "../../protocol/groups.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
-import { paddedBytes } from "../devices/guards.ts";
 import { startImageWorkers } from "../devices/image-run.ts";
 import { openSources } from "../devices/open-sources.ts";
 import { verifyImage } from "../devices/verify-image.ts";

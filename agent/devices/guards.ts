@@ -1,4 +1,5 @@
 // The guards of destructive commands: each looks at facts only, all are evaluated before anything is written.
+
 import type { Code } from "../../protocol/codes.ts";
 import type { DiskContent, Signature } from "../../protocol/disk-content.ts";
 import {
@@ -8,6 +9,7 @@ import {
   overridableGuards,
 } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { paddedBytes } from "../../protocol/groups.ts";
 import { hintOfGuard } from "../../protocol/guard-hints.ts";
 import { isSharedType } from "./signatures/partition-types.ts";
 
@@ -178,11 +180,6 @@ export function requireGuards(findings: readonly GuardFinding[], disk: Disk): vo
       details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },
     },
   );
-}
-
-/** What an image takes on a disk: whole sectors. */
-export function paddedBytes(sizeBytes: number, sectorBytes: number): number {
-  return Math.ceil(sizeBytes / sectorBytes) * sectorBytes;
 }
 
 /** With what stays the same from boot to boot. */

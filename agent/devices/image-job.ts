@@ -1,8 +1,7 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
 import type { CompiledKernel } from "../../assembly/load.ts";
-import { digestBytes, groupCount, groupLength } from "../../protocol/groups.ts";
+import { digestBytes, groupCount, groupLength, paddedBytes } from "../../protocol/groups.ts";
 import type { OpenDisk } from "./direct-file.ts";
-import { paddedBytes } from "./guards.ts";
 import type { UsableSource } from "./open-sources.ts";
 
 /** Int32 cells of {@link SharedImage.control}. */

@@ -1,6 +1,6 @@
 // Makes the memory that the main thread and the workers of one image operation share, from the image's manifest.
-import { wrongGroupsMax } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
+import { wrongGroupsMax } from "../../protocol/groups.ts";
 import { digestBytes, frameOffsets, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { counters, type SharedImage, slots } from "./image-job.ts";
 import { sourcesMax } from "./source-account.ts";

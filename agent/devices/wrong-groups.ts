@@ -1,7 +1,7 @@
 // Groups that a disk gives back wrong: noted by the workers as they find them, told with where they lie on the disk.
 import { hex } from "../../protocol/bytes.ts";
-import { type WrongGroup, wrongGroupsMax } from "../../protocol/commands.ts";
-import { digestBytes, groupBytes } from "../../protocol/groups.ts";
+import type { WrongGroup } from "../../protocol/commands.ts";
+import { digestBytes, groupBytes, wrongGroupsMax } from "../../protocol/groups.ts";
 import { digestOf, extentOf, type ImageJob, type SharedImage, slots } from "./image-job.ts";
 
 type Image = Pick<ImageJob, "shared" | "sizeBytes" | "sectorBytes">;
