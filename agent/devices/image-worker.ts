@@ -4,9 +4,9 @@ import { groupKernelOf } from "../../assembly/group-kernel.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemRandom } from "../host/random.ts";
+import { type Connections, lazyConnections } from "./connections.ts";
 import { Stopped, type Work } from "./group-work.ts";
 import { type ImageJob, slots } from "./image-job.ts";
-import { openConnections } from "./image-source.ts";
 import { createPace } from "./pace.ts";
 import { proveZeroes } from "./prove-zeroes.ts";
 import { readGroups } from "./read-groups.ts";
@@ -23,7 +23,7 @@ export default async function imageJob(job: ImageJob): Promise<ErrorReport | und
   if (stopping.async) void stopping.value.then(() => stopped.abort());
   else stopped.abort();
   try {
-    using connections = openConnections(job.ca);
+    using connections = lazyConnections(job.ca);
     await work(job, connections, stopped.signal);
     return undefined;
   } catch (error) {
@@ -38,11 +38,7 @@ function fetches({ phase, sources }: ImageJob): boolean {
   return phase === "write" && sources[0]?.fd === undefined;
 }
 
-async function work(
-  job: ImageJob,
-  connections: ReturnType<typeof openConnections>,
-  signal: AbortSignal,
-): Promise<void> {
+async function work(job: ImageJob, connections: Connections, signal: AbortSignal): Promise<void> {
   const all: Work = {
     job: { ...job, disk: { ...job.disk, blocking: !fetches(job) } },
     kernel: groupKernelOf(job.kernel),

@@ -9,7 +9,7 @@ import { checker } from "../../protocol/schema.ts";
 import { signatureBytesMax } from "../../protocol/sshsig-format.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Random } from "../host/random.ts";
-import { type Connections, fetchFailed, isTransient, reasonOf, watchForStall } from "./image-source.ts";
+import { type Connections, fetchFailed, isTransient, reasonOf, watchForStall } from "./connections.ts";
 import type { UsableSource } from "./open-sources.ts";
 
 /** Tries at each source; in between a controller may start again. */

@@ -2,9 +2,9 @@
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Random } from "../host/random.ts";
+import type { Connections } from "./connections.ts";
 import type { FrameOptions } from "./frame-stream.ts";
 import { addTo, type ImageJob } from "./image-job.ts";
-import type { Connections } from "./image-source.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
 import { noteBytes, noteGivenUp } from "./source-account.ts";

@@ -45,6 +45,11 @@ export const systemdSocket = "executor.sock";
 const logBytesMax = 1 << 20;
 /** As in packaging/bedplate-executor@.service. */
 const executorNiceness = 10;
+/**
+ * Of Node, as in packaging/bedplate-executor@.service: what is hot runs in WebAssembly and in Node itself, so its
+ * JavaScript stays bytecode, and what it throws away is collected early. 20 MB less with four workers, at no cost.
+ */
+export const executorFlags = ["--no-opt", "--no-maglev", "--max-semi-space-size=1"] as const;
 
 export function createExecutorLauncher(options: {
   readonly paths: ExecutorPaths;
@@ -88,9 +93,12 @@ function startChild(line: string, paths: ExecutorPaths, logFile: string): Starte
   mkdirSync(paths.runDirectory, { recursive: true, mode: 0o750 });
   const fixed = process.geteuid?.() === 0;
   const program = entryUrl("agent/executor/executor.ts").pathname;
-  const argv = fixed
-    ? [program]
-    : [program, "--policy", paths.policy, "--state", paths.stateDirectory, "--run", paths.runDirectory];
+  const { policy, stateDirectory, runDirectory } = paths;
+  const argv = [
+    ...executorFlags,
+    program,
+    ...(fixed ? [] : ["--policy", policy, "--state", stateDirectory, "--run", runDirectory]),
+  ];
   // From the first thread on it gives way to the agent; the executor itself could only say so for threads to come.
   const child = spawn("nice", ["-n", String(executorNiceness), process.execPath, ...argv], {
     detached: true,

@@ -8,6 +8,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { loadAgentConfig } from "../../agent/config.ts";
 import { parsePolicy } from "../../agent/executor/policy.ts";
 import { noRules } from "../../agent/executor/rules.ts";
+import { executorFlags } from "../../agent/host/executor-process.ts";
 import { checkControllerConfig } from "../../controller/config.ts";
 
 const packaging = fileURLToPath(new URL("../../packaging/", import.meta.url));
@@ -61,6 +62,12 @@ test("policy.toml allows nothing until someone says so", () => {
     window: { name: "nightly" },
   });
   expect(on.rules.kinds["host.exec"]?.exec?.argv).toHaveLength(2);
+});
+
+test("the executor's unit starts it as the agent does where there is no systemd", () => {
+  const unit = readFileSync(join(packaging, "bedplate-executor@.service"), "utf8");
+  const flags = /^ExecStart=\S+\/node (.*) \S+\/executor\.js$/m.exec(unit)?.[1];
+  expect(flags?.split(" ")).toEqual(executorFlags);
 });
 
 describe.runIf(spawnSync("systemd-analyze", ["--version"]).status === 0)("units", () => {
