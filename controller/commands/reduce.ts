@@ -155,6 +155,11 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
   }
 }
 
+/** Whether the step from `before` to `after` is the command's end. */
+export function endedBy(before: CommandState, after: CommandState): boolean {
+  return !isTerminal(before.state) && isTerminal(after.state);
+}
+
 /** The name of the API event for the step from `before` to `after`; undefined when there was none. */
 export function eventOf(before: CommandState, after: CommandState): string | undefined {
   if (before.state !== after.state || before.runs !== after.runs) return after.state;
