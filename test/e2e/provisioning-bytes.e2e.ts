@@ -30,17 +30,19 @@ if (!traces) console.warn("skipped: what happens between two system calls needs 
 describe.skipIf(lack !== undefined)("on a real disk", () => {
   let host: Host;
   let ca: string;
+  const places: string[] = [];
   beforeAll(async () => {
     host = await openHost();
     ca = await mirrorAuthority();
-    await host.allowSources(`file:${host.directory}`);
+    places.push(`file:${host.directory}`);
   });
   afterAll(() => host?.[Symbol.asyncDispose]());
 
   /** A mirror that the host's policy lists. */
   async function mirror(image: TestImage, options: MirrorOptions): Promise<Mirror> {
     const opened = await openMirror(image, options);
-    await host.allowSources(opened.origin);
+    places.push(opened.origin);
+    await host.listSources(places);
     return opened;
   }
 

@@ -3,6 +3,8 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
+import { createStreamHasher } from "../../assembly/index.ts";
+import { hex } from "../../protocol/bytes.ts";
 import type {
   Command,
   CommandLimits,
@@ -39,8 +41,8 @@ export interface Host extends AsyncDisposable {
   /** A loop device, allowed by the policy from now on. */
   makeDisk(options: Omit<LoopOptions, "backing">): Promise<LoopDisk>;
   allow(disk: LoopDisk): Promise<void>;
-  /** Lists places that images may come from. */
-  allowSources(...places: readonly string[]): Promise<void>;
+  /** Lists the places that images may come from, instead of those before. */
+  listSources(places: readonly string[]): Promise<void>;
 }
 
 export async function openHost(mounts: Parameters<typeof openExecutorHost>[0] = []): Promise<Host> {
@@ -48,13 +50,13 @@ export async function openHost(mounts: Parameters<typeof openExecutorHost>[0] = 
   const directory = mkdtempSync(join(fastDirectory, "bedplate-disks-"));
   const disks: LoopDisk[] = [];
   const allowed: string[] = [];
-  const places: string[] = [];
+  let listed: readonly string[] = [];
   const writePolicy = () =>
     executors.writePolicy(
       [
         `allowDisks = ${JSON.stringify(allowed.map((backing) => `loop:${backing}`))}`,
         'unsigned = ["image.deploy"]',
-        `imageSources = ${JSON.stringify(places)}`,
+        `imageSources = ${JSON.stringify(listed)}`,
         "",
       ].join("\n"),
     );
@@ -72,8 +74,8 @@ export async function openHost(mounts: Parameters<typeof openExecutorHost>[0] = 
       await allow(disk);
       return disk;
     },
-    async allowSources(...more) {
-      places.push(...more);
+    async listSources(places) {
+      listed = places;
       await writePolicy();
     },
     async [Symbol.asyncDispose]() {
@@ -110,6 +112,24 @@ export async function planned(host: Host, deploy: Deploy, by = deploy.offer): Pr
     ...{ id: mintId(), host: hostId, kind: "image.deploy", mode: "apply", limits: deploy.limits ?? {} },
     arguments: { image: deploy.image.reference, disk: deploy.disk, ...deploy.arguments, fingerprint },
   };
+}
+
+/** As if it had been planned for what lies on the disk now: a plan of its own would say the same, in half a second. */
+export async function plannedAnew(command: Command, image: TestImage, disk: LoopDisk): Promise<Command> {
+  const given = command.arguments as DeployArguments;
+  const hasher = await createStreamHasher();
+  const bytes = disk.bytes();
+  const edge = Math.min(groupBytes, bytes.length);
+  hasher.update(bytes.subarray(0, edge));
+  hasher.update(bytes.subarray(bytes.length - edge));
+  // What lies within is not compared then, as in the plan of an older agent.
+  const { content: _, ...planned } = given.fingerprint;
+  const fingerprint = { ...planned, edges: hex(hasher.digest()) };
+  return {
+    ...command,
+    id: mintId(),
+    arguments: { ...given, image: image.reference, fingerprint },
+  } as Command;
 }
 
 export interface Ended {

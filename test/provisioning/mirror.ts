@@ -29,6 +29,8 @@ export interface Answering {
   begin(bytes: number, then: "close" | "nothing"): void;
   /** The right bytes. */
   readonly right: Uint8Array;
+  /** The right head for so many bytes. */
+  head(bytes: number): void;
 }
 
 export interface Head {
@@ -77,6 +79,7 @@ export async function openMirror(image: TestImage, options: MirrorOptions): Prom
     const answering: Answering = {
       response,
       right,
+      head: (bytes) => void head(bytes),
       serve(bytes = right, more = {}) {
         head(bytes.length, more);
         send(bytes, () => response.end());

@@ -4,9 +4,9 @@ import type { Lots } from "../contract/mutations.ts";
 import { bootFindings } from "./boot-findings.ts";
 import type { DiskRequest } from "./recording-disk.ts";
 
+const sectorBytes = 512;
 /** The write that seals: the boot code, the partition table's header and its first entries. */
 const headBytes = 4096;
-const sectorBytes = 512;
 
 export type Verdict = "boots nothing" | "old, untouched" | "new, whole";
 
@@ -18,8 +18,12 @@ export function judge(state: Buffer, old: Buffer, image: Uint8Array): Verdict | 
   // Marker and wiped tail come first: until both are durable nothing else of the old system is touched.
   if (state.subarray(...inside).equals(old.subarray(...inside)) && !old.equals(image))
     return "old, untouched";
-  // A power cut may tear the last write; all else is the image by then.
-  if (state.subarray(headBytes, image.length).equals(image.subarray(headBytes))) return "new, whole";
+  // Both ends cannot come in one write, and a power cut may tear each: the disk's end comes first, the head last.
+  const begun = findings.some((finding) => !finding.includes("backup"));
+  const whole = begun
+    ? ([headBytes, image.length] as const)
+    : ([groupBytes, Math.min(image.length, inside[1])] as const);
+  if (state.subarray(...whole).equals(image.subarray(...whole))) return "new, whole";
   return findings;
 }
 
