@@ -5,6 +5,7 @@ import { holding } from "../commands/holding.ts";
 import {
   type CancelAnswer,
   type CommandEvent,
+  endedBy,
   eventOf,
   type PauseRequest,
   reduceCommand,
@@ -45,7 +46,7 @@ export function applyToCommand(
     JSON.stringify(after.history),
     id,
   );
-  if (isTerminal(after.state) && !isTerminal(before.state)) recountHeld(database, id, holding);
+  if (endedBy(before, after)) recountHeld(database, id, holding);
   const name = eventOf(before, after);
   if (name !== undefined) put({ topic: "command", id, event: name }, at);
   return { ...before, ...after };
