@@ -125,18 +125,26 @@ async function apply(
   // SAFETY: every disk is held, locked and checked before the first byte is written to any of them.
   await using holding = new AsyncDisposableStack();
   const targets = await openAll(given, { manifest, context, signal, holding, ends });
-  const write = (target: Target, last: boolean, left: number) =>
+  let passed = false;
+  const pointOfNoReturn = (why: string) => {
+    context.pointOfNoReturn(why);
+    passed = true;
+  };
+  const write = (target: Target, left: number) =>
     writeOne(target, {
-      ...{ command, manifest, sources: sources.all, workers, context, signal, startedMs },
-      ...{ last, left },
+      ...{ command, manifest, sources: sources.all, workers, context, signal, startedMs, left },
+      // While another one is still to be written, what is asked for can be cancelled.
+      pointOfNoReturn: left === 1 ? pointOfNoReturn : () => signal.throwIfAborted(),
     });
 
   const [only] = targets;
   if (given.also === undefined) {
     assert(only !== undefined, "a single disk is open or has thrown");
-    return { output: await write(only, true, 1) };
+    return { output: await write(only, 1) };
   }
-  await writeAll(targets, ends, write, context, signal);
+  // Past the point of no return nothing could stop another try.
+  const mayTry = (error: unknown) => mayMend(error) && !signal.aborted && !passed;
+  await writeAll(targets, { ends, write, mayTry, context, signal });
   // Only what did not come to an end of its own was stopped.
   const cut = ends.some((end) => end === undefined || wasStopped(end));
   const stopped = cut ? (signal.reason as BedplateError) : undefined;
@@ -204,27 +212,31 @@ async function openAll(
   return targets;
 }
 
+interface WritingAll {
+  readonly ends: (DiskEnd | undefined)[];
+  /** @param left disks that are to be written, this one included, as far as is known */
+  readonly write: (target: Target, left: number) => Promise<DeployOutput>;
+  readonly mayTry: (error: unknown) => boolean;
+  readonly context: CommandContext;
+  readonly signal: AbortSignal;
+}
+
 /** One after the other: what a deploy takes of memory does not grow with its disks. What may be mended is tried once more. */
 async function writeAll(
   targets: readonly Target[],
-  ends: (DiskEnd | undefined)[],
-  write: (target: Target, last: boolean, left: number) => Promise<DeployOutput>,
-  { log }: CommandContext,
-  signal: AbortSignal,
+  { ends, write, mayTry, context: { log }, signal }: WritingAll,
 ): Promise<void> {
   const waiting = [...targets];
   const again = new Set<Target>();
   for (let target = waiting.shift(); target !== undefined && !signal.aborted; target = waiting.shift()) {
     const { index, listed, notes } = target;
-    const last = waiting.length === 0;
     try {
-      const output = await write(target, last, waiting.length + 1);
+      const output = await write(target, waiting.length + 1);
       notes.finish(output);
       ends[index] = { disk: output.disk, outcome: "succeeded", output };
       log(`${listed.disk.path}: holds the image`);
     } catch (error) {
-      // The last one's may have failed past the point of no return, where nothing could stop another try.
-      const mended = mayMend(error) && !again.has(target) && !signal.aborted && !last;
+      const mended = !again.has(target) && mayTry(error);
       log(
         `${listed.disk.path}: ${(error as Error).message}${mended ? " It is tried again after the others." : ""}`,
       );
@@ -244,15 +256,14 @@ interface Writing {
   readonly context: CommandContext;
   readonly signal: AbortSignal;
   readonly startedMs: number;
-  /** No other disk is to be written after it, as far as is known. */
-  readonly last: boolean;
+  readonly pointOfNoReturn: (why: string) => void;
   /** Disks to be written, this one included. */
   readonly left: number;
 }
 
 async function writeOne(
   { asked, notes, listed: { disk }, open }: Target,
-  { command, manifest, sources, workers, context, signal, startedMs, last, left }: Writing,
+  { command, manifest, sources, workers, context, signal, startedMs, pointOfNoReturn, left }: Writing,
 ): Promise<DeployOutput> {
   const { limits, also } = command.arguments;
   const { host } = context;
@@ -289,7 +300,7 @@ async function writeOne(
         done: () => before * total + done(),
         ...(of === 1 ? {} : { at }),
       }),
-    pointOfNoReturn: last ? context.pointOfNoReturn : () => signal.throwIfAborted(),
+    pointOfNoReturn,
   });
 }
 

@@ -47,16 +47,21 @@ export async function readGroup({ job, kernel }: Work, group: number, window: nu
 }
 
 /** SAFETY: the caller has verified the window's content against the group's digest (see {@link verifyGroup}). */
-export async function writeGroup({ job, kernel, pace }: Work, group: number, window: number): Promise<void> {
+export async function writeGroup(work: Work, group: number, window: number): Promise<void> {
+  const { job, kernel, pace } = work;
   const { padded } = extentOf(job, group);
   await pace(padded);
+  // A bound on writing may have let it wait for long.
+  await safePoint(work);
   await writeFully(job.disk, kernel.windows[window]!.subarray(0, padded), group * groupBytes);
 }
 
 /** SAFETY: the proving phase has found the digest of every group of zeroes to be that. */
-export async function writeZeroGroup({ job, kernel, pace }: Work, group: number): Promise<void> {
+export async function writeZeroGroup(work: Work, group: number): Promise<void> {
+  const { job, kernel } = work;
   const { padded } = extentOf(job, group);
-  await pace(padded);
+  await work.pace(padded);
+  await safePoint(work);
   await writeFully(job.disk, kernel.zeroes.subarray(0, padded), group * groupBytes);
 }
 

@@ -318,6 +318,14 @@ describe("after it each is for itself", () => {
     );
   });
 
+  test("the last one, too, is tried once more", async () => {
+    const disks = await makeDisks();
+    expect(await while_(flipAt(7, [3]), async () => run(await applyOf(disks)))).toMatchObject({
+      outcome: "succeeded",
+    });
+    expect(await holds(disks[2])).toBe(true);
+  });
+
   test("bad at the second try as well: the others hold the image, and the result says which", async () => {
     const disks = await makeDisks();
     const result = await while_(flipAt(7, [1, 4]), async () => run(await applyOf(disks)));
