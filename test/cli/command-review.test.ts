@@ -242,3 +242,73 @@ test("guards that a deploy overrides are shown, also where nothing needs that no
   const asked = { ...plan, arguments: { ...plan.arguments, overrides: ["member", "shared-storage"] } };
   expect(changePairs(asked)).toContainEqual(["OVERRIDES", "the guards member, shared-storage"]);
 });
+
+describe("several disks", () => {
+  const second = { ...deployArguments.fingerprint, serial: "S3Z9NX1K", diskSequence: 10 };
+  const also = [{ disk: { serial: "S3Z9NX1K" }, overrides: ["member"], fingerprint: second }];
+  const severalOf = (changes: object = {}) => {
+    const plan = web.planFor();
+    const { disk, bytesToFetchMax, bytesToWriteMax } = plan.facts as { [name: string]: object };
+    const other = {
+      disk: { ...disk, path: "/dev/sdb", serial: "S3Z9NX1K" },
+      bytesToFetchMax,
+      bytesToWriteMax,
+    };
+    return web.planFor({
+      arguments: { ...deployArguments, also, limits: { fetchBytesPerSecondMax: 50 << 20 } },
+      facts: { ...plan.facts, also: [other] },
+      findings: ["/dev/sda", "/dev/sdb"].map((path) => ({
+        ...{ guard: "mounted", ok: true, finding: "nothing of it is mounted", disk: path },
+      })),
+      ...changes,
+    });
+  };
+
+  test("all of them are shown from the bytes, each with its overrides and its guards, and each serial is asked for", async () => {
+    const plan = severalOf();
+    const found = await review({
+      command: { ...commandFor(plan), arguments: plan.arguments } as never,
+      artefact: await web.artefactOf(plan),
+    });
+    const text = reviewText(found, { signatures: [] });
+    expect(text).toMatch(/^disk 1 of 2: +\/dev\/sda/m);
+    expect(text).toMatch(/^disk 2 of 2: +\/dev\/sdb/m);
+    expect(text).toContain("serial S3Z9NX1K");
+    expect(text).toMatch(/^OVERRIDES: +the guards member$/m);
+    expect(text).toContain("fetches at most 50 MiB a second");
+    expect(text).toMatch(/^\/dev\/sda:$[\s\S]*^\/dev\/sdb:$/m);
+    expect(confirmationsFor(plan, "web-1").map(({ expected }) => expected)).toEqual(["S3Z9NX0M", "S3Z9NX1K"]);
+  });
+
+  test("a disk more in the document than in the plan, or another one, is not signed", async () => {
+    const artefact = await web.artefactOf(severalOf());
+    const swapped = [{ ...also[0], fingerprint: { ...second, serial: "OTHER" } }];
+    for (const given of [swapped, [...also, ...also], undefined]) {
+      const command = { ...commandFor(severalOf()), arguments: { ...deployArguments, also: given } } as never;
+      await refused("plan.changed", { command, artefact });
+    }
+  });
+
+  test("a plan that tells of fewer disks than it is for is invalid", () => {
+    expect(() => changePairs(severalOf({ facts: web.planFor().facts }))).toThrow(
+      expect.objectContaining({ code: "plan.invalid" }),
+    );
+  });
+
+  test("the plan adds a fingerprint to each, and nothing else", () => {
+    const wanted = (given: readonly object[]) => ({
+      ...{ id: severalOf().id, host: web.id, kind: "image.deploy", added: ["fingerprint"] },
+      arguments: {
+        ...{ image: deployArguments.image, disk: deployArguments.disk },
+        ...{ also: given, limits: { fetchBytesPerSecondMax: 50 << 20 } },
+      },
+    });
+    const plan = { plan: severalOf(), digest: "", signedBy: null };
+    const { fingerprint: _, ...asked } = also[0]!;
+    requirePlanFor(plan, wanted([asked]));
+    for (const other of [[{ disk: asked.disk }], [asked, asked], [{ ...asked, disk: { serial: "OTHER" } }]])
+      expect(() => requirePlanFor(plan, wanted(other))).toThrow(
+        expect.objectContaining({ code: "plan.changed" }),
+      );
+  });
+});

@@ -134,6 +134,10 @@ test("a plan shows every guard and changes nothing; apply asks; the disk then ho
   await spoil(0, 3 * mib + 17);
   const wrong = await json<Failure>(1, "verify", "demo-host", ...what);
   expect(wrong.error.code).toBe("disk.readback-mismatch");
+  const differing = await bedplate("verify", "demo-host", ...what, "--limit-read", "200M");
+  expect(differing.stdout).toMatch(
+    /LBA 6144 to 8191, group 3 from byte 3145728: [0-9a-f]{64}, not [0-9a-f]{64}/,
+  );
 
   const shown = await json<{ state: string; kind: string }>(0, "command", "show", done.command.id);
   expect(shown).toMatchObject({ state: "succeeded", kind: "image.deploy" });
