@@ -28,6 +28,8 @@ export interface ApiRequest {
   readonly octets?: { readonly body: Uint8Array | Readable; readonly bytes: number };
   readonly accept?: string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** How long the server may take over its answer, where that is no usual request. */
+  readonly idleMs?: number;
   readonly signal: AbortSignal;
 }
 
@@ -57,6 +59,7 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     octets,
     accept,
     headers,
+    idleMs: mayTakeMs,
     signal,
   }: ApiRequest): Promise<IncomingMessage> {
     const body = json === undefined ? undefined : Buffer.from(JSON.stringify(json));
@@ -76,7 +79,7 @@ export function openTransport({ url, token, ca }: Connection): Transport {
         ...headers,
       },
     });
-    const silentMs = octets === undefined ? idleMs : uploadIdleMs;
+    const silentMs = mayTakeMs ?? (octets === undefined ? idleMs : uploadIdleMs);
     sent.setTimeout(silentMs, () => sent.destroy(new Error(`no answer for ${silentMs / 1000} s`)));
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
       sent.once("response", resolve);

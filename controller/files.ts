@@ -1,8 +1,7 @@
 // Files outside the store and the images: the state directory, key files written atomically, ranges to serve.
-import { createReadStream, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Readable } from "node:stream";
 import { BedplateError } from "../protocol/errors.ts";
 
 /**
@@ -117,11 +116,6 @@ export async function isEmptyDirectory(path: string): Promise<boolean> {
 /** Removes a file, if there is one. */
 export async function removeFile(path: string): Promise<void> {
   await rm(path, { force: true });
-}
-
-/** Streams bytes `start` to `end`, both included, of a file. */
-export function readRange(path: string, range: { start: number; end: number }): Readable {
-  return createReadStream(path, range);
 }
 
 function refuseForeign(path: string, owner: number): void {

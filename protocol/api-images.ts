@@ -70,6 +70,15 @@ export const ImageRemoval = Type.Object(
   { additionalProperties: false },
 );
 
+/** What was removed. */
+export const RemovedImage = Type.Object({
+  root: Digest,
+  name: Name,
+  /** At once: what it had alone. The rest when its other images go, or by `POST /v1/images/collect`. */
+  freedBytes: Count,
+});
+export type RemovedImage = Static<typeof RemovedImage>;
+
 /** Body of `POST /v1/images/collect`. */
 export const CollectionRequest = Type.Object(
   {

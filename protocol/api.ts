@@ -423,6 +423,8 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/images/{root}/frames                octets, single ranges
  * GET  /v1/images/{root}/signatures            ImageSignatures
  * POST /v1/images/{root}/signatures ImageSignatureRequest 201 ImageSignatures; 409 image.too-many
+ * POST /v1/images/{root}/remove ImageRemoval   RemovedImage; 409 image.in-use while a command that has not ended names it
+ * POST /v1/images/collect     CollectionRequest CollectionView
  * GET  /v1/mirrors                             MirrorList, of all images
  * POST /v1/images/{root}/mirrors MirrorRequest 201 ImageMirror; 409 image.too-many
  * POST /v1/images/{root}/mirrors/remove MirrorRemoval 204

@@ -6,6 +6,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { digestOption, example } from "../options.ts";
 import { facts, formatAge, formatBytes, table } from "../output.ts";
 import { addMirrorCommands } from "./image-mirrors.ts";
+import { addImageRoomCommands } from "./image-room.ts";
 import { addImageTrustCommands } from "./image-trust.ts";
 
 interface InputOptions {
@@ -104,6 +105,7 @@ export function addImageCommands(program: Command, perform: Performer): void {
   example(bring, "bedplate image import debian-12.qcow2 --store ./images --name debian-12");
   addImageTrustCommands(noun, perform);
   addMirrorCommands(noun, perform);
+  addImageRoomCommands(noun, perform);
 }
 
 function inputOptions(command: Command): Command {

@@ -6,7 +6,6 @@ import { ImageList, ImageView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import { Digest } from "../../protocol/schema.ts";
-import { readRange } from "../files.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { parseRange } from "./range.ts";
@@ -109,7 +108,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
         },
         async (request, reply) => {
           const image = await findOpened(images, request);
-          const { path, sizeBytes } = await images.open(image.root, part);
+          const { sizeBytes, read } = await images.open(image.root, part);
           // What a root names never changes, so neither does its tag.
           void reply
             .header("accept-ranges", "bytes")
@@ -125,10 +124,11 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
               .send("");
           }
           const { start, end } = range ?? { start: 0, end: sizeBytes - 1 };
+          const body = sizeBytes === 0 ? Buffer.alloc(0) : await read({ start, end: end + 1 });
           void reply.header("content-length", end - start + 1);
           if (range !== undefined)
             void reply.code(206).header("content-range", `bytes ${start}-${end}/${sizeBytes}`);
-          return reply.send(sizeBytes === 0 ? Buffer.alloc(0) : readRange(path, { start, end }));
+          return reply.send(body);
         },
       );
     }

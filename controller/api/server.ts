@@ -14,6 +14,7 @@ import { commandRoutes } from "./commands.ts";
 import { eventRoutes } from "./events.ts";
 import { auditHeadRoutes, hostChangeRoutes, hostRoutes } from "./hosts.ts";
 import { imageMirrorRoutes } from "./image-mirrors.ts";
+import { imageRoomRoutes } from "./image-room.ts";
 import { imageSignatureRoutes } from "./image-signatures.ts";
 import { imageRoutes } from "./images.ts";
 import { joinTokenRoutes } from "./join-tokens.ts";
@@ -93,6 +94,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   imageRoutes(app, parts);
   imageSignatureRoutes(app, parts);
   imageMirrorRoutes(app, parts);
+  imageRoomRoutes(app, parts);
   joinTokenRoutes(app, parts);
   tokenRoutes(app, parts);
   auditRoutes(app, parts);

@@ -12,7 +12,9 @@ import {
   groupCount,
   type Manifest,
 } from "../../protocol/manifest.ts";
-import { removeLeftovers, type Staging } from "./staging.ts";
+import { type Layout, readLayout } from "./layout.ts";
+import { discard, removeLeftovers, type Staging } from "./staging.ts";
+import { turnReady } from "./turning.ts";
 
 export interface Catalog {
   readonly directory: string;
@@ -28,7 +30,22 @@ export interface Catalog {
    * at the same moment both succeed, and `find` then refuses the name.
    */
   publish(staging: Staging, manifest: Manifest): Promise<ImageView>;
+  /** @returns bytes that were freed. @throws `image.unknown` */
+  remove(root: string): Promise<number>;
   rescan(): Promise<void>;
+  /** Undefined when there is none. */
+  stored(root: string): StoredImage | undefined;
+  /** All of them, the newest first. */
+  allStored(): readonly StoredImage[];
+  /** Does something while no image comes or goes. */
+  alone<T>(action: () => Promise<T>): Promise<T>;
+}
+
+/** An image and where its frames are. The layout is replaced when they move; another object is another image. */
+export interface StoredImage {
+  readonly view: ImageView;
+  readonly directory: string;
+  layout: Layout;
 }
 
 export interface CatalogOptions {
@@ -40,9 +57,11 @@ export async function openCatalog(
   directory: string,
   { onUnreadable }: CatalogOptions = {},
 ): Promise<Catalog> {
-  const images = new Map<string, ImageView>();
+  const images = new Map<string, StoredImage>();
+  const views = () => [...images.values()].map(({ view }) => view);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   await removeLeftovers(directory);
+  await turnReady(directory);
 
   const rescan = async () => {
     const roots = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}$/.test(name));
@@ -59,7 +78,7 @@ export async function openCatalog(
     }
   };
   const checkName = (name: string, root?: string) => {
-    const other = images.values().find((image) => image.name === name && image.root !== root);
+    const other = views().find((image) => image.name === name && image.root !== root);
     if (other === undefined) return;
     throw new BedplateError(
       "image.exists",
@@ -74,7 +93,7 @@ export async function openCatalog(
     const root = hex(manifest.root);
     await rescan();
     const known = images.get(root);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known.view;
     checkName(manifest.name, root);
     await writeNew(join(staging.path, "manifest"), encodeManifest(manifest));
     // Not listed, so not an image: what a failing disk left of one.
@@ -82,23 +101,34 @@ export async function openCatalog(
     await staging.publish(join(directory, root));
     const image = await loadImage(directory, root);
     images.set(root, image);
-    return image;
+    return image.view;
+  };
+  const remove = async (root: string) => {
+    await rescan();
+    if (!images.delete(root))
+      throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
+    return await discard(directory, root);
   };
   // One at a time: two images of one name must not both pass the check.
-  let publishing: Promise<unknown> = Promise.resolve();
+  let changing: Promise<unknown> = Promise.resolve();
+  const alone = <T>(action: () => Promise<T>): Promise<T> => {
+    const changed = changing.then(action);
+    changing = changed.catch(() => {});
+    return changed;
+  };
   await rescan();
   return {
     directory,
-    list: () => [...images.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
-    get: (root) => images.get(root),
-    find: (reference) => findImage([...images.values()], reference),
+    list: () => views().sort((a, b) => (a.name < b.name ? -1 : 1)),
+    get: (root) => images.get(root)?.view,
+    find: (reference) => findImage(views(), reference),
     checkName,
     rescan,
-    publish(staging, manifest) {
-      const published = publishing.then(() => publish(staging, manifest));
-      publishing = published.catch(() => {});
-      return published;
-    },
+    stored: (root) => images.get(root),
+    allStored: () => [...images.values()].sort((a, b) => b.view.addedAt - a.view.addedAt),
+    alone,
+    publish: (staging, manifest) => alone(() => publish(staging, manifest)),
+    remove: (root) => alone(() => remove(root)),
   };
 }
 
@@ -122,20 +152,14 @@ function findImage(images: readonly ImageView[], reference: string): ImageView {
   });
 }
 
-async function loadImage(directory: string, root: string): Promise<ImageView> {
-  const [path, framesPath] = [join(directory, root, "manifest"), join(directory, root, "frames")];
+async function loadImage(store: string, root: string): Promise<StoredImage> {
+  const directory = join(store, root);
+  const path = join(directory, "manifest");
   const manifest = decodeManifest(await readFile(path));
   checkRoot(root, mergeGroups(manifest.groups, groupCount(manifest.sizeBytes)), manifest);
-  const { size } = await stat(framesPath);
-  const storedBytes = frameOffsets(manifest).at(-1)!;
-  if (size !== storedBytes) {
-    throw new BedplateError(
-      "image.truncated",
-      `The frames of ${root} have ${size} bytes instead of ${storedBytes}.`,
-    );
-  }
+  const layout = await readLayout(directory, frameOffsets(manifest).at(-1)!);
   const { mtimeMs } = await stat(path);
-  return viewOf(manifest, Math.floor(mtimeMs));
+  return { view: viewOf(manifest, Math.floor(mtimeMs)), directory, layout };
 }
 
 /** @throws `image.bad-manifest` unless name, declared root and the groups' root are one */

@@ -1,13 +1,13 @@
 // Imports an image: reads what it is given, unpacks it, and stores its groups and manifest, wholly or not at all.
-import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import { type BlockMap, bmapBytesMax, parseBmap } from "./bmap.ts";
-import { type Catalog, createFile, openCatalog } from "./catalog.ts";
+import { type Catalog, openCatalog } from "./catalog.ts";
 import { convertQcow2, qcow2HeadBytes } from "./convert.ts";
 import { boundExpansion, decode } from "./decode.ts";
 import { type Format, headBytes, refuseNested, resolveFormat, sectorBytesOf } from "./format.ts";
+import { basesOf, createFrameSink } from "./frame-sink.ts";
 import type { GoodSignature } from "./gpgv.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { type Input, openInput, peek } from "./input.ts";
@@ -104,7 +104,7 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   const { signal, onProgress } = options;
   await using pool = createGroupPool(options.threads);
   await using staging = await createStaging(catalog.directory);
-  await using frames = await createFile(join(staging.path, "frames"));
+  await using frames = await createFrameSink(staging.path, basesOf(catalog));
   await using peeked = await peek(input.bytes, qcow2HeadBytes);
   const { head, bytes } = peeked;
   if (head.length === 0) throw emptyImage();
@@ -130,6 +130,7 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
     report,
     directory: catalog.directory,
   });
+  await frames.finish();
   signal.throwIfAborted();
   const { sizeBytes, root, groups, frameBytes } = image;
   const manifest = {

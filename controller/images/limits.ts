@@ -29,6 +29,10 @@ export const imageLimits = {
   stallMs: 60_000,
   /** Groups in work for each worker thread: one worked on, one waiting, so that no thread starves. */
   slotsPerThread: 2,
+  /** Groups of images that a new one may share frames with: 36 bytes of memory each. */
+  baseGroupsMax: 1 << 20,
+  /** A file of frames is written anew once so much of it is in no image: that costs three bytes of writing a byte freed. */
+  deadShareMin: 0.25,
   /** Zero groups verified in one task: some 60 ms. */
   zeroGroupsPerTask: 64,
 } as const;

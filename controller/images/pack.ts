@@ -4,13 +4,14 @@ import { mergeGroups } from "../../assembly/index.ts";
 import { assert } from "../../protocol/errors.ts";
 import { digestBytes, groupBytes, groupCount, groupLength } from "../../protocol/manifest.ts";
 import { headBytes } from "./format.ts";
+import type { FrameSink } from "./frame-sink.ts";
 import { createGroupWindow, type GroupPool } from "./group-pool.ts";
 import type { Packed } from "./group-tasks.ts";
 
 export interface PackOptions {
   readonly pool: GroupPool;
-  /** Frames are appended here, in order. */
-  readonly frames: FileHandle;
+  /** Takes the frames, in order. */
+  readonly frames: Pick<FrameSink, "add">;
   readonly level: number;
   readonly signal: AbortSignal;
   /** Told the image bytes done. */
@@ -96,7 +97,7 @@ function createResults({ frames, signal, onPacked }: PackOptions) {
       }
       digests.set(digest, count * digestBytes);
       lengths[count++] = frameBytes;
-      if (frameBytes > 0) await appendAll(frames, slot.subarray(0, frameBytes));
+      if (frameBytes > 0) await frames.add(count - 1, digest, slot.subarray(0, frameBytes));
       onPacked?.(count * groupBytes);
     },
     image(sizeBytes: number, head: Uint8Array): PackedImage {

@@ -1,11 +1,10 @@
 // Receives an image's frames: cuts the stream at the manifest's lengths, writes each frame, verifies each group.
-import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
 import { groupDigest, groupLength, type Manifest } from "../../protocol/manifest.ts";
-import { type Catalog, createFile } from "./catalog.ts";
+import type { Catalog } from "./catalog.ts";
 import { cutFrames } from "./frame-cutter.ts";
+import { basesOf, createFrameSink } from "./frame-sink.ts";
 import { createGroupWindow, type GroupPool, type GroupWindow } from "./group-pool.ts";
-import { appendAll } from "./pack.ts";
 import { createStaging } from "./staging.ts";
 import { verifyZeroes } from "./zero-groups.ts";
 
@@ -20,7 +19,7 @@ export interface Reception {
 export async function receiveInto(catalog: Catalog, reception: Reception): Promise<ImageView> {
   const { manifest, frames, pool, signal } = reception;
   await using staging = await createStaging(catalog.directory);
-  await using file = await createFile(join(staging.path, "frames"));
+  await using sink = await createFrameSink(staging.path, basesOf(catalog));
   {
     await using window: GroupWindow<unknown> = createGroupWindow(pool, async () => signal.throwIfAborted());
     await cutFrames(
@@ -30,14 +29,16 @@ export async function receiveInto(catalog: Catalog, reception: Reception): Promi
         slot: window.slot,
         settle: window.finish,
         async take(group, slot, frameBytes) {
-          await appendAll(file, slot.subarray(0, frameBytes));
-          window.start(slot, pool.run("verify", { slot, frameBytes, ...groupOf(manifest, group) }));
+          const wanted = groupOf(manifest, group);
+          await sink.add(group, wanted.digest, slot.subarray(0, frameBytes));
+          window.start(slot, pool.run("verify", { slot, frameBytes, ...wanted }));
         },
       },
       signal,
     );
   }
   await verifyZeroes(manifest, reception);
+  await sink.finish();
   signal.throwIfAborted();
   return await catalog.publish(staging, manifest);
 }

@@ -58,11 +58,7 @@ export async function addSignature(
 }
 
 /** In one step that survives a crash. */
-export async function replaceFile(
-  directory: string,
-  file: string,
-  content: string | Uint8Array,
-): Promise<void> {
+async function replaceFile(directory: string, file: string, content: string | Uint8Array): Promise<void> {
   const temporary = join(directory, `.${file}.new`);
   {
     await using handle = await open(temporary, "w", 0o600);

@@ -1,6 +1,6 @@
 // Temporary directories beside the stored images: removed when not published, and after a crash at the next open.
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 export interface Staging extends AsyncDisposable {
@@ -11,10 +11,31 @@ export interface Staging extends AsyncDisposable {
 
 const prefix = ".tmp-";
 
+async function newName(): Promise<string> {
+  return `${prefix}${process.pid}-${await startTimeOf(process.pid)}-${randomUUID()}`;
+}
+
+/**
+ * Takes a directory away in one step, and then what is in it: after a crash in between it is one of the leftovers.
+ * @returns bytes of files that nobody else has
+ */
+export async function discard(directory: string, name: string): Promise<number> {
+  const path = join(directory, await newName());
+  await rename(join(directory, name), path);
+  await syncPath(directory);
+  let freed = 0;
+  for (const file of await readdir(path)) {
+    const { nlink, size } = await stat(join(path, file));
+    if (nlink === 1) freed += size;
+  }
+  await rm(path, { recursive: true, force: true });
+  return freed;
+}
+
 /** A directory of this process alone (mode 0700), removed with all in it when disposed unpublished. */
 export async function createStaging(directory: string): Promise<Staging> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const path = join(directory, `${prefix}${process.pid}-${await startTimeOf(process.pid)}-${randomUUID()}`);
+  const path = join(directory, await newName());
   await mkdir(path, { mode: 0o700 });
   let published = false;
   return {
@@ -53,7 +74,7 @@ async function startTimeOf(pid: number): Promise<string> {
   }
 }
 
-async function syncPath(path: string): Promise<void> {
+export async function syncPath(path: string): Promise<void> {
   await using handle = await open(path, "r");
   await handle.sync();
 }

@@ -1,16 +1,16 @@
 // The controller's image store: finds and serves images, and takes uploads, which are listed only when wholly verified.
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
-import type { ImageSignature } from "../../protocol/api-images.ts";
+import type { CollectionRequest, CollectionView, ImageSignature } from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { type CatalogOptions, checkRoot, openCatalog } from "./catalog.ts";
+import { collect } from "./collect.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { imageLimits } from "./limits.ts";
 import { receiveInto } from "./receive.ts";
 import { addSignature, readSignatures } from "./signatures.ts";
 import { storeError } from "./store-error.ts";
+import { openStored, type StoredPart } from "./stored-part.ts";
 
 export interface ImageStore extends AsyncDisposable {
   list(): ImageView[];
@@ -31,7 +31,15 @@ export interface ImageStore extends AsyncDisposable {
    */
   receiveFrames(root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<ImageView>;
   /** @throws `image.unknown` */
-  open(root: string, part: "manifest" | "frames"): Promise<{ path: string; sizeBytes: number }>;
+  open(root: string, part: "manifest" | "frames"): Promise<StoredPart>;
+  /**
+   * What is being read of it can be read to its end.
+   * @returns bytes that were freed: those that no other image has
+   * @throws `image.unknown`, `image.store-failed`
+   */
+  remove(root: string): Promise<number>;
+  /** Frees what no image has. One at a time. @throws `image.store-failed`, `image.aborted` */
+  collect(request: CollectionRequest, signal: AbortSignal): Promise<CollectionView>;
   /** @throws `image.unknown`, `image.corrupt` */
   signatures(root: string): Promise<readonly ImageSignature[]>;
   /**
@@ -67,11 +75,13 @@ export async function openImageStore(
   const uploads = new Map<string, Upload>();
   const closing = new AbortController();
   const receiving = new Set<Promise<unknown>>();
-  const directoryOf = (root: string) => {
-    if (catalog.get(root) === undefined)
-      throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
-    return join(directory, root);
+  const storedImage = (root: string) => {
+    const image = catalog.stored(root);
+    if (image === undefined) throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
+    return image;
   };
+  const directoryOf = (root: string) => storedImage(root).directory;
+  let collecting: Promise<unknown> = Promise.resolve();
   // One at a time: of two signatures that come at once, both must stay.
   let signing: Promise<unknown> = Promise.resolve();
 
@@ -128,15 +138,30 @@ export async function openImageStore(
       return signed;
     },
     async open(root, part) {
-      const path = join(directoryOf(root), part);
-      const { size } = await stat(path).catch((cause) => {
-        throw new BedplateError("image.unknown", `The files of image ${root} are gone.`, { cause });
+      return await openStored(storedImage(root), part);
+    },
+    async remove(root) {
+      try {
+        return await catalog.remove(root);
+      } catch (error) {
+        throw storeError(error, closing.signal);
+      }
+    },
+    collect(request, signal) {
+      const until = AbortSignal.any([signal, closing.signal]);
+      const collected = collecting.then(async () => {
+        try {
+          return await collect(catalog, request, until);
+        } catch (error) {
+          throw storeError(error, until);
+        }
       });
-      return { path, sizeBytes: size };
+      collecting = collected.catch(() => {});
+      return collected;
     },
     async [Symbol.asyncDispose]() {
       closing.abort();
-      await Promise.allSettled(receiving);
+      await Promise.allSettled([...receiving, signing, collecting]);
       await pool[Symbol.asyncDispose]();
     },
   };

@@ -5,10 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ImageView } from "../../protocol/api.ts";
-import type { ImageMirror, ImageSignature } from "../../protocol/api-images.ts";
+import type { CollectionView, ImageMirror, ImageSignature } from "../../protocol/api-images.ts";
 import { decodeManifest, frameOffsets } from "../../protocol/manifest.ts";
 import { type CommandLine, commandLine, type Failure } from "../support/command-line.ts";
+import { documentOf, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
+import { joinLink, newLinkKey } from "../support/link-client.ts";
 import { makeOperator, type Operator, sshKeygenPresent } from "../support/operators.ts";
 
 const mib = 1 << 20;
@@ -154,8 +156,53 @@ test("mirrors are added, listed and removed", async () => {
   ]);
 });
 
+test("an image that a command names is not removed but by force; what is dead beside shared groups is freed", async () => {
+  const changed = Buffer.from(await readFile(inDirectory("small.raw")));
+  changed[4 * mib + 5]! ^= 1;
+  await writeFile(inDirectory("next.raw"), changed);
+  const next = await bedplate.json<ImageView>(0, "image", "add", inDirectory("next.raw"));
+  const key = newLinkKey();
+  const joined = await joinLink(controller, { key, joinToken: await controller.joinToken() });
+  const waiting = documentOf(joined.host, {
+    kind: "image.verify",
+    arguments: { image: { root: image.root, sizeBytes: imageBytes }, disk: { serial: "s" } },
+  });
+  expect((await submit(controller, waiting)).status).toBe(201);
+  await bedplate.json(0, "image", "mirror", "add", "small", "http://mirror.example/small");
+  const { error } = await bedplate.json<Failure>(1, "image", "remove", "small");
+  expect(error).toMatchObject({
+    code: "image.in-use",
+    details: { commands: [(JSON.parse(waiting) as { id: string }).id] },
+  });
+  expect((await bedplate.run("image", "gc")).stdout).toMatch(/^in no image: +0 B$/m);
+
+  const removed = await bedplate.json<{ freedBytes: number }>(0, "image", "remove", "small", "--force");
+  // All but one group is the next one's too.
+  expect(removed.freedBytes).toBeLessThan(20_000);
+  expect((await bedplate.json<{ mirrors: ImageMirror[] }>(0, "image", "mirror", "list")).mirrors).toEqual([]);
+  const planned = await bedplate.json<CollectionView>(0, "image", "gc", "--dry-run", "--all");
+  expect(planned.deadBytes).toBeGreaterThan(0);
+  expect(planned.freedBytes).toBe(planned.deadBytes);
+  expect(await bedplate.json<CollectionView>(0, "image", "gc", "--all")).toEqual({
+    ...planned,
+    dryRun: false,
+  });
+  expect((await bedplate.json<CollectionView>(0, "image", "gc")).deadBytes).toBe(0);
+  expect((await bedplate.run("image", "verify", next.root)).stdout).toContain("all 6 are the image's");
+  const { entries } = (
+    await controller.call<{ entries: { route: string; object: string | null; code: string | null }[] }>(
+      ...(["GET", "/v1/audit?limit=20"] as const),
+    )
+  ).body;
+  const removals = entries.filter(({ route }) => route === "/v1/images/:root/remove");
+  expect(removals.map(({ object, code }) => [object, code])).toEqual([
+    [image.root, null],
+    [image.root, "image.in-use"],
+  ]);
+});
+
 test("the help tells of every verb", async () => {
   const { stdout } = await bedplate.run("image", "--help");
-  for (const verb of ["add", "import", "sign", "verify", "mirror"])
+  for (const verb of ["add", "import", "sign", "verify", "mirror", "remove", "gc"])
     expect(stdout).toMatch(new RegExp(`^  ${verb} `, "m"));
 });

@@ -23,6 +23,7 @@ import {
   mib,
   namesIn,
   pieces,
+  readPart,
   readStored,
   rootOf,
   temporaryDirectory,
@@ -80,7 +81,7 @@ describe("an upload", () => {
         expect(await namesIn(directory)).toEqual([view.root]);
         const frames = await store.open(view.root, "frames");
         expect(frames.sizeBytes).toBe(upload.frames.length);
-        expect(Buffer.compare(await readFile(frames.path), upload.frames)).toBe(0);
+        expect(Buffer.compare(await readPart(frames), upload.frames)).toBe(0);
         expect((await store.open(view.root, "manifest")).sizeBytes).toBe(upload.bytes.length);
         // A controller that starts again finds the same.
         await using again = await openImageStore(directory);

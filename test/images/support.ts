@@ -2,8 +2,11 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { zstdDecompressSync } from "node:zlib";
 import { blake3 } from "hash-wasm";
+import { readLayout, stretchesOf } from "../../controller/images/layout.ts";
+import type { StoredPart } from "../../controller/images/stored-part.ts";
 import { findProgram } from "../../controller/images/tool.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, frameOffsets, groupLength } from "../../protocol/manifest.ts";
@@ -41,14 +44,32 @@ export const rootOf = (bytes: Uint8Array): Promise<string> => blake3(bytes);
 /** A stored image's bytes, put together again from its frames. */
 export async function readStored(store: string, root: string): Promise<Uint8Array> {
   const manifest = decodeManifest(await readFile(join(store, root, "manifest")));
-  const frames = await readFile(join(store, root, "frames"));
   const offsets = frameOffsets(manifest);
+  const frames = await readFrames(join(store, root), offsets.at(-1)!);
   const pieces = Array.from(manifest.frameBytes, (length, group) =>
     length === 0
       ? new Uint8Array(groupLength(manifest.sizeBytes, group))
       : zstdDecompressSync(frames.subarray(offsets[group], offsets[group + 1])),
   );
   return Buffer.concat(pieces);
+}
+
+/** All of an image's frames, wherever they lie. */
+export async function readFrames(directory: string, storedBytes: number): Promise<Buffer> {
+  const layout = await readLayout(directory, storedBytes);
+  const stretches = stretchesOf(layout, { start: 0, end: storedBytes });
+  const pieces = stretches.map(async ({ name, start, end }) =>
+    (await readFile(join(directory, name))).subarray(start, end),
+  );
+  return Buffer.concat(await Promise.all(pieces));
+}
+
+/** A part of an image of an open store, by default all of it. */
+export async function readPart(
+  part: StoredPart,
+  range: { readonly start: number; readonly end: number } = { start: 0, end: part.sizeBytes },
+): Promise<Buffer> {
+  return await buffer(await part.read(range));
 }
 
 export const namesIn = async (directory: string): Promise<string[]> =>
