@@ -12,11 +12,22 @@ import { kernels } from "./kernels.ts";
 import { link } from "./link.ts";
 import { describeMachine } from "./machine.ts";
 import { native } from "./native.ts";
+import { redeploy } from "./redeploy.ts";
 import { printMachine, printResult, writeResult } from "./report.ts";
 import { telemetry } from "./telemetry.ts";
 
 /** To add a bench: write its file, put it here. */
-const benches: readonly Bench[] = [kernels, files, frames, native, deploy, link, telemetry, footprint];
+const benches: readonly Bench[] = [
+  kernels,
+  files,
+  frames,
+  native,
+  deploy,
+  redeploy,
+  link,
+  telemetry,
+  footprint,
+];
 
 /** A floor must hold once in so many attempts: a real regression fails all, a noisy neighbour does not. */
 const attemptsMax = 3;
