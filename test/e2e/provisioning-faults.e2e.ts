@@ -32,6 +32,8 @@ import type { TestImage } from "../support/test-image.ts";
 const mib = 1 << 20;
 const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
+/** Also on a machine that does other things. */
+const timeoutMs = 400_000 + budgetSeconds * 2000;
 const lack = lackForLoops();
 if (lack !== undefined) console.warn(`skipped: ${lack}`);
 const recordingLack = lackForRecording();
@@ -93,8 +95,10 @@ function requireTruth(
   else if (left.marker)
     expect(judge(after, before, image.bytes), told).toMatch(/boots nothing|old, untouched/);
   else unmarked.push(told);
-  if (left !== undefined && device !== "sound")
-    expect(after.toString("latin1", 0, 27) === "BEDPLATE DEPLOY IN PROGRESS", told).toBe(left.marker);
+  // Its own: that of an earlier deploy may still be there.
+  const marker = `BEDPLATE DEPLOY IN PROGRESS\noperation ${command.id}\n`;
+  if (left !== undefined)
+    expect(after.toString("latin1", 0, marker.length) === marker, told).toBe(left.marker);
 }
 
 afterAll(() => {
@@ -109,40 +113,74 @@ afterAll(() => {
 });
 
 describe.skipIf(lack !== undefined)("mirrors", () => {
-  test("that break off and lie: what is on the disk is the image or what was there", async () => {
-    const ca = await mirrorAuthority();
-    const until = performance.now() + budgetSeconds * 1000;
-    let deploys = 0;
-    // As many hosts as keep this machine busy.
-    await Promise.all(
-      [0, 1].map(async (lane) => {
-        const lots = createLots(seed + lane);
-        await using host = await openHost();
-        const disk = await host.makeDisk({ sizeBytes: 22 * mib });
-        const bench = await openBench(host, disk, 20 * mib, ca);
-        for (let turn = 0; performance.now() < until || tally.total < mirrorFaultsLeast; turn++) {
-          const image = bench.images[turn % 3]!;
-          const before = disk.bytes();
-          await using stack = new AsyncDisposableStack();
-          const others = bench.images.filter((other) => other !== image);
-          const mirrors = await liars(image, others, lots);
-          for (const mirror of mirrors) stack.use(mirror);
-          // Now and then nobody has the whole image.
-          const honest = lots.chance(0.8);
-          if (honest) mirrors.push(stack.use(await openMirror(image, { layout: "frames", scheme: "https" })));
-          await host.listSources(mirrors.map(({ origin }) => origin));
-          const command = await bench.next(image);
-          const offer = { ca, sources: mirrors.map(({ source }) => source) };
-          const { result } = await runCommand(host, command, offer);
-          requireTruth(bench, { command, result, image, before });
-          if (honest) expect(result, `seed ${seed}`).toMatchObject({ outcome: "succeeded" });
-          deploys++;
-        }
-      }),
-    );
-    console.log(`${deploys} deploys from bad mirrors`);
-    expect(tally.total).toBeGreaterThanOrEqual(mirrorFaultsLeast);
-  });
+  test(
+    "that break off and lie: what is on the disk is the image or what was there",
+    async () => {
+      const ca = await mirrorAuthority();
+      const until = performance.now() + budgetSeconds * 1000;
+      let deploys = 0;
+      // Beside them, as it waits most of the time.
+      const stalled = stallOnce(ca);
+      stalled.catch(() => {});
+      // As many hosts as keep this machine busy.
+      await Promise.all(
+        [0, 1].map(async (lane) => {
+          const lots = createLots(seed + lane);
+          await using host = await openHost();
+          const disk = await host.makeDisk({ sizeBytes: 22 * mib });
+          const bench = await openBench(host, disk, 20 * mib, ca);
+          for (let turn = 0; performance.now() < until || tally.total < mirrorFaultsLeast; turn++) {
+            const image = bench.images[turn % 3]!;
+            const before = disk.bytes();
+            await using stack = new AsyncDisposableStack();
+            const others = bench.images.filter((other) => other !== image);
+            const mirrors = await liars(image, others, lots);
+            for (const mirror of mirrors) stack.use(mirror);
+            // Now and then nobody has the whole image.
+            const honest = lots.chance(0.8);
+            if (honest)
+              mirrors.push(stack.use(await openMirror(image, { layout: "frames", scheme: "https" })));
+            await host.listSources(mirrors.map(({ origin }) => origin));
+            const command = await bench.next(image);
+            const offer = { ca, sources: mirrors.map(({ source }) => source) };
+            const { result } = await runCommand(host, command, offer);
+            requireTruth(bench, { command, result, image, before });
+            if (honest) expect(result, `seed ${seed}`).toMatchObject({ outcome: "succeeded" });
+            deploys++;
+          }
+        }),
+      );
+      await stalled;
+      console.log(`${deploys} deploys from bad mirrors`);
+      expect(tally.total).toBeGreaterThanOrEqual(mirrorFaultsLeast);
+    },
+    timeoutMs,
+  );
+
+  /** By the product's own limit: broken off, asked again, and not given up. */
+  async function stallOnce(ca: string): Promise<void> {
+    await using host = await openHost();
+    const disk = await host.makeDisk({ sizeBytes: 22 * mib });
+    const bench = await openBench(host, disk, 20 * mib, ca);
+    const image = bench.images[1]!;
+    let stalls = 0;
+    await using mirror = await openMirror(image, {
+      ...{ layout: "frames", scheme: "https" },
+      answer({ what }, { begin, right, serve }) {
+        if (what === "manifest" || stalls > 0) return serve();
+        stalls++;
+        tally.count("stalled");
+        return begin(right.length >> 1, "nothing");
+      },
+    });
+    const before = disk.bytes();
+    const command = await bench.next(image);
+    const { result, output } = await runCommand(host, command, { ca, sources: [mirror.source] });
+    requireTruth(bench, { command, result, image, before });
+    expect(result.outcome).toBe("succeeded");
+    expect(output.sources![0]).not.toHaveProperty("gaveUp");
+    expect(output.seconds.write).toBeGreaterThan(10);
+  }
 
   /** Seven of them: some have faults by lot, one is another image's. */
   async function liars(image: TestImage, others: readonly TestImage[], lots: Lots): Promise<Mirror[]> {
@@ -170,74 +208,83 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
     return mirrors;
   }
 
-  test("that send nothing more: the operation's own limit ends it, or the next mirror has it", async () => {
-    const ca = await mirrorAuthority();
-    await using host = await openHost();
-    const disk = await host.makeDisk({ sizeBytes: 22 * mib });
-    const bench = await openBench(host, disk, 20 * mib, ca);
-    const image = bench.images[0]!;
-    await using honest = await openMirror(image, { layout: "frames", scheme: "https" });
-    await using stalling = await openMirror(image, {
-      ...{ layout: "frames", scheme: "https" },
-      answer({ what }, { begin, right, serve }) {
-        if (what === "manifest") return serve();
-        tally.count("stalled");
-        return begin(right.length >> 1, "nothing");
-      },
-    });
-    const deploy = async (sources: readonly Mirror[], limits: Command["limits"]) => {
-      const before = disk.bytes();
-      const command = await bench.next(image, limits);
-      const offer = { ca, sources: sources.map(({ source }) => source) };
-      const { result } = await runCommand(host, command, offer);
-      requireTruth(bench, { command, result, image, before });
-      return result;
-    };
-    expect(await deploy([stalling], { stallAfterSeconds: 2 })).toMatchObject({
-      outcome: "timed-out",
-      error: { code: "command.stalled", details: { left: { marker: true } } },
-    });
-    expect(await deploy([honest], { stallAfterSeconds: 60 })).toMatchObject({ outcome: "succeeded" });
-  });
+  test(
+    "that send nothing more: the operation's own limit ends it, or the next mirror has it",
+    async () => {
+      const ca = await mirrorAuthority();
+      await using host = await openHost();
+      const disk = await host.makeDisk({ sizeBytes: 22 * mib });
+      const bench = await openBench(host, disk, 20 * mib, ca);
+      const image = bench.images[0]!;
+      await using honest = await openMirror(image, { layout: "frames", scheme: "https" });
+      await using stalling = await openMirror(image, {
+        ...{ layout: "frames", scheme: "https" },
+        answer({ what }, { begin, right, serve }) {
+          if (what === "manifest") return serve();
+          tally.count("stalled");
+          return begin(right.length >> 1, "nothing");
+        },
+      });
+      const deploy = async (sources: readonly Mirror[], limits: Command["limits"]) => {
+        const before = disk.bytes();
+        const command = await bench.next(image, limits);
+        const offer = { ca, sources: sources.map(({ source }) => source) };
+        const { result } = await runCommand(host, command, offer);
+        requireTruth(bench, { command, result, image, before });
+        return result;
+      };
+      expect(await deploy([stalling], { stallAfterSeconds: 2 })).toMatchObject({
+        outcome: "timed-out",
+        error: { code: "command.stalled", details: { left: { marker: true } } },
+      });
+      expect(await deploy([honest], { stallAfterSeconds: 60 })).toMatchObject({ outcome: "succeeded" });
+    },
+    timeoutMs,
+  );
 });
 
 describe.skipIf(recordingLack !== undefined)("disks", () => {
   const imageBytes = 12 * mib;
   const diskBytes = 14 * mib;
 
-  test("that fail, lose and spoil: what is told is what is there", async () => {
-    const lots = createLots(seed + 10);
-    const ca = await mirrorAuthority();
-    await using host = await openHost();
-    const directory = join(host.directory, "recording");
-    mkdirSync(directory);
-    await using recording = await openRecordingDisk(directory, { sizeBytes: diskBytes });
-    const { disk } = recording;
-    await host.allow(disk);
-    const bench = await openBench(host, disk, imageBytes, ca);
-    const until = performance.now() + budgetSeconds * 1000;
-    const missed: string[] = [];
-    for (let turn = 0; performance.now() < until; turn++) {
-      const image = bench.images[turn % 3]!;
-      await using from = await openMirror(image, { layout: "frames", scheme: "https" });
-      const offer = { ca, sources: [from.source] };
-      const rule = ruleByLot(lots);
-      const before = disk.bytes();
-      const command = await bench.next(image);
-      await recording.setRules(rule);
-      const { result } = await runCommand(host, command, offer);
-      const delivered = await recording.delivered();
-      await recording.setRules();
-      for (let k = 0; k < delivered; k++) tally.count(`the disk: ${rule.what} on ${rule.on}`);
-      const lying = rule.what === "lose" || rule.what === "flip";
-      const told = `seed ${seed}, ${JSON.stringify(rule)}: ${JSON.stringify(result.error ?? result.outcome)}`;
-      requireTruth(bench, { command, result, image, before }, lying ? "lying" : "failing");
-      // An error that the disk told is never passed over.
-      if (delivered > 0 && !lying && result.outcome === "succeeded") missed.push(told);
-      if (delivered === 0) expect(result.outcome, told).toBe("succeeded");
-    }
-    expect(missed).toEqual([]);
-  });
+  test(
+    "that fail, lose and spoil: what is told is what is there",
+    async () => {
+      const lots = createLots(seed + 10);
+      const ca = await mirrorAuthority();
+      await using host = await openHost();
+      const directory = join(host.directory, "recording");
+      mkdirSync(directory);
+      await using recording = await openRecordingDisk(directory, { sizeBytes: diskBytes });
+      const { disk } = recording;
+      await host.allow(disk);
+      const bench = await openBench(host, disk, imageBytes, ca);
+      const until = performance.now() + budgetSeconds * 1000;
+      const missed: string[] = [];
+      for (let turn = 0; performance.now() < until; turn++) {
+        const image = bench.images[turn % 3]!;
+        await using from = await openMirror(image, { layout: "frames", scheme: "https" });
+        const offer = { ca, sources: [from.source] };
+        const rule = ruleByLot(lots);
+        const before = disk.bytes();
+        const command = await bench.next(image);
+        await recording.setRules(rule);
+        const { result } = await runCommand(host, command, offer);
+        const delivered = await recording.delivered();
+        await recording.setRules();
+        for (let k = 0; k < delivered; k++) tally.count(`the disk: ${rule.what} on ${rule.on}`);
+        const lying = rule.what === "lose" || rule.what === "flip";
+        const told = `seed ${seed}, ${JSON.stringify(rule)}: ${JSON.stringify(result.error ?? result.outcome)}`;
+        requireTruth(bench, { command, result, image, before }, lying ? "lying" : "failing");
+        // An error that the disk told is not passed over; that of a single reading of what lay there before may be.
+        const heard = rule.on !== "read" || rule.times === 100;
+        if (delivered > 0 && !lying && heard && result.outcome === "succeeded") missed.push(told);
+        if (delivered === 0) expect(result.outcome, told).toBe("succeeded");
+      }
+      expect(missed).toEqual([]);
+    },
+    timeoutMs,
+  );
 
   /** One thing that goes wrong, somewhere on the disk. */
   function ruleByLot(lots: Lots): DiskRule {
@@ -257,43 +304,47 @@ describe.skipIf(recordingLack !== undefined)("disks", () => {
 });
 
 describe.skipIf(lack !== undefined || !traces)("a journal", () => {
-  test("without room, or that fails: nothing is begun that it does not know, and it ends when there is room", async () => {
-    const lots = createLots(seed + 20);
-    const ca = await mirrorAuthority();
-    await using host = await openHost();
-    const disk = await host.makeDisk({ sizeBytes: 14 * mib });
-    const bench = await openBench(host, disk, 12 * mib, ca);
-    const until = performance.now() + (budgetSeconds / 2) * 1000;
-    for (let turn = 0; performance.now() < until; turn++) {
-      const image = bench.images[turn % 3]!;
-      await using from = await openMirror(image, { layout: "frames", scheme: "https" });
-      const offer = { ca, sources: [from.source] };
-      const before = disk.bytes();
-      const command = await bench.next(image);
-      const request = runRequest(command, offer);
-      const trace = join(host.directory, `trace-${turn}`);
-      const error = lots.pick(["ENOSPC", "EIO"]);
-      const call = lots.pick(["pwrite64", "fsync"]);
-      const files = ["journal.db", "journal.db-wal"].flatMap((name) => [
-        "-P",
-        `/var/lib/bedplate/executor/${name}`,
-      ]);
-      const inject = `inject=${call}:error=${error}:when=${1 + lots.below(call === "pwrite64" ? 40 : 8)}+`;
-      const strace = ["strace", "-f", "-qq", "-o", trace, ...files, "-e", `trace=${call}`, "-e", inject];
-      const executor = host.executors.start(request, strace);
-      await executor.ended;
-      const delivered = readFileSync(trace, "utf8").split("(INJECTED)").length - 1;
-      for (let k = 0; k < delivered; k++) tally.count(`the journal: ${error} on ${call}`);
-      const [first] = journalOf(host, command).results;
-      const left = disk.bytes();
-      if (first === undefined) {
-        expect(strangeGroups(left, image.bytes, before), `seed ${seed}`).toEqual([]);
-        if (!left.equals(before)) expect(bootFindings(left)).toEqual([]);
-      } else requireTruth(bench, { command, result: first, image, before });
-      // As the agent does, when its executor is gone: the very same again.
-      const { result } = await runCommand(host, command, offer);
-      if (first !== undefined) expect(result).toEqual(first);
-      requireTruth(bench, { command, result, image, before });
-    }
-  });
+  test(
+    "without room, or that fails: nothing is begun that it does not know, and it ends when there is room",
+    async () => {
+      const lots = createLots(seed + 20);
+      const ca = await mirrorAuthority();
+      await using host = await openHost();
+      const disk = await host.makeDisk({ sizeBytes: 14 * mib });
+      const bench = await openBench(host, disk, 12 * mib, ca);
+      const until = performance.now() + (budgetSeconds / 2) * 1000;
+      for (let turn = 0; performance.now() < until; turn++) {
+        const image = bench.images[turn % 3]!;
+        await using from = await openMirror(image, { layout: "frames", scheme: "https" });
+        const offer = { ca, sources: [from.source] };
+        const before = disk.bytes();
+        const command = await bench.next(image);
+        const request = runRequest(command, offer);
+        const trace = join(host.directory, `trace-${turn}`);
+        const error = lots.pick(["ENOSPC", "EIO"]);
+        const call = lots.pick(["pwrite64", "fsync"]);
+        const files = ["journal.db", "journal.db-wal"].flatMap((name) => [
+          "-P",
+          `/var/lib/bedplate/executor/${name}`,
+        ]);
+        const inject = `inject=${call}:error=${error}:when=${1 + lots.below(call === "pwrite64" ? 40 : 8)}+`;
+        const strace = ["strace", "-f", "-qq", "-o", trace, ...files, "-e", `trace=${call}`, "-e", inject];
+        const executor = host.executors.start(request, strace);
+        await executor.ended;
+        const delivered = readFileSync(trace, "utf8").split("(INJECTED)").length - 1;
+        for (let k = 0; k < delivered; k++) tally.count(`the journal: ${error} on ${call}`);
+        const [first] = journalOf(host, command).results;
+        const left = disk.bytes();
+        if (first === undefined) {
+          expect(strangeGroups(left, image.bytes, before), `seed ${seed}`).toEqual([]);
+          if (!left.equals(before)) expect(bootFindings(left)).toEqual([]);
+        } else requireTruth(bench, { command, result: first, image, before });
+        // As the agent does, when its executor is gone: the very same again.
+        const { result } = await runCommand(host, command, offer);
+        if (first !== undefined) expect(result).toEqual(first);
+        requireTruth(bench, { command, result, image, before });
+      }
+    },
+    timeoutMs,
+  );
 });
