@@ -44,6 +44,7 @@ const tools: readonly Tool[] = [
   },
   { program: "xz", from: "xz-utils", costs: "xz images cannot be imported" },
   { program: "qemu-img", from: "qemu-utils", costs: "qcow2 images cannot be imported" },
+  { program: "gpgv", from: "gpgv", costs: "vendors' signatures of image sums cannot be verified" },
   { program: "mke2fs", from: "e2fsprogs", costs: "the demo's image has no file system" },
   { program: "systemd-notify", from: "systemd", costs: "the agent's unit cannot say when it is ready" },
 ];

@@ -1,6 +1,7 @@
 // /v1/mirrors and an image's own: where hosts may have its bytes from besides this controller.
 import Type from "typebox";
 import { ImageMirror, MirrorList, MirrorRemoval, MirrorRequest } from "../../protocol/api-images.ts";
+import type { ImageStore } from "../images/store.ts";
 import type { StoredMirror } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findImage } from "./images.ts";
@@ -49,11 +50,17 @@ export function imageMirrorRoutes(app: App, { images, mirrors, log }: ApiParts):
       },
     },
     async (request, reply) => {
-      const { root } = await findImage(images, request.params.root);
+      const root = await rootOf(images, request.params.root);
       request.auditObject = root;
       await mirrors.remove(root, request.body.url);
       log.info({ image: root, mirror: request.body.url }, "an image's mirror was removed");
       return reply.code(204).send(null);
     },
   );
+}
+
+/** Of an image that another process took away only the root is known. */
+async function rootOf(images: ImageStore, reference: string): Promise<string> {
+  if (/^[0-9a-f]{64}$/.test(reference)) return reference;
+  return (await findImage(images, reference)).root;
 }

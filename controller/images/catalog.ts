@@ -13,6 +13,7 @@ import {
   type Manifest,
 } from "../../protocol/manifest.ts";
 import { type Layout, readLayout } from "./layout.ts";
+import { imageLimits } from "./limits.ts";
 import { discard, removeLeftovers, type Staging } from "./staging.ts";
 import { turnReady } from "./turning.ts";
 
@@ -168,6 +169,16 @@ export function checkRoot(root: string, merged: Uint8Array, manifest: Manifest):
   throw new BedplateError("image.bad-manifest", `The manifest's groups do not add up to ${root}.`, {
     details: { root, declared: hex(manifest.root), found: hex(merged) },
   });
+}
+
+/** @throws `image.bad-manifest` for a frame longer than any group needs */
+export function checkFrames({ frameBytes }: Manifest): void {
+  const group = frameBytes.findIndex((length) => length > imageLimits.frameBytesMax);
+  if (group < 0) return;
+  throw new BedplateError(
+    "image.bad-manifest",
+    `The frame of group ${group} has ${frameBytes[group]} bytes; at most ${imageLimits.frameBytesMax} are taken.`,
+  );
 }
 
 function viewOf(manifest: Manifest, addedAt: number): ImageView {

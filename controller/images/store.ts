@@ -2,8 +2,8 @@
 import type { ImageView } from "../../protocol/api.ts";
 import type { CollectionRequest, CollectionView, ImageSignature } from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
-import { type CatalogOptions, checkRoot, openCatalog } from "./catalog.ts";
+import { decodeManifest, groupCount } from "../../protocol/manifest.ts";
+import { type CatalogOptions, checkFrames, checkRoot, openCatalog } from "./catalog.ts";
 import { collect } from "./collect.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { imageLimits } from "./limits.ts";
@@ -165,16 +165,6 @@ export async function openImageStore(
       await pool[Symbol.asyncDispose]();
     },
   };
-}
-
-/** @throws `image.bad-manifest` for a frame longer than any group needs */
-function checkFrames({ frameBytes }: Manifest): void {
-  const group = frameBytes.findIndex((length) => length > imageLimits.frameBytesMax);
-  if (group < 0) return;
-  throw new BedplateError(
-    "image.bad-manifest",
-    `The frame of group ${group} has ${frameBytes[group]} bytes; at most ${imageLimits.frameBytesMax} are taken.`,
-  );
 }
 
 function dropOldest(uploads: Map<string, Upload>): void {

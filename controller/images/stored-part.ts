@@ -6,7 +6,7 @@ import { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { StoredImage } from "./catalog.ts";
-import { stretchesOf } from "./layout.ts";
+import { readLayout, stretchesOf } from "./layout.ts";
 
 export interface StoredPart {
   readonly sizeBytes: number;
@@ -34,9 +34,13 @@ interface Stretch {
 }
 
 async function readStretches(image: StoredImage, find: () => readonly Stretch[]): Promise<Readable> {
-  // Files may just have moved: the layout then says where to.
-  const stream = (await open(image.directory, find())) ?? (await open(image.directory, find()));
-  return stream ?? gone(image);
+  const stream = await open(image.directory, find());
+  if (stream !== undefined) return stream;
+  // Its files may just have moved, and not by this process: its directory says where to.
+  image.layout = await readLayout(image.directory, image.view.storedBytes).catch((cause) =>
+    gone(image, cause),
+  );
+  return (await open(image.directory, find())) ?? gone(image);
 }
 
 const openFile = promisify(openDescriptor);

@@ -3,7 +3,7 @@ import { mergeGroups } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, groupCount, type Manifest } from "../../protocol/manifest.ts";
-import { checkRoot } from "./catalog.ts";
+import { checkFrames, checkRoot } from "./catalog.ts";
 import { cutFrames } from "./frame-cutter.ts";
 import { createGroupPool, createGroupWindow, type GroupWindow } from "./group-pool.ts";
 import { groupOf } from "./receive.ts";
@@ -27,6 +27,7 @@ const namedMax = 64;
 /** @throws `image.bad-manifest` unless the bytes are a manifest whose groups add up to `root` */
 export function readManifest(bytes: Uint8Array, root: string): Manifest {
   const manifest = decodeManifest(bytes);
+  checkFrames(manifest);
   checkRoot(root, mergeGroups(manifest.groups, groupCount(manifest.sizeBytes)), manifest);
   return manifest;
 }
