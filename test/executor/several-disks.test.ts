@@ -487,6 +487,34 @@ describe("cut off and stopped", () => {
     expect(await sha256Of(disks[2].path)).toBe(untouched);
   });
 
+  test("a source that is gone when it is resumed: what holds the image already is told all the same", async () => {
+    const each = await requestsEach();
+    const disks = await makeDisks();
+    const apply = await applyOf(disks);
+    const still = standStillAfter(each + 1);
+    const first = host.start(runRequest(apply, offer));
+    try {
+      await still.reached();
+      first.process.kill("SIGKILL");
+      await first.ended;
+    } finally {
+      still.release();
+    }
+    const nowhere = { ...offer, sources: [{ ...server.source, url: `${server.url}/gone` }] };
+    const result = resultOf((await runToEnd(host, apply, nowhere)).last);
+    expect(result).toMatchObject({
+      outcome: "failed",
+      error: { code: "deploy.partly" },
+      output: {
+        ...{ disk: { path: disks[0].path }, outcome: "succeeded" },
+        also: [
+          { outcome: "failed", error: { code: "image.fetch-failed" } },
+          { outcome: "failed", error: { code: "image.fetch-failed" } },
+        ],
+      },
+    });
+  });
+
   test("one that is gone when it is resumed fails alone", async () => {
     const each = await requestsEach();
     const disks = await makeDisks();
