@@ -19,6 +19,8 @@ export interface Loop {
   /** SHA-256 of every byte but those left out, read from the device and from the file behind it, which must agree. */
   hash(without?: Stretch): string;
   detach(): void;
+  /** Detaches it and attaches the same file anew; which device it is then is the kernel's choice. */
+  reattach(): void;
 }
 
 /** What others may write meanwhile, from byte to byte. */
@@ -34,26 +36,28 @@ export interface LoopOptions {
 
 const mib = 1 << 20;
 
-export function attachLoop(backing: string, { sectorBytes = 512, readOnly = false }: LoopOptions = {}): Loop {
-  const path = execFileSync(
-    "losetup",
-    [
-      ...["--find", "--show", "--sector-size", `${sectorBytes}`],
-      ...(readOnly ? ["--read-only"] : []),
-      backing,
-    ],
-    { encoding: "utf8" },
-  ).trim();
-  const at = `/sys/block/${basename(path)}`;
-  const fact = (name: string) => readFileSync(`${at}/${name}`, "utf8").trim();
+export function attachLoop(backing: string, options: LoopOptions = {}): Loop {
+  let path = attach(backing, options);
   let attached = true;
+  const fact = (name: string) => readFileSync(`/sys/block/${basename(path)}/${name}`, "utf8").trim();
+  const detach = () => {
+    if (!attached) return;
+    attached = false;
+    execFileSync("losetup", ["--detach", path]);
+  };
   return {
-    path,
     backing,
-    number: fact("dev"),
-    sizeBytes: Number(fact("size")) * 512,
     entry: `loop:${backing}`,
     selector: `loop=${backing}`,
+    get path() {
+      return path;
+    },
+    get number() {
+      return fact("dev");
+    },
+    get sizeBytes() {
+      return Number(fact("size")) * 512;
+    },
     hash(without) {
       // What was read before may be in the page cache, whoever wrote past it.
       execFileSync("blockdev", ["--flushbufs", path]);
@@ -61,12 +65,18 @@ export function attachLoop(backing: string, { sectorBytes = 512, readOnly = fals
       if (device !== file) throw new Error(`${path} and ${backing} differ: ${device} and ${file}`);
       return device!;
     },
-    detach() {
-      if (!attached) return;
-      attached = false;
-      execFileSync("losetup", ["--detach", path]);
+    detach,
+    reattach() {
+      detach();
+      path = attach(backing, options);
+      attached = true;
     },
   };
+}
+
+function attach(backing: string, { sectorBytes = 512, readOnly = false }: LoopOptions): string {
+  const how = ["--find", "--show", "--sector-size", `${sectorBytes}`, ...(readOnly ? ["--read-only"] : [])];
+  return execFileSync("losetup", [...how, backing], { encoding: "utf8" }).trim();
 }
 
 function sha256Of(path: string, { from, to }: Stretch = { from: 0, to: 0 }): string {

@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openPrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
+import { executorsOf, killAll, mountsOf } from "../../cli/demo/processes.ts";
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type ControllerProcess, startControllerProcess } from "../contract/controller-process.ts";
 import {
@@ -64,14 +65,14 @@ export async function openGuardsHost(
   for (const path of [policyDirectory, executorState, runDirectory, udev, join(directory, "operator")])
     mkdirSync(path, { recursive: true, mode: 0o700 });
 
+  // What is attached later is detached with the host, too.
+  const attached = stack.use(new AsyncDisposableStack());
   const attach: GuardsHost["attach"] = (backing, options) => {
     const loop = attachLoop(backing, options);
-    stack_.defer(() => loop.detach());
+    attached.defer(() => loop.detach());
     return loop;
   };
-  // Attached later than this function returns, detached with the host.
-  const stack_ = stack.use(new AsyncDisposableStack());
-  const stateDisks = stateOnDisk ? mountState(attach, { home, executorState, stack: stack_ }) : null;
+  const stateDisks = stateOnDisk ? mountState(attach, { home, executorState, stack: attached }) : null;
   for (const part of ["agent", "executor"]) mkdirSync(join(executorState, part), { mode: 0o700 });
 
   const mounts: PrivateMount[] = [
@@ -112,6 +113,9 @@ export async function openGuardsHost(
     `controller = "${controller.url}"\nname = "${name}"\njoinToken = "${token}"\nstateDirectory = "/var/lib/bedplate/agent"\n[metrics]\nlisten = "off"\n`,
     { mode: 0o600 },
   );
+  // Executors outlive their agent by design; here they must not: what they have mounted is taken away.
+  let agentMounts: string | undefined;
+  stack.defer(() => killAll(executorsOf(directory, agentMounts), 5000));
   const agent = stack.use(
     startProgram({
       argv: privateHost.wrap([node, builtProgram, "agent", "--config", config]),
@@ -133,6 +137,9 @@ export async function openGuardsHost(
     () => agent.log().slice(-1500),
   );
   await operator.json(0, "host", "approve", name, "--fingerprint", waiting.fingerprint);
+  // Its own by now: whoever kills by it would else kill others.
+  const namespace = mountsOf(agent.pid);
+  if (namespace !== mountsOf(process.pid)) agentMounts = namespace;
   const inside: GuardsHost["inside"] = (...argv) =>
     execFileSync("nsenter", [`--mount=/proc/${agent.pid}/ns/mnt`, ...argv], {
       encoding: "utf8",
@@ -169,7 +176,8 @@ function mountState(
     execFileSync("mke2fs", ["-q", "-t", "ext4", file], { stdio: "ignore" });
     const loop = attach(file);
     execFileSync("mount", [loop.path, mountPoint]);
-    stack.defer(() => void execFileSync("umount", [mountPoint]));
+    // Lazily: whoever has made a namespace of its own meanwhile has it mounted there too.
+    stack.defer(() => void execFileSync("umount", ["--lazy", mountPoint]));
     return loop;
   };
   const outer = mounted(join(home, "outer.img"), 96 * mib, join(home, "outer"));

@@ -97,7 +97,7 @@ export function setGuardStage(name: string, options: { readonly stateOnDisk?: bo
   };
 }
 
-/** Without a journal: what is on the device is what is in its file, once synced. */
+/** Without a journal, and with nothing that the kernel would do later: what is on the device stays as it is, once synced. */
 export function makeFileSystem(path: string): void {
-  run("mke2fs", "-q", "-t", "ext2", path);
+  run("mke2fs", "-q", "-t", "ext2", "-E", "lazy_itable_init=0", path);
 }
