@@ -10,7 +10,7 @@ import { type HashJob, slots } from "./hash-job.ts";
 import { createHashPool, type HashPool } from "./hash-pool.ts";
 import { type CompiledKernel, checkRange, loadBlake3 } from "./load.ts";
 import { digestBytes, groupBytes } from "./memory-map.ts";
-import { mergeOf, streamHasherOf } from "./tree.ts";
+import { mergeOf, type StreamHasherAgain, streamHasherOf } from "./tree.ts";
 
 export type HashAlgorithm = "blake3" | "sha256";
 
@@ -54,6 +54,12 @@ export function createFileHasher(hasherOptions: HasherOptions = {}): FileHasher 
   checkRange(threads, { least: 1, most: threadsMax, what: "the number of threads" });
   const merge = mergeOf(kernel);
   const pool = createHashPool({ threads, kernel, ...(worker === undefined ? {} : { worker }) });
+  let inPlace: StreamHasherAgain | undefined;
+  const again = () => {
+    inPlace ??= streamHasherOf(kernel);
+    inPlace.restart();
+    return inPlace;
+  };
   return {
     async hash(path, options) {
       if (options.signal.aborted) throw aborted(options.signal.reason);
@@ -67,7 +73,8 @@ export function createFileHasher(hasherOptions: HasherOptions = {}): FileHasher 
       if (status.size <= inPlaceBytesMax) {
         const content = await handle.readFile().catch((error) => unreadable(path, error));
         if (content.length < status.size) throw changed(path);
-        const whole = hasherOf(options.algorithm, kernel);
+        // From here to the digest nothing waits: files that are hashed at once do not meet in it.
+        const whole = options.algorithm === "blake3" ? again() : createHash("sha256");
         whole.update(content);
         options.onProgress?.(content.length);
         return { digest: new Uint8Array(whole.digest()), bytes: content.length };
