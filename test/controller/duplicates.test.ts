@@ -185,7 +185,7 @@ test("a copy on the same machine is found out when it comes back", async () => {
   second.client[Symbol.dispose]();
 });
 
-test("the far end of a half-open connection is silent, and its host comes back at once or within seconds", async () => {
+test.concurrent("the far end of a half-open connection is silent, and its host comes back at once or within seconds", async () => {
   const first = await joined("half-open", { silent: true });
   // The same process: it knows its session.
   const again = await joinLink(controller, {
@@ -204,7 +204,7 @@ test("the far end of a half-open connection is silent, and its host comes back a
   expect((await hostOf("half-open")).standing).toBe("approved");
 }, 20_000);
 
-test("who does not answer is not believed to be another machine", async () => {
+test.concurrent("who does not answer is not believed to be another machine", async () => {
   const first = await joined("asked");
   const closed = await refusal({ key: first.key, ...copy, silent: true });
   expect(closed.code).toBe(4430);
