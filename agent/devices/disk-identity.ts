@@ -52,7 +52,7 @@ export function identifyDisk(
       vendor: first("vendor", text(`${device}/vendor`)),
       firmware: first("firmware", text(`${device}/firmware_rev`), text(`${device}/rev`)),
       hctl: /^\d+:\d+:\d+:\d+$/.test(address) ? address : null,
-      transport: transportOf(facts.realPath(disk) ?? "", facts.optionalText(`${device}/transport`)),
+      transport: transportOf(facts.realPath(disk) ?? "", nvmeTransport(facts, device)),
     },
     from,
   };
@@ -83,6 +83,20 @@ export function normalWwn(text: string): string | null {
   const lower = text.trim().toLowerCase();
   if (/^(naa\.|0x)[0-9a-f]{16,32}$/.test(lower)) return `0x${lower.replace(/^(naa\.|0x)/, "")}`;
   return /^(eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{32,36}|nvme\.[0-9a-f-]+)$/.test(lower) ? lower : null;
+}
+
+/**
+ * Of the controller; a namespace that several may reach belongs to their subsystem, which has no transport of its own
+ * (drivers/nvme/host/core.c: nvme_init_subsystem links the controllers into it). One that is not in this machine is enough.
+ */
+function nvmeTransport(facts: Facts, device: string): string | null {
+  const own = facts.optionalText(`${device}/transport`);
+  if (own !== null) return own;
+  const transports = facts
+    .list(device)
+    .filter((name) => /^nvme\d+$/.test(name))
+    .map((controller) => facts.optionalText(`${device}/${controller}/transport`));
+  return transports.find((each) => each !== null && each !== "pcie") ?? transports[0] ?? null;
 }
 
 /** By the way the device's path in sysfs takes; `nvme` is NVMe's own word for its transport (pcie, tcp, rdma, fc). */

@@ -58,12 +58,19 @@ export function listDisks({ facts, files, fileDisks, allows, protectedPaths }: D
       });
   };
   for (const name of facts.list("/sys/block")) {
-    add(readBlockDisk(facts, name, uses), (path) => uses.under(mountOf(uses.mounts, path)).has(name));
+    const backing = uses.loops.get(name);
+    add(
+      readBlockDisk(facts, name, uses),
+      (path) => uses.under(mountOf(uses.mounts, path)).has(name) || liesIn(backing, path),
+    );
   }
-  for (const fileDisk of fileDisks) {
-    add(readFileDisk(files, fileDisk, uses), (path) => path !== "/" && fileDisk.path.startsWith(`${path}/`));
-  }
+  for (const fileDisk of fileDisks)
+    add(readFileDisk(files, fileDisk, uses), (path) => liesIn(fileDisk.path, path));
   return { disks, excluded };
+}
+
+function liesIn(file: string | undefined, path: string): boolean {
+  return path !== "/" && file?.startsWith(`${path}/`) === true;
 }
 
 interface Uses {
@@ -146,6 +153,7 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
     name,
     sizeBytes,
     backing,
+    overDevice: backing !== null && isBlockDevice(facts, backing),
     hidden: facts.optionalNumber(`${at}/hidden`) === 1,
     multipath: paths.length > 0,
     pathOf: uses.multipath.get(name),
@@ -255,11 +263,12 @@ function exclusion(disk: {
   name: string;
   sizeBytes: number;
   backing: string | null;
+  overDevice: boolean;
   hidden: boolean;
   multipath: boolean;
   pathOf: string | undefined;
 }): string | undefined {
-  const { name, sizeBytes, backing, hidden, multipath, pathOf } = disk;
+  const { name, sizeBytes, backing, overDevice, hidden, multipath, pathOf } = disk;
   if (/^(ram|zram)\d/.test(name)) return "a disk in memory";
   if (/^fd\d/.test(name)) return "a floppy drive";
   if (/^sr\d/.test(name)) return "an optical drive";
@@ -269,8 +278,15 @@ function exclusion(disk: {
   if (/^mmcblk\d+(boot|rpmb)/.test(name)) return "a boot area of an MMC device";
   if (hidden) return "one path of a multipath device";
   if (name.startsWith("loop") && backing === null) return "a loop device with no file behind it";
+  // What uses the device below, and what protects it, would not be seen from here.
+  if (overDevice) return `a loop device over ${backing}, which is a block device itself`;
   if (backing?.endsWith(" (deleted)") === true) return "a loop device whose file is deleted";
   return sizeBytes === 0 ? "of size 0: no medium" : undefined;
+}
+
+function isBlockDevice(facts: Facts, path: string): boolean {
+  const name = /^\/dev\/(.+)$/.exec(path)?.[1]?.replaceAll("/", "!");
+  return name !== undefined && facts.exists(`/sys/class/block/${name}`);
 }
 
 /** Device mapper's target that joins several paths to one disk: its users' programs give it this prefix. */

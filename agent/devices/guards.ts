@@ -87,7 +87,7 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
     if (content === null) return alreadyBegun;
     const found = signaturesOf(content).filter(({ use, shared }) => use === "member" && !shared);
     return found.length === 0
-      ? "no RAID, volume group, pool or cache claims it"
+      ? `no RAID, volume group, pool or cache claims it${asFarAsRead(content)}`
       : { code: "disk.member", finding: `It is a part of something larger: ${namesOf(found)}.` };
   },
   "shared-storage"({ content }) {
@@ -95,7 +95,7 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
     const found = signaturesOf(content).filter(({ shared }) => shared);
     const types = content.partitions.filter(({ type }) => isSharedType(type));
     if (found.length === 0 && types.length === 0)
-      return "it carries no signature of storage that hosts share";
+      return `it carries no signature of storage that hosts share${asFarAsRead(content)}`;
     const typed = types
       .slice(0, 8)
       .map(({ number, typeName }) => `partition ${number} is of type ${typeName}`);
@@ -132,6 +132,11 @@ const remoteTransports: readonly string[] = ["fc", "iscsi", "nvme-fc", "nvme-rdm
 
 function signaturesOf({ signatures, partitions }: DiskContent): readonly Signature[] {
   return [...signatures, ...partitions.flatMap((partition) => partition.signatures)];
+}
+
+/** What could not be read, or made no sense, may have said more. */
+function asFarAsRead({ errors }: DiskContent): string {
+  return errors.length === 0 ? "" : `, as far as it can be read (${errors.slice(0, 3).join("; ")})`;
 }
 
 function namesOf(signatures: readonly Signature[]): string {

@@ -9,6 +9,22 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { type FactTree, makeTree, scsiDisk, type TreeFiles } from "../support/fact-tree.ts";
 
 const gib = 1 << 30;
+
+function nvmeSubsystem(number: number, transport: string, serial: string): TreeFiles {
+  const at = `sys/devices/virtual/nvme-subsystem/nvme-subsys${number}`;
+  const controller = `sys/devices/virtual/nvme-fabrics/ctl/nvme${number}`;
+  return {
+    [`sys/block/nvme${number}n1`]: `-> ../${at.slice(4)}/nvme${number}n1`,
+    [`sys/class/block/nvme${number}n1`]: `-> ../../${at.slice(4)}/nvme${number}n1`,
+    [`${at}/nvme${number}n1/dev`]: `259:${number}`,
+    [`${at}/nvme${number}n1/size`]: "8192",
+    [`${at}/nvme${number}n1/device`]: `-> ../../nvme-subsys${number}`,
+    [`${at}/serial`]: serial,
+    [`${at}/nvme${number}`]: `-> ../../nvme-fabrics/ctl/nvme${number}`,
+    [`${controller}/transport`]: transport,
+  };
+}
+
 const files: TreeFiles = {
   ...scsiDisk("sda", {
     number: "8:0",
@@ -65,12 +81,24 @@ const files: TreeFiles = {
   "sys/devices/virtual/block/loop1/dev": "7:1",
   "sys/devices/virtual/block/loop1/size": "0",
   "sys/block/loop1": "-> ../devices/virtual/block/loop1",
+  // Over a disk, and over a file of the host's own state.
+  "sys/devices/virtual/block/loop2/dev": "7:2",
+  "sys/devices/virtual/block/loop2/size": "8192",
+  "sys/devices/virtual/block/loop2/loop/backing_file": "/dev/sdc",
+  "sys/block/loop2": "-> ../devices/virtual/block/loop2",
+  "sys/devices/virtual/block/loop3/dev": "7:3",
+  "sys/devices/virtual/block/loop3/size": "8192",
+  "sys/devices/virtual/block/loop3/loop/backing_file": "/var/lib/bedplate/executor/disk.img",
+  "sys/block/loop3": "-> ../devices/virtual/block/loop3",
   "sys/devices/virtual/block/ram0/dev": "1:0",
   "sys/devices/virtual/block/ram0/size": "8192",
   "sys/block/ram0": "-> ../devices/virtual/block/ram0",
   "sys/devices/pci/usb1/host9/block/sdz/dev": "65:144",
   "sys/devices/pci/usb1/host9/block/sdz/size": "0",
   "sys/block/sdz": "-> ../devices/pci/usb1/host9/block/sdz",
+  // Namespaces of subsystems, as the kernel shows what several controllers may reach: by the network, and in this machine.
+  ...nvmeSubsystem(0, "tcp", "NET0001"),
+  ...nvmeSubsystem(1, "pcie", "DUAL0001"),
   "dev/disk/by-id/ata-ST4000NM0035_ROOT0001": "-> ../../sda",
   "dev/disk/by-id/ata-ST4000NM0035_ROOT0001-part1": "-> ../../sda1",
   "proc/swaps": "Filename Type Size Used Priority\n/dev/sda1 partition 1 0 -2",
@@ -149,7 +177,13 @@ test("the host's root and state are found through layers", () => {
   const carrying = Object.fromEntries(listing.disks.map(({ disk, carries }) => [disk.path, carries]));
   expect(carrying["/dev/sda"]).toEqual(["/"]);
   expect(carrying["/dev/sdd"]).toEqual(["/var/lib/bedplate/executor"]);
+  expect(carrying["/dev/loop3"]).toEqual(["/var/lib/bedplate/executor"]);
   expect(carrying["/dev/sdb"]).toEqual([]);
+});
+
+test("a namespace of several controllers is attached as they are", () => {
+  expect(diskAt("/dev/nvme0n1")).toMatchObject({ serial: "NET0001", transport: "nvme-tcp" });
+  expect(diskAt("/dev/nvme1n1")).toMatchObject({ serial: "DUAL0001", transport: "nvme" });
 });
 
 test("a loop device is known by the file behind it, with its own sector size", () => {
@@ -166,6 +200,7 @@ test("what is no disk of this host is left out with a reason", () => {
   expect(reasons["/dev/ram0"]).toBe("a disk in memory");
   expect(reasons["/dev/dm-0"]).toContain("a layer");
   expect(reasons["/dev/loop1"]).toContain("no file behind it");
+  expect(reasons["/dev/loop2"]).toBe("a loop device over /dev/sdc, which is a block device itself");
   expect(reasons["/dev/sdz"]).toContain("size 0");
   expect(reasons[`${tree.root}/none`]).toContain("ENOENT");
   expect(listing.excluded.find(({ reason }) => reason.includes('"other"'))?.reason).toContain(

@@ -118,6 +118,16 @@ test("all are evaluated; the refusal has the first one's code and tells all", ()
   expect(error?.details?.guards).toEqual(findings);
 });
 
+test("what could not be read is told where nothing was found", () => {
+  const errors = ["bytes 1048576 to 1052672: EIO"];
+  const found = evaluateGuards({ ...good, content: { ...good.content!, errors } });
+  for (const guard of ["member", "shared-storage"])
+    expect(found.find((each) => each.guard === guard)).toMatchObject({
+      ok: true,
+      finding: expect.stringContaining("as far as it can be read (bytes 1048576 to 1052672: EIO)"),
+    });
+});
+
 test("however long mount points are, a finding stays a line that travels", () => {
   const mounts = Array.from({ length: 8 }, (_, at) => `/${at}`.padEnd(1024, "x"));
   const findings = evaluateGuards({ ...withDisk({ mounts }), overrides: ["member"] });

@@ -20,6 +20,7 @@ import {
 import { makeDiskFile, scribble } from "../provisioning/guards-disks.ts";
 import { deployWords, expectDeployed, expectRefused } from "../provisioning/guards-refusal.ts";
 import { diskBytes, imageBytes, makeFileSystem, setGuardStage } from "../provisioning/guards-stage.ts";
+import type { Failure } from "../support/command-line.ts";
 
 const mib = 1 << 20;
 const { guardTest, makeDisk, mount, hold, undo, newPath } = setGuardStage("guards", { stateOnDisk: true });
@@ -102,6 +103,12 @@ describe("who uses it", () => {
     undo(() => upper.detach());
     const says = `${basename(upper.path)} is stacked on it`;
     await expectRefused(host, { loop }, refusalOf("disk.held", "held", says));
+    // And it is no way around what guards the one below.
+    host.writePolicy({ allow: [loop.entry, upper.entry] });
+    const refused = await host.operator.json<Failure>(3, ...deployWords(host, { loop: upper }), "--yes");
+    expect(refused.error.code).toBe("disk.not-found");
+    const { candidates } = refused.error.details as { candidates: { path: string; excluded: string }[] };
+    expect(candidates.find(({ path }) => path === upper.path)?.excluded).toContain(`over ${loop.path}`);
   });
   guardTest("mounted", async (host) => {
     const loop = await makeDisk();

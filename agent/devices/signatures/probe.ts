@@ -25,7 +25,8 @@ export interface DiskToProbe {
   readonly signal: AbortSignal;
 }
 
-const partitionsProbedMax = 32;
+/** As many as a GUID partition table has place for, unless somebody made a larger one. */
+const partitionsProbedMax = 128;
 const errorsMax = 16;
 
 /** @throws the signal's reason, nothing else: what cannot be read stands in `errors` */
