@@ -38,6 +38,7 @@ import {
   MirrorList,
   type MirrorRequest,
   RemovedImage,
+  WantedGroups,
 } from "../protocol/api-images.ts";
 import { textOf } from "../protocol/bytes.ts";
 import { type Command, encodeCommand } from "../protocol/commands.ts";
@@ -85,7 +86,10 @@ export interface ApiClient extends Disposable {
   images(): Promise<ImageView[]>;
   image(reference: string): Promise<ImageView>;
   putManifest(root: string, body: Uint8Array): Promise<void>;
-  putFrames(root: string, body: Readable, bytes: number): Promise<ImageView>;
+  /** After its manifest: groups whose frames the controller has not, first and last of each stretch. */
+  wantedGroups(root: string): Promise<[number, number][]>;
+  /** @param only the frames are those of the wanted groups */
+  putFrames(root: string, body: Readable, bytes: number, only?: "wanted"): Promise<ImageView>;
   /** The manifest's very bytes, unchecked. */
   manifest(root: string): Promise<Uint8Array>;
   /** All frames, one after the other. */
@@ -227,8 +231,13 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
         signal,
       });
     },
-    putFrames: (root, body, bytes) =>
-      ask(ImageView, { method: "PUT", path: `/v1/images/${root}/frames`, octets: { body, bytes } }),
+    wantedGroups: async (root) => (await get(WantedGroups, `/v1/images/${root}/wanted`)).wanted,
+    putFrames: (root, body, bytes, only) =>
+      ask(ImageView, {
+        method: "PUT",
+        path: `/v1/images/${root}/frames${only === undefined ? "" : `?only=${only}`}`,
+        octets: { body, bytes },
+      }),
     async manifest(root) {
       const path = `/v1/images/${root}/manifest`;
       const answer = await transport.send({ method: "GET", path, accept: "*/*", signal });

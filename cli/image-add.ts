@@ -1,9 +1,9 @@
 // Bringing an image in: import into a store, and the upload of what was imported to the controller.
-import { createReadStream } from "node:fs";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import type { ImportedImage } from "../controller/images/import.ts";
 import type { ImageView } from "../protocol/api.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -80,7 +80,7 @@ export interface Upload {
   readonly root: string;
 }
 
-/** What the controller has already is not sent again. */
+/** What the controller has already, of this image or in others, is not sent again. */
 export async function uploadImage({ client, terminal, signal, store, root }: Upload): Promise<ImageView> {
   const known = await client.image(root).catch((error: unknown) => {
     if (error instanceof BedplateError && error.code === "image.unknown") return undefined;
@@ -90,21 +90,47 @@ export async function uploadImage({ client, terminal, signal, store, root }: Upl
     terminal.note(`The controller has this image already, as ${known.name}.`);
     return known;
   }
-  await client.putManifest(root, await readFile(join(store, root, "manifest")));
-  const frames = join(store, root, "frames");
-  const { size } = await stat(frames);
+  const { openImported } = await import("../controller/images/import.ts");
+  const imported = await openImported(store, root);
+  await client.putManifest(root, imported.manifestBytes);
+  const wanted = await client.wantedGroups(root);
+  try {
+    return await sendFrames({ client, terminal, signal, root }, imported, wanted);
+  } catch (error) {
+    if (!(error instanceof BedplateError) || error.code !== "image.incomplete") throw error;
+    // What the controller had of it is gone or damaged.
+    await client.putManifest(root, imported.manifestBytes);
+    return await sendFrames({ client, terminal, signal, root }, imported, undefined);
+  }
+}
+
+/** @param wanted undefined: all of them */
+async function sendFrames(
+  { client, terminal, signal, root }: Omit<Upload, "store">,
+  { offsets, read }: ImportedImage,
+  wanted: readonly (readonly [number, number])[] | undefined,
+): Promise<ImageView> {
+  const ranges = (wanted ?? [[0, offsets.length - 2] as const]).map(([first, last]) => ({
+    start: offsets[first]!,
+    end: offsets[last + 1]!,
+  }));
+  const size = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
   const meter = createMeter(terminal, "upload");
   let sent = 0;
-  const body = Readable.from(counted(), { objectMode: false });
   async function* counted(): AsyncGenerator<Uint8Array> {
-    for await (const chunk of createReadStream(frames, { highWaterMark: 1 << 20, signal })) {
-      sent += chunk.length;
-      meter(sent, size);
-      yield chunk;
+    for (const range of ranges) {
+      if (range.start === range.end) continue;
+      for await (const chunk of (await read(range)) as AsyncIterable<Uint8Array>) {
+        signal.throwIfAborted();
+        sent += chunk.length;
+        meter(sent, size);
+        yield chunk;
+      }
     }
   }
   try {
-    return await client.putFrames(root, body, size);
+    const body = Readable.from(counted(), { objectMode: false });
+    return await client.putFrames(root, body, size, wanted === undefined ? undefined : "wanted");
   } finally {
     terminal.status("");
   }

@@ -10,6 +10,10 @@ export const imageSignaturesMax = 16;
 
 const Layout = Type.Union([Type.Literal("bedplate"), Type.Literal("raw")]);
 
+/** Groups of an upload whose frames no image of the controller has: first and last of each stretch. */
+export const WantedGroups = Type.Object({ wanted: Type.Array(Type.Tuple([Count, Count])) });
+export type WantedGroups = Static<typeof WantedGroups>;
+
 /** Body of `POST /v1/images/{root}/mirrors`. */
 export const MirrorRequest = Type.Object(
   {

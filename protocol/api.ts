@@ -418,7 +418,9 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/images                              ImageList
  * GET  /v1/images/{root}                       ImageView ({root}: root, unique prefix of 8 or more, or name)
  * PUT  /v1/images/{root}/manifest  octets      204; the upload starts
- * PUT  /v1/images/{root}/frames    octets      201 ImageView, after every group was decoded and verified
+ * GET  /v1/images/{root}/wanted                WantedGroups, of an upload whose manifest was sent
+ * PUT  /v1/images/{root}/frames?only=wanted octets 201 ImageView, after every group was decoded and verified; with the query
+ *                                              the frames of wanted groups alone; 409 image.incomplete: send all
  * GET  /v1/images/{root}/manifest              octets
  * GET  /v1/images/{root}/frames                octets, single ranges
  * GET  /v1/images/{root}/signatures            ImageSignatures

@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
 import Type from "typebox";
 import { ImageList, ImageView } from "../../protocol/api.ts";
+import { WantedGroups } from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import { Digest } from "../../protocol/schema.ts";
@@ -12,6 +13,10 @@ import { parseRange } from "./range.ts";
 import { answerOf, ImageParameters, Octets, octets, problemAnswers } from "./schemas.ts";
 
 const RootParameters = Type.Object({ root: Digest });
+const FramesQuery = Type.Object(
+  { only: Type.Optional(Type.Literal("wanted")) },
+  { additionalProperties: false },
+);
 /** Bodies are streams here; each route bounds its own. */
 const bodyBytesMax = Number.MAX_SAFE_INTEGER;
 
@@ -64,6 +69,15 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
       },
     );
 
+    app.get(
+      "/v1/images/:root/wanted",
+      {
+        config: { access: "operate" },
+        schema: { params: RootParameters, response: { 200: WantedGroups, ...problemAnswers } },
+      },
+      async (request) => ({ wanted: await images.wantedGroups(request.params.root) }),
+    );
+
     app.put(
       "/v1/images/:root/frames",
       {
@@ -73,6 +87,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
           consumes: [octets],
           body: Octets,
           params: RootParameters,
+          querystring: FramesQuery,
           response: { 201: ImageView, ...problemAnswers },
         },
       },
@@ -85,6 +100,7 @@ export function imageRoutes(whole: App, parts: ApiParts): void {
           request.params.root,
           streamOf(request.body),
           AbortSignal.any([gone.signal, parts.stopping]),
+          request.query.only,
         );
         await store.events.append({ topic: "image", id: image.root, event: "added" }, clock.now());
         log.info({ image: image.root, name: image.name, bytes: image.storedBytes }, "an image was added");

@@ -153,7 +153,8 @@ function findImage(images: readonly ImageView[], reference: string): ImageView {
   });
 }
 
-async function loadImage(store: string, root: string): Promise<StoredImage> {
+/** @throws `image.bad-manifest`, `image.truncated`, `image.corrupt`, and what reading throws */
+export async function loadImage(store: string, root: string): Promise<StoredImage> {
   const directory = join(store, root);
   const path = join(directory, "manifest");
   const manifest = decodeManifest(await readFile(path));

@@ -9,6 +9,11 @@ export interface FrameTaker {
   slot(): Promise<SlotBytes>;
   /** Called for each group that has a frame, in order; the slot is the taker's again. */
   take(group: number, slot: SlotBytes, length: number): Promise<void>;
+  /** Groups whose frames the stream leaves out: asked in order with the others, into a slot as they are. */
+  readonly owned?: {
+    has(group: number): boolean;
+    take(group: number, slot: SlotBytes): Promise<void>;
+  };
   /** All that was taken is settled: what is wrong with a whole group says more than that others are missing. */
   settle(): Promise<void>;
 }
@@ -17,7 +22,7 @@ export interface FrameTaker {
 export async function cutFrames(
   frames: AsyncIterable<Uint8Array>,
   manifest: Manifest,
-  { slot: nextSlot, take, settle }: FrameTaker,
+  { slot: nextSlot, take, owned, settle }: FrameTaker,
   signal: AbortSignal,
 ): Promise<void> {
   const { frameBytes, sizeBytes } = manifest;
@@ -26,12 +31,17 @@ export async function cutFrames(
     frameBytes.every((length) => length <= imageLimits.frameBytesMax),
     "frames fit their slots",
   );
-  const next = (from: number) => {
-    let group = from;
-    while (group < count && frameBytes[group] === 0) group++;
-    return group;
+  let slot = await nextSlot();
+  const next = async (from: number) => {
+    for (let group = from; group < count; group++) {
+      if (frameBytes[group] === 0) continue;
+      if (owned?.has(group) !== true) return group;
+      await owned.take(group, slot);
+      slot = await nextSlot();
+    }
+    return count;
   };
-  let [group, filled, slot] = [next(0), 0, await nextSlot()];
+  let [group, filled] = [await next(0), 0];
   for await (const chunk of frames) {
     signal.throwIfAborted();
     for (let at = 0; at < chunk.length; ) {
@@ -50,7 +60,7 @@ export async function cutFrames(
       if (filled < length) continue;
       await take(group, slot, length);
       slot = await nextSlot();
-      [group, filled] = [next(group + 1), 0];
+      [group, filled] = [await next(group + 1), 0];
     }
   }
   await settle();

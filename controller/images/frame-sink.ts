@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, link, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { decodeManifest, digestBytes, frameOffsets, type Manifest } from "../../protocol/manifest.ts";
+import { decodeManifest, frameOffsets, groupDigest, type Manifest } from "../../protocol/manifest.ts";
 import { type Catalog, createFile } from "./catalog.ts";
 import {
   encodeLayout,
@@ -36,6 +36,8 @@ export function basesOf(catalog: Pick<Catalog, "allStored">): Base[] {
 
 export interface FrameSink extends AsyncDisposable {
   add(group: number, digest: Uint8Array, frame: Uint8Array): Promise<void>;
+  /** Adds the frame that some image has, and puts it into `frame`, whose length it must have: unverified. */
+  addKnown(group: number, digest: Uint8Array, frame: Uint8Array): Promise<"added" | "unknown">;
   /** After the last frame: what the directory then holds is an image's frames. */
   finish(): Promise<void>;
 }
@@ -63,6 +65,12 @@ export async function createFrameSink(directory: string, bases: readonly Base[])
         put(0, ownBytes, frame.length);
         ownBytes += frame.length;
       } else put(shared.pack, shared.offset, frame.length);
+    },
+    async addKnown(group, digest, frame) {
+      const shared = await known.find(group, digest, frame, "into");
+      if (shared === undefined) return "unknown";
+      put(shared.pack, shared.offset, frame.length);
+      return "added";
     },
     async finish() {
       const used = [...new Set(segments.map(({ pack }) => pack))].sort((a, b) => a - b);
@@ -130,9 +138,30 @@ function createLinks(directory: string, resources: AsyncDisposableStack) {
   };
 }
 
-/** The manifests of the bases, within a bound of memory. */
-async function openBases(bases: readonly Base[], links: ReturnType<typeof createLinks>) {
-  const known: { base: Base; manifest: Manifest; offsets: Float64Array }[] = [];
+/** Whether some image of the bases has the group with a frame of that length: a byte for each group, 1 or 0. */
+export async function knownGroups(bases: readonly Base[], manifest: Manifest): Promise<Uint8Array> {
+  const theirs = await readBases(bases);
+  return Uint8Array.from(manifest.frameBytes, (length, group) =>
+    Number(
+      length > 0 &&
+        theirs.some((their) => hasGroup(their.manifest, group, groupDigest(manifest, group), length)),
+    ),
+  );
+}
+
+function hasGroup(manifest: Manifest, group: number, digest: Uint8Array, length: number): boolean {
+  return manifest.frameBytes[group] === length && Buffer.compare(groupDigest(manifest, group), digest) === 0;
+}
+
+interface KnownBase {
+  readonly base: Base;
+  readonly manifest: Manifest;
+  readonly offsets: Float64Array;
+}
+
+/** Their manifests, within a bound of memory. */
+async function readBases(bases: readonly Base[]): Promise<KnownBase[]> {
+  const known: KnownBase[] = [];
   let groups = 0;
   for (const base of bases) {
     groups += base.groups;
@@ -144,24 +173,30 @@ async function openBases(bases: readonly Base[], links: ReturnType<typeof create
       // One that was removed meanwhile, or is damaged, is no base.
     }
   }
+  return known;
+}
+
+async function openBases(bases: readonly Base[], links: ReturnType<typeof createLinks>) {
+  const known = await readBases(bases);
   const buffer = Buffer.allocUnsafeSlow(imageLimits.frameBytesMax);
   return {
+    /** @param as `same`: only where these very bytes lie; `into`: whatever lies there is put into them */
     async find(
       group: number,
       digest: Uint8Array,
       frame: Uint8Array,
+      as: "same" | "into" = "same",
     ): Promise<{ readonly pack: number; readonly offset: number } | undefined> {
       for (const [at, { base, manifest, offsets }] of known.entries()) {
-        if (manifest.frameBytes[group] !== frame.length) continue;
-        const theirs = manifest.groups.subarray(group * digestBytes, (group + 1) * digestBytes);
-        if (Buffer.compare(theirs, digest) !== 0) continue;
+        if (!hasGroup(manifest, group, digest, frame.length)) continue;
         const stretches = stretchesOf(base.layout, { start: offsets[group]!, end: offsets[group + 1]! });
         const [{ name, start }] = stretches as [(typeof stretches)[number]];
         const linked = await links.to(join(base.directory, name));
         if (linked === null) continue;
-        const { bytesRead } = await linked.file.read(buffer, 0, frame.length, start);
-        if (bytesRead !== frame.length || Buffer.compare(buffer.subarray(0, bytesRead), frame) !== 0)
-          continue;
+        const target = as === "into" ? frame : buffer;
+        const { bytesRead } = await linked.file.read(target, 0, frame.length, start);
+        if (bytesRead !== frame.length) continue;
+        if (as === "same" && Buffer.compare(buffer.subarray(0, bytesRead), frame) !== 0) continue;
         // The next group is most often of the same image.
         if (at > 0) known.unshift(...known.splice(at, 1));
         return { pack: linked.pack, offset: start };

@@ -1,9 +1,12 @@
 // Imports an image: reads what it is given, unpacks it, and stores its groups and manifest, wholly or not at all.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { ImageView } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
+import { decodeManifest, frameOffsets } from "../../protocol/manifest.ts";
 import { type BlockMap, bmapBytesMax, parseBmap } from "./bmap.ts";
-import { type Catalog, openCatalog } from "./catalog.ts";
+import { type Catalog, loadImage, openCatalog } from "./catalog.ts";
 import { convertQcow2, qcow2HeadBytes } from "./convert.ts";
 import { boundExpansion, decode } from "./decode.ts";
 import { type Format, headBytes, refuseNested, resolveFormat, sectorBytesOf } from "./format.ts";
@@ -17,6 +20,7 @@ import { type PackedImage, type PackOptions, packFile, packStream } from "./pack
 import { readSmall } from "./small-input.ts";
 import { createStaging } from "./staging.ts";
 import { storeError } from "./store-error.ts";
+import { openStored, type StoredPart } from "./stored-part.ts";
 import type { ExpectedSum } from "./sums.ts";
 import type { Programs } from "./tool.ts";
 import { expectedOf, type VendorSums } from "./vendor-sums.ts";
@@ -92,6 +96,22 @@ async function expectedSums(options: ImportOptions): Promise<ExpectedSum[]> {
   const vendor = await expectedOf(input, sums, { programs: programsOf(options), signal });
   if (vendor.signedBy.length > 0) onSigned?.(vendor.signedBy);
   return [...expected, vendor.expected];
+}
+
+export interface ImportedImage {
+  readonly manifestBytes: Uint8Array;
+  /** Where each group's frame begins, and the end. */
+  readonly offsets: Float64Array;
+  /** Of the frames. */
+  readonly read: StoredPart["read"];
+}
+
+/** An image of a store, to be read. @throws `image.bad-manifest`, `image.truncated`, `image.corrupt`, and what reading throws */
+export async function openImported(store: string, root: string): Promise<ImportedImage> {
+  const image = await loadImage(store, root);
+  const manifestBytes = await readFile(join(image.directory, "manifest"));
+  const { read } = await openStored(image, "frames");
+  return { manifestBytes, offsets: frameOffsets(decodeManifest(manifestBytes)), read };
 }
 
 interface Import {

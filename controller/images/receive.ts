@@ -1,5 +1,6 @@
 // Receives an image's frames: cuts the stream at the manifest's lengths, writes each frame, verifies each group.
 import type { ImageView } from "../../protocol/api.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import { groupDigest, groupLength, type Manifest } from "../../protocol/manifest.ts";
 import type { Catalog } from "./catalog.ts";
 import { cutFrames } from "./frame-cutter.ts";
@@ -11,13 +12,18 @@ import { verifyZeroes } from "./zero-groups.ts";
 export interface Reception {
   readonly manifest: Manifest;
   readonly frames: AsyncIterable<Uint8Array>;
+  /** By `knownGroups`: frames that the stream leaves out. */
+  readonly known?: Uint8Array | undefined;
   readonly pool: GroupPool;
   readonly signal: AbortSignal;
 }
 
-/** @throws `image.truncated`, `image.corrupt`; nothing of the image is then kept */
+/**
+ * @throws `image.truncated`, `image.corrupt`, `image.incomplete` when the store has a known group no longer, or damaged;
+ * nothing of the image is then kept
+ */
 export async function receiveInto(catalog: Catalog, reception: Reception): Promise<ImageView> {
-  const { manifest, frames, pool, signal } = reception;
+  const { manifest, frames, known, pool, signal } = reception;
   await using staging = await createStaging(catalog.directory);
   await using sink = await createFrameSink(staging.path, basesOf(catalog));
   {
@@ -33,6 +39,21 @@ export async function receiveInto(catalog: Catalog, reception: Reception): Promi
           await sink.add(group, wanted.digest, slot.subarray(0, frameBytes));
           window.start(slot, pool.run("verify", { slot, frameBytes, ...wanted }));
         },
+        owned: {
+          has: (group) => known?.[group] === 1,
+          async take(group, slot) {
+            const [frameBytes, wanted] = [manifest.frameBytes[group]!, groupOf(manifest, group)];
+            if ((await sink.addKnown(group, wanted.digest, slot.subarray(0, frameBytes))) === "unknown")
+              throw incomplete(group);
+            const verified = pool.run("verify", { slot, frameBytes, ...wanted });
+            window.start(
+              slot,
+              verified.catch((cause) => {
+                throw incomplete(group, cause);
+              }),
+            );
+          },
+        },
       },
       signal,
     );
@@ -41,6 +62,14 @@ export async function receiveInto(catalog: Catalog, reception: Reception): Promi
   await sink.finish();
   signal.throwIfAborted();
   return await catalog.publish(staging, manifest);
+}
+
+function incomplete(group: number, cause?: unknown): BedplateError {
+  return new BedplateError(
+    "image.incomplete",
+    `The store has group ${group} no longer, or damaged: all frames must be sent.`,
+    { details: { group }, cause },
+  );
 }
 
 /** What a worker wants to know of a group that it verifies. */

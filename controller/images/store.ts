@@ -5,6 +5,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, groupCount } from "../../protocol/manifest.ts";
 import { type CatalogOptions, checkFrames, checkRoot, openCatalog } from "./catalog.ts";
 import { collect } from "./collect.ts";
+import { basesOf, knownGroups } from "./frame-sink.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { imageLimits } from "./limits.ts";
 import { receiveInto } from "./receive.ts";
@@ -29,7 +30,18 @@ export interface ImageStore extends AsyncDisposable {
    * @throws `image.truncated`, `image.corrupt` naming group and offset; `image.incomplete` without a manifest;
    * `image.in-use` while the same image is being received; `image.store-failed`, `image.aborted`
    */
-  receiveFrames(root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<ImageView>;
+  receiveFrames(
+    root: string,
+    frames: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+    only?: "wanted",
+  ): Promise<ImageView>;
+  /**
+   * The groups whose frames other images have not, as `[first, last]`, of an upload whose manifest is here. With "wanted",
+   * `receiveFrames` then takes the frames of these alone.
+   * @throws `image.incomplete` without a manifest
+   */
+  wantedGroups(root: string): Promise<[number, number][]>;
   /** @throws `image.unknown` */
   open(root: string, part: "manifest" | "frames"): Promise<StoredPart>;
   /**
@@ -63,6 +75,8 @@ export interface ImageStoreOptions extends CatalogOptions {
 interface Upload {
   /** Kept encoded: large, and in use for a moment only. */
   readonly manifest: Uint8Array;
+  /** By `knownGroups`, once the sender has asked. */
+  known?: Uint8Array;
   receiving: boolean;
 }
 
@@ -85,20 +99,29 @@ export async function openImageStore(
   // One at a time: of two signatures that come at once, both must stay.
   let signing: Promise<unknown> = Promise.resolve();
 
-  const receive = async (root: string, frames: AsyncIterable<Uint8Array>, signal: AbortSignal) => {
+  const uploadOf = (root: string) => {
+    const upload = uploads.get(root);
+    if (upload !== undefined) return upload;
+    throw new BedplateError("image.incomplete", `The manifest of ${root} must be sent before its frames.`);
+  };
+  const receive = async (
+    root: string,
+    frames: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+    only?: "wanted",
+  ) => {
     const known = catalog.get(root);
     if (known !== undefined) {
       await discard(frames, { bytesMax: known.groups * imageLimits.frameBytesMax, signal });
       return known;
     }
-    const upload = uploads.get(root);
-    if (upload === undefined) {
-      throw new BedplateError("image.incomplete", `The manifest of ${root} must be sent before its frames.`);
-    }
+    const upload = uploadOf(root);
     if (upload.receiving) throw inUse(root);
     upload.receiving = true;
     try {
-      return await receiveInto(catalog, { manifest: decodeManifest(upload.manifest), frames, pool, signal });
+      const known = only === "wanted" ? upload.known : undefined;
+      const manifest = decodeManifest(upload.manifest);
+      return await receiveInto(catalog, { manifest, frames, known, pool, signal });
     } catch (error) {
       throw storeError(error, signal);
     } finally {
@@ -122,8 +145,15 @@ export async function openImageStore(
       uploads.set(root, { manifest: Uint8Array.from(bytes), receiving: false });
       dropOldest(uploads);
     },
-    async receiveFrames(root, frames, signal) {
-      const done = receive(root, frames, AbortSignal.any([signal, closing.signal]));
+    async wantedGroups(root) {
+      if (catalog.get(root) !== undefined) return [];
+      const upload = uploadOf(root);
+      const manifest = decodeManifest(upload.manifest);
+      upload.known = await knownGroups(basesOf(catalog), manifest);
+      return rangesOf(manifest.frameBytes, upload.known);
+    },
+    async receiveFrames(root, frames, signal, only) {
+      const done = receive(root, frames, AbortSignal.any([signal, closing.signal]), only);
       receiving.add(done);
       try {
         return await done;
@@ -165,6 +195,18 @@ export async function openImageStore(
       await pool[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Groups that have a frame and are not known, first and last of each stretch; groups of zeroes are in none. */
+function rangesOf(frameBytes: Uint32Array, known: Uint8Array): [number, number][] {
+  const ranges: [number, number][] = [];
+  for (const [group, length] of frameBytes.entries()) {
+    if (length === 0 || known[group] === 1) continue;
+    const last = ranges.at(-1);
+    if (last !== undefined && last[1] === group - 1) last[1] = group;
+    else ranges.push([group, group]);
+  }
+  return ranges;
 }
 
 function dropOldest(uploads: Map<string, Upload>): void {

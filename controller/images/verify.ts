@@ -40,16 +40,18 @@ export async function verifyFrames(options: VerifyOptions): Promise<void> {
   const { manifest, frames, threads, signal, onProgress } = options;
   const bad: BedplateError[] = [];
   let [badCount, done] = [0, 0];
-  const note = (error: unknown) => {
-    if (!(error instanceof BedplateError) || error.code !== "image.corrupt") throw error;
+  const note = (error: BedplateError | undefined) => {
+    if (error === undefined) return;
     badCount++;
     if (bad.length < namedMax) bad.push(error);
   };
   try {
     await using pool = createGroupPool(threads);
-    await using window: GroupWindow<number> = createGroupWindow(pool, async (bytes) => {
+    // Settled in the order of the groups: so are they named.
+    await using window: GroupWindow<Verdict> = createGroupWindow(pool, async ({ error, frameBytes }) => {
       signal.throwIfAborted();
-      done += bytes;
+      note(error);
+      done += frameBytes;
       onProgress?.(done);
     });
     await cutFrames(
@@ -62,17 +64,28 @@ export async function verifyFrames(options: VerifyOptions): Promise<void> {
           const verified = pool.run("verify", { slot, frameBytes, ...groupOf(manifest, group) });
           window.start(
             slot,
-            verified.catch(note).then(() => frameBytes),
+            verified.then(() => undefined, corruption).then((error) => ({ error, frameBytes })),
           );
         },
       },
       signal,
     );
-    await verifyZeroes(manifest, { pool, signal }).catch(note);
+    note(await verifyZeroes(manifest, { pool, signal }).then(() => undefined, corruption));
   } catch (error) {
     throw badCount > 0 ? corrupt(manifest, bad, badCount) : storeError(error, signal);
   }
   if (badCount > 0) throw corrupt(manifest, bad, badCount);
+}
+
+interface Verdict {
+  readonly error: BedplateError | undefined;
+  readonly frameBytes: number;
+}
+
+/** A group that is bad is a finding; what else goes wrong ends it all. */
+function corruption(error: unknown): BedplateError {
+  if (error instanceof BedplateError && error.code === "image.corrupt") return error;
+  throw error;
 }
 
 function corrupt(manifest: Manifest, bad: readonly BedplateError[], count: number): BedplateError {

@@ -161,6 +161,11 @@ test("an image that a command names is not removed but by force; what is dead be
   changed[4 * mib + 5]! ^= 1;
   await writeFile(inDirectory("next.raw"), changed);
   const next = await bedplate.json<ImageView>(0, "image", "add", inDirectory("next.raw"));
+  // A third one is sent without a byte: an image of zeroes has no frames.
+  await writeFile(inDirectory("zero.raw"), Buffer.alloc(3 * mib));
+  const zero = await bedplate.json<ImageView>(0, "image", "add", inDirectory("zero.raw"));
+  expect(zero).toMatchObject({ groups: 3, zeroGroups: 3, storedBytes: 0 });
+  await bedplate.json(0, "image", "verify", "zero");
   const key = newLinkKey();
   const joined = await joinLink(controller, { key, joinToken: await controller.joinToken() });
   const waiting = documentOf(joined.host, {

@@ -10,7 +10,7 @@ import { decodeLayout, encodeLayout, layoutOf, stretchesOf } from "../../control
 import { type ImageStore, openImageStore } from "../../controller/images/store.ts";
 import { verifyFrames } from "../../controller/images/verify.ts";
 import type { ImageView } from "../../protocol/api.ts";
-import { decodeManifest, groupDigest } from "../../protocol/manifest.ts";
+import { decodeManifest, frameOffsets, groupDigest } from "../../protocol/manifest.ts";
 import { codeOf, content, mib, namesIn, readPart, readStored, temporaryDirectory } from "./support.ts";
 
 const never = new AbortController().signal;
@@ -147,6 +147,94 @@ describe.each(["add", "upload"] as const)("by %s", (way) => {
         expect(Buffer.compare(range, whole.subarray(start, end))).toBe(0);
       }
     }
+  });
+});
+
+describe("an upload of what the store has not", () => {
+  const setUp = async () => {
+    const place = await openPlace();
+    const first = await place.add("first", imageOf([], 1, 8));
+    const other = await openPlace();
+    const next = imageOf([2, 3, 6], 2, 9);
+    const { root } = await other.add("next", next);
+    const files = join(other.directory, root);
+    const manifestBytes = await readFile(join(files, "manifest"));
+    await place.store.beginUpload(root, manifestBytes);
+    const offsets = frameOffsets(decodeManifest(manifestBytes));
+    const frames = await readFile(join(files, "frames"));
+    await other[Symbol.asyncDispose]();
+    async function* sent(ranges: readonly (readonly [number, number])[]) {
+      for (const [from, to] of ranges) yield frames.subarray(offsets[from], offsets[to + 1]);
+    }
+    return { place, first, next, root, manifestBytes, sent };
+  };
+
+  test("takes the frames of wanted groups alone, and verifies the others where they lie", async () => {
+    const { place, next, root, sent } = await setUp();
+    await using _place = place;
+    const wanted = await place.store.wantedGroups(root);
+    expect(wanted).toEqual([
+      [2, 3],
+      [6, 6],
+      [8, 8],
+    ]);
+    await place.store.receiveFrames(root, sent(wanted), never, "wanted");
+    expect(sha256(await readStored(place.directory, root))).toBe(sha256(next));
+    await verifyAll(place);
+  });
+
+  test("of frames that are not those of the wanted groups nothing is kept", async () => {
+    const { place, root, manifestBytes, sent } = await setUp();
+    await using _place = place;
+    for (const ranges of [
+      [[2, 3]],
+      [
+        [2, 3],
+        [6, 6],
+        [8, 8],
+        [0, 0],
+      ],
+      [
+        [2, 3],
+        [7, 7],
+        [8, 8],
+      ],
+      [],
+    ] as [number, number][][]) {
+      await place.store.beginUpload(root, manifestBytes);
+      await place.store.wantedGroups(root);
+      expect(await codeOf(place.store.receiveFrames(root, sent(ranges), never, "wanted"))).toMatch(
+        /^image\.(truncated|corrupt)$/,
+      );
+    }
+    expect(await namesIn(place.directory)).toHaveLength(1);
+  });
+
+  test("what it had is gone or damaged: image.incomplete, and all of them are taken", async () => {
+    for (const spoil of ["remove", "damage"]) {
+      const { place, first, next, root, manifestBytes, sent } = await setUp();
+      await using _place = place;
+      const wanted = await place.store.wantedGroups(root);
+      if (spoil === "remove") await place.store.remove(first.root);
+      else {
+        const path = join(place.directory, first.root, "frames");
+        const bytes = await readFile(path);
+        bytes[2000]! ^= 1;
+        await writeFile(path, bytes);
+      }
+      expect(await codeOf(place.store.receiveFrames(root, sent(wanted), never, "wanted"))).toBe(
+        "image.incomplete",
+      );
+      await place.store.beginUpload(root, manifestBytes);
+      await place.store.receiveFrames(root, sent([[0, 8]]), never);
+      expect(sha256(await readStored(place.directory, root))).toBe(sha256(next));
+    }
+  });
+
+  test("before its manifest: image.incomplete", async () => {
+    const { place } = await setUp();
+    await using _place = place;
+    expect(await codeOf(place.store.wantedGroups("0".repeat(64)))).toBe("image.incomplete");
   });
 });
 
