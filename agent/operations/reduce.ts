@@ -90,7 +90,8 @@ function happenedTo(
     case "attached":
       return attached(state, operation);
     case "absent":
-      return absent(state, operation, event, facts);
+      // An answer to a question that is not asked any more begins nothing.
+      return operation.step === "attaching" ? absent(state, operation, event, facts) : nothing(state);
     case "started":
       return started(state, operation);
     case "not-started":
