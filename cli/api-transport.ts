@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Problem } from "../protocol/api.ts";
 import { type Code, isCode } from "../protocol/codes.ts";
-import { BedplateError } from "../protocol/errors.ts";
+import { assert, BedplateError } from "../protocol/errors.ts";
 import { tlsServerName } from "../protocol/messages.ts";
 import { checker } from "../protocol/schema.ts";
 import { version } from "../protocol/version.ts";
@@ -43,7 +43,6 @@ export interface Transport extends Disposable {
 export function openTransport({ url, token, ca }: Connection): Transport {
   const agent = new Agent({ keepAlive: true, maxSockets: 4 });
   const options: RequestOptions = {
-    agent,
     host: url.hostname.replace(/^\[|\]$/g, ""),
     port: url.port === "" ? 443 : url.port,
     ca: [ca],
@@ -52,19 +51,21 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     rejectUnauthorized: true,
   };
 
-  async function send({
-    method,
-    path,
-    json,
-    octets,
-    accept,
-    headers,
-    idleMs: mayTakeMs,
-    signal,
-  }: ApiRequest): Promise<IncomingMessage> {
+  /** A kept connection may be closed by the other end just as it is used again; a fresh one then tells. */
+  async function send(asked: ApiRequest): Promise<IncomingMessage> {
+    const first = await attempt(asked, agent);
+    if (first !== "closed") return first;
+    const second = await attempt(asked, false);
+    assert(second !== "closed", "a connection of its own is used once");
+    return second;
+  }
+
+  async function attempt(asked: ApiRequest, through: Agent | false): Promise<IncomingMessage | "closed"> {
+    const { method, path, json, octets, accept, headers, idleMs: mayTakeMs, signal } = asked;
     const body = json === undefined ? undefined : Buffer.from(JSON.stringify(json));
     const sent = request({
       ...options,
+      agent: through,
       method,
       path,
       signal,
@@ -96,6 +97,7 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     } catch (error) {
       signal.throwIfAborted();
       sent.destroy();
+      if (sent.reusedSocket && isReset(error) && isRepeatable(method, path)) return "closed";
       throw unreachable(url, error);
     }
     sent.on("error", () => {});
@@ -129,6 +131,16 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     },
     [Symbol.dispose]: () => agent.destroy(),
   };
+}
+
+function isReset(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ECONNRESET" || code === "EPIPE";
+}
+
+/** Asked twice it is done once: what only reads, and commands, whose id says that they are the same. */
+function isRepeatable(method: string, path: string): boolean {
+  return method === "GET" || (method === "POST" && path === "/v1/commands");
 }
 
 async function upload(
