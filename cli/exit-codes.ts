@@ -106,6 +106,7 @@ const beforeAnyChange: ReadonlySet<string> = new Set<Code>([
   "disk.shared-storage",
   "disk.swap",
   "disk.too-small",
+  "image.unsigned",
   "plan.changed",
   "policy.missing",
   "policy.override-denied",

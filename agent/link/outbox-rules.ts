@@ -14,6 +14,7 @@ export interface KeptOffer {
     readonly url: string;
     readonly bearer?: string | undefined;
     readonly layout?: "frames" | "raw" | undefined;
+    readonly mirror?: true | undefined;
   }[];
 }
 

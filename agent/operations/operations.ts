@@ -264,10 +264,11 @@ export function createOperations(options: OperationsOptions): Operations {
       signatures: [...offer.signatures],
       generation: offer.generation,
       epoch: offer.epoch,
-      sources: offer.sources.map(({ url, bearer, layout }) => ({
+      sources: offer.sources.map(({ url, bearer, layout, mirror }) => ({
         url,
         ...(bearer === undefined ? {} : { bearer }),
         ...(layout === undefined ? {} : { layout }),
+        ...(mirror === undefined ? {} : { mirror }),
       })),
       ca: options.authority(),
       host: options.hostId,
