@@ -64,7 +64,7 @@ test("a host that waits streams and is seen, but gets no command before it is ap
   await quiet();
   expect(joined.client.received.filter(({ t }) => t === "offer")).toEqual([]);
   expect(await viewOf(body.id)).toMatchObject({
-    ...{ state: "waiting", deadline: null },
+    ...{ state: "waiting", deadline: body.createdAt + retention.waitedMs },
     reason: expect.stringMatching(/^host\.pending /),
     next: expect.stringContaining("when the host is approved"),
     suggest: expect.stringContaining("bedplate host approve waits"),
