@@ -75,7 +75,7 @@ function attach(state: OperationsState, operation: OpenOperation): OperationsSte
 export function attached(state: OperationsState, operation: OpenOperation): OperationsStep {
   const { id } = operation;
   const effects: Effect[] = [{ effect: "send", id, request: { link: state.link } }];
-  if (operation.pausing !== undefined) effects.push(pauseOf(id, operation.pausing));
+  if (typeof operation.pausing === "boolean") effects.push(pauseOf(id, operation.pausing));
   if (operation.cancel) effects.push(cancelOf(id));
   return step(withOperation(state, { ...operation, step: "following", held: false }), [], effects);
 }
@@ -148,9 +148,14 @@ export function resumeAfterPause(
   operation: OpenOperation,
   facts: OperationsFacts,
 ): OperationsStep {
+  const linkedMs = state.link === "up" ? facts.monotonicMs - state.linkSinceMs : 0;
   if (operation.step === "unconfirmed") {
-    const linkedMs = state.link === "up" ? facts.monotonicMs - state.linkSinceMs : 0;
     return linkedMs < operationLimits.confirmMs ? nothing(state) : withdraw(state, operation, facts);
+  }
+  if (operation.pausing === "unknown" && linkedMs >= operationLimits.confirmMs) {
+    // A controller that was set back does not know that it is paused: it would wait for ever.
+    const effects = operation.step === "following" ? [pauseOf(operation.id, false)] : [];
+    return step(withOperation(state, { ...operation, pausing: false }), [], effects);
   }
   if (operation.step !== "pausing") return nothing(state);
   if (operation.started) return attach(state, operation);

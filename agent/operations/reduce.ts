@@ -117,6 +117,7 @@ function reopened(kept: Extract<OperationsEvent, { event: "opened" }>["operation
     confirmed,
     begun: true,
     handedOver: true,
+    pausing: "unknown",
   };
 }
 
@@ -301,18 +302,29 @@ function pausing(
   return nothing({ ...state, waiting: state.waiting.with(at, { ...state.waiting[at]!, pausing: paused }) });
 }
 
+function waitsForWord({ step, pausing, mode }: OpenOperation): boolean {
+  return step === "unconfirmed" || (pausing === "unknown" && mode === "run");
+}
+
 function linkIs(state: OperationsState, link: "up" | "down", facts: OperationsFacts): OperationsStep {
   if (link === state.link) return nothing(state);
   const open = [...state.open.values()];
   const following = open.filter((each) => each.step === "following");
-  const unconfirmed = link === "up" ? open.filter((each) => each.step === "unconfirmed") : [];
+  // What is paused is said in each session: what this one does not say is not known to hold.
+  const heard = new Map<string, OpenOperation>(
+    [...state.open].map(([id, each]) => [id, each.pausing === true ? { ...each, pausing: "unknown" } : each]),
+  );
+  const silent = link === "up" ? [...heard.values()].filter(waitsForWord) : [];
   return step(
     // What had no room is offered again in the next session, all in order.
-    { ...state, link, linkSinceMs: facts.monotonicMs, waiting: link === "down" ? [] : state.waiting },
+    {
+      ...{ ...state, link, open: heard, linkSinceMs: facts.monotonicMs },
+      waiting: link === "down" ? [] : state.waiting,
+    },
     [],
     [
       ...following.map(({ id }) => ({ effect: "send", id, request: { link } }) as const),
-      ...unconfirmed.map(({ id }) => patience(id)),
+      ...silent.map(({ id }) => patience(id)),
     ],
   );
 }

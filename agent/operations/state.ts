@@ -66,8 +66,11 @@ export interface OpenOperation {
   /** When it was last begun with, monotonic. */
   readonly sinceMs: number;
   readonly cancel: boolean;
-  /** Whether an operator wants it to wait, as the controller said last; undefined: it said nothing. */
-  readonly pausing: boolean | undefined;
+  /**
+   * Whether an operator wants it to wait, as the controller said last; undefined: it said nothing. `unknown`: its executor
+   * may have been told so in another session, and in this one nothing was said yet.
+   */
+  readonly pausing: boolean | "unknown" | undefined;
   /** No more is read from its executor until records of output are acknowledged. */
   readonly held: boolean;
   /** The entry of the host's audit that was the newest known one when it first went to an executor. */

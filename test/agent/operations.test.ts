@@ -145,6 +145,18 @@ test("a pause is told to its executor, to each that follows it, and kept for an 
   self.tell({ event: "lost", id: "a", trouble: "" });
   self.tell({ event: "paused", id: "a" });
   expect(pauses(self.follow("a"))).toEqual([false]);
+  self.tell({ event: "pausing", id: "a", paused: true });
+  self.tell({ event: "link", link: "up" });
+  self.facts.monotonicMs += operationLimits.confirmMs - 1;
+  expect(pauses(self.tell({ event: "paused", id: "a" }))).toEqual([]);
+  // A controller that says nothing of it in this session does not know that it waits.
+  self.facts.monotonicMs += 1;
+  expect(pauses(self.tell({ event: "paused", id: "a" }))).toEqual([false]);
+  self.tell({ event: "link", link: "down" });
+  self.tell({ event: "link", link: "up" });
+  self.tell({ event: "pausing", id: "a", paused: true });
+  self.facts.monotonicMs += operationLimits.confirmMs;
+  expect(pauses(self.tell({ event: "paused", id: "a" }))).toEqual([]);
   self.facts.recordBytes = limits.outboxRecordBytesMax;
   self.offer("b", false);
   self.tell({ event: "pausing", id: "b", paused: true });
