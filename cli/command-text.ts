@@ -18,7 +18,7 @@ export function commandTable(commands: readonly CommandView[]): string {
     { title: "ID", of: (view) => view.id },
     { title: "HOST", of: (view) => view.hostName },
     { title: "KIND", of: kindOf },
-    { title: "STATE", of: (view) => view.state },
+    { title: "STATE", of: ({ state, pausedAt }) => (pausedAt === null ? state : `${state}, paused`) },
     { title: "SIGNED", of: signedOf },
     { title: "AGE", of: (view) => formatAge(view.createdAt, now()) },
     { title: "CODE", of: (view) => view.result?.error?.code ?? null },

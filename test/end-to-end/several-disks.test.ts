@@ -91,6 +91,10 @@ test("a plan shows a table for each disk; one named twice is refused with exit c
   expect(plan.stdout).toContain("fetches at most 50 MiB a second");
   for (const index of [0, 1]) expect(plan.stdout).toMatch(new RegExp(`^${disk(index).path}:$`, "m"));
   expect(plan.stdout.match(/^mounted +ok/gm)).toHaveLength(2);
+  // A guard is let pass for the disk that stands before it, and for no other.
+  const { stdout } = await bedplate("deploy", ...onto(0, 1), "--override", "member", "--plan");
+  expect(stdout.match(/^OVERRIDES: +the guards member$/gm)).toHaveLength(1);
+  expect(stdout.indexOf("OVERRIDES")).toBeGreaterThan(stdout.indexOf("disk 2 of 2"));
   const twice = await json<{ error: { code: string } }>(3, "deploy", ...onto(0, 1, 0), "--plan");
   expect(twice.error.code).toBe("deploy.same-disk");
 }, 60_000);
