@@ -107,7 +107,11 @@ export function recordAdmission(
       if (usesPlan !== null) journal.usePlan(usesPlan, id);
       if (fence !== null) journal.setFence(fence);
       const overrides = overridesOf(document);
-      if (overrides.length > 0) audit.note("override", subject, { guards: overrides });
+      if (overrides.length > 0)
+        audit.note("override", subject, {
+          guards: [...new Set(overrides.flatMap(({ guards }) => guards))],
+          disks: overrides,
+        });
       const sealed = audit.seal("accepted", subject, {
         policy: policyDigest,
         signedBy,
@@ -151,10 +155,28 @@ function disksNamedBy({ command }: Document): { readonly disks?: readonly string
   return disks.length === 0 ? {} : { disks };
 }
 
-/** The guards that a command asks to let pass; whether they may is for the policy, when the disk is looked at. */
-function overridesOf({ command }: Document): readonly string[] {
-  if (!("decoded" in command) || command.decoded.mode !== "apply") return [];
-  return [...new Set(disksOf(command.decoded.arguments).flatMap(({ overrides = [] }) => overrides))];
+interface Override {
+  readonly disk: string;
+  readonly guards: readonly string[];
+  /** Which disk, and what lay on it when the guard's finding was looked at. */
+  readonly fingerprint: Readonly<Record<string, string | null>>;
+}
+
+/** The guards that a command asks to let pass, and for what; whether they may is for the policy, when the disk is looked at. */
+function overridesOf({ command }: Document): readonly Override[] {
+  if (!("decoded" in command)) return [];
+  const { decoded } = command;
+  if (decoded.kind !== "image.deploy" || decoded.mode !== "apply") return [];
+  const { also = [], ...first } = decoded.arguments;
+  return [first, ...also].flatMap(({ disk, overrides = [], fingerprint }) => {
+    if (overrides.length === 0) return [];
+    const { serial, wwn, backing, edges, content = null } = fingerprint;
+    return {
+      disk: formatDiskSelector(disk).slice(0, 256),
+      guards: [...new Set(overrides)],
+      fingerprint: { serial, wwn, backing: backing?.slice(0, 256) ?? null, edges, content },
+    };
+  });
 }
 
 function refusalOf({ code, message }: ErrorReport) {

@@ -80,13 +80,9 @@ async function withPartitions(use: (esp: string, root: string) => void | Promise
 /** Whoever keeps images adds to the newest one; `debian.root` has the same then. */
 function installInto(image: string): void {
   const { startBytes, sizeBytes } = debian.partitions.root;
-  const at = mkdtempSync(join(host.directory, "changed-"));
-  run("mount", "-o", `loop,offset=${startBytes},sizelimit=${sizeBytes}`, image, at);
-  try {
-    for (const root of [at, debian.root]) run("dpkg-deb", "--extract", debian.package, root);
-  } finally {
-    run("umount", at);
-  }
+  host.withMounted(["-o", `loop,offset=${startBytes},sizelimit=${sizeBytes}`, image], (path) => {
+    for (const root of [path, debian.root]) run("dpkg-deb", "--extract", debian.package, root);
+  });
 }
 
 /** Everything on the disk is as it was built. */
@@ -95,16 +91,10 @@ async function expectBuilt(): Promise<number> {
   await withPartitions((esp, root) => {
     run("fsck.ext4", "-f", "-n", root);
     run("fsck.vfat", "-n", esp);
-    const at = join(host.directory, "mounted");
-    mkdirSync(at, { recursive: true });
-    run("mount", "-o", "ro,noload", root, at);
-    try {
-      const expected = readTree(debian.root);
-      expect(differences(expected, readTree(at)).slice(0, 20)).toEqual([]);
-      files = expected.size;
-    } finally {
-      run("umount", at);
-    }
+    const expected = readTree(debian.root);
+    const found = host.withMounted(["-o", "ro,noload", root], (path) => readTree(path));
+    expect(differences(expected, found).slice(0, 20)).toEqual([]);
+    files = expected.size;
     const copied = mkdtempSync(join(host.directory, "esp-"));
     run("mcopy", "-i", esp, "-s", "-n", "::/EFI", "::/loader", copied);
     const plain = { details: false };

@@ -7,6 +7,7 @@ import { basename, join } from "node:path";
 import { describe, expect } from "vitest";
 import type { CommandView } from "../../protocol/api.ts";
 import type { Code } from "../../protocol/codes.ts";
+import type { Fingerprint } from "../../protocol/disks.ts";
 import type { Inventory, InventoryUnchanged } from "../../protocol/inventory.ts";
 import type { Plan } from "../../protocol/plans.ts";
 import { builtProgram, node } from "../contract/programs.ts";
@@ -213,7 +214,9 @@ describe("overrides", () => {
         expect(found).toMatchObject({ ok: true, finding: expect.stringMatching(/^overridden: /) });
         expect(plan.arguments.overrides).toEqual([guard]);
         const entries = host.audit().filter(({ event }) => event === "override");
-        expect(entries.at(-1)).toMatchObject({ kind: "image.deploy", detail: { guards: [guard] } });
+        const { backing, edges, content } = plan.arguments.fingerprint as Fingerprint;
+        const disks = [{ disk: loop.selector, guards: [guard], fingerprint: { backing, edges, content } }];
+        expect(entries.at(-1)).toMatchObject({ kind: "image.deploy", detail: { guards: [guard], disks } });
       },
     );
   guardTest("each guard needs its own", async (host) => {

@@ -1,7 +1,7 @@
 // A host whose disks are loop devices: controller, agent and command line are processes of the built program. The state of
 // its executor lies on a file system of its own disks, as that of a host does.
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openPrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
 import { executorsOf, killAll, mountsOf } from "../../cli/demo/processes.ts";
@@ -33,6 +33,8 @@ export interface GuardsHost extends AsyncDisposable {
   attach(backing: string, options?: LoopOptions): Loop;
   /** Runs a program on the host: what it mounts, the host has mounted. */
   inside(...argv: readonly [string, ...string[]]): string;
+  /** Mounts it there alone, for as long as it is used: who makes a namespace meanwhile would keep what is mounted here. */
+  withMounted<T>(options: readonly string[], use: (path: string) => T): T;
   /** The host's audit, as `bedplate audit show` prints it there. */
   audit(): readonly HostAuditEntry[];
   /** The disk that holds the file that the executor's state lies in, and that file's loop device. */
@@ -145,9 +147,18 @@ export async function openGuardsHost(
       encoding: "utf8",
       stdio: ["ignore", "pipe", "pipe"],
     });
+  const withMounted: GuardsHost["withMounted"] = (words, use) => {
+    const at = mkdtempSync(join(directory, "mounted-"));
+    inside("mount", ...words, at);
+    try {
+      return use(`/proc/${agent.pid}/root${at}`);
+    } finally {
+      inside("umount", at);
+    }
+  };
   const kept = stack.move();
   return {
-    ...{ directory, name, controller, operator, key, writePolicy, attach, inside, stateDisks },
+    ...{ withMounted, directory, name, controller, operator, key, writePolicy, attach, inside, stateDisks },
     writeUdev: ({ number }, properties) =>
       writeFileSync(
         join(udev, `b${number}`),
