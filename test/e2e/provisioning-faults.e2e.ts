@@ -143,9 +143,10 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
             await host.listSources(mirrors.map(({ origin }) => origin));
             const command = await bench.next(image);
             const offer = { ca, sources: mirrors.map(({ source }) => source) };
-            const { result } = await runCommand(host, command, offer);
+            const { result, executor } = await runCommand(host, command, offer);
             requireTruth(bench, { command, result, image, before });
-            if (honest) expect(result, `seed ${seed}`).toMatchObject({ outcome: "succeeded" });
+            const told = `seed ${seed}: ${JSON.stringify(result.error)} from ${JSON.stringify(offer.sources)}: ${executor.log()}`;
+            if (honest) expect(result.outcome, told).toBe("succeeded");
             deploys++;
           }
         }),
@@ -189,8 +190,9 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
       const layout = lots.chance(0.5) ? "raw" : "frames";
       const scheme = lots.chance(0.5) ? "http" : "https";
       const other = lots.chance(0.1) ? lots.pick(others) : image;
+      // Of its own, so that what it answers hangs on fewer things that nobody can repeat.
       const answer = liar({
-        lots,
+        lots: createLots(lots.below(2 ** 31)),
         tally,
         breaking: lots.pick([0, 0.2, 0.4]),
         lying: lots.pick([0.2, 0.7, 1]),

@@ -139,19 +139,29 @@ export interface Ended {
   readonly events: Follower["events"];
 }
 
+/** As the agent does it: an executor that is gone before it told the end is asked for the very same again. */
 export async function runCommand(
   host: Host,
   command: Command,
   offer: RunOptions,
   under: readonly string[] = [],
 ): Promise<Ended> {
-  const executor = host.executors.start(runRequest(command, offer), under);
-  const follower = await follow(host, command, executor);
-  const last = await follower.last;
-  follower.close();
-  await executor.ended;
-  const result = resultOf(last);
-  return { result, output: result.output as DeployOutput, executor, events: follower.events };
+  const request = runRequest(command, offer);
+  for (let tries = 1; ; tries++) {
+    const executor = host.executors.start(request, under);
+    try {
+      const follower = await follow(host, command, executor);
+      const last = await follower.last;
+      follower.close();
+      await executor.ended;
+      const result = resultOf(last);
+      return { result, output: result.output as DeployOutput, executor, events: follower.events };
+    } catch (error) {
+      const how = await executor.ended;
+      if (tries === 3 || (how !== 0 && how !== "SIGKILL")) throw error;
+      console.warn(`${command.id}: its executor ended (${how}) before it told the end`);
+    }
+  }
 }
 
 /** @throws what the executor logged, when it ends before anybody could follow it */

@@ -68,7 +68,12 @@ const lies = {
 
 const manifestLies = {
   "a manifest cut short": (_, { serve, right }, lots) => serve(right.subarray(0, lots.below(right.length))),
-  "a manifest with a flipped bit": lies["a flipped bit"],
+  /** In the middle of it, where a large image's digests are: how it is cut into frames, a digest does not tell. */
+  "a manifest with a flipped bit"(_, { serve, right }, lots) {
+    const copy = Uint8Array.from(right);
+    copy[(right.length >> 2) + lots.below(right.length >> 1)]! ^= 1 << lots.below(8);
+    serve(copy);
+  },
   "a manifest of garbage": (_, { serve }, lots) => serve(lots.bytes(4096)),
   "no manifest": lies["not found"],
   "a manifest by redirect": lies["a redirect"],

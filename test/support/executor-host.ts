@@ -223,7 +223,10 @@ export async function attach(
     resolve: (event: ExecutorEvent) => void;
     reject: (error: Error) => void;
   }>();
-  createInterface({ input: connected }).on("line", (line) => {
+  const lines = createInterface({ input: connected });
+  // It passes on what goes wrong with the socket, which is told by its end.
+  lines.on("error", () => {});
+  lines.on("line", (line) => {
     const event = JSON.parse(line) as ExecutorEvent;
     events.push(event);
     for (const one of waiting) {
