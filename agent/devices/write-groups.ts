@@ -21,7 +21,7 @@ const groupsPerClaim = 8;
 /** The next run is compared in one window of the kernel while this run goes through the others. */
 const compareWindow = 0;
 const writeWindows = [1, 2, 3] as const;
-/** Where a write has ended when it returns, one window less is touched, and taken from the host. */
+/** Where a write has ended before the next but one is loaded, one window less is touched, and taken from the host. */
 const blockingWindows = [1, 2] as const;
 
 interface Run {
@@ -49,6 +49,8 @@ export async function writeGroups(work: Work): Promise<void> {
       await writing;
       writing = writeGroup(work, group, window).then(() => finish(work, group, "written"));
       writing.catch(() => {});
+      // Of two windows the other one is being loaded into already: the next turn loads into this one.
+      if (work.job.disk.blocking === true) await writing;
     }
     await writing;
   } finally {

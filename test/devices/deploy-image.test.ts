@@ -11,6 +11,7 @@ import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
 import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { createImageRun, type ImageWorkers, startImageWorkers } from "../../agent/devices/image-run.ts";
+import type { UsableSource } from "../../agent/devices/open-sources.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { verifyImage } from "../../agent/devices/verify-image.ts";
 import { systemClock } from "../../agent/host/clock.ts";
@@ -113,6 +114,8 @@ async function deploy(
     signal?: AbortSignal;
     log?: (text: string) => void;
     fetchBytesPerSecondMax?: number;
+    bytesPerSecondMax?: number;
+    sources?: readonly UsableSource[];
   } = {},
 ): Promise<DeployOutput> {
   const signal = options.signal ?? new AbortController().signal;
@@ -121,7 +124,7 @@ async function deploy(
     operation,
     run: options.run ?? 1,
     manifest: image.manifest,
-    sources: [server.source],
+    sources: options.sources ?? [server.source],
     ca: server.ca,
     disk,
     open: file,
@@ -137,6 +140,7 @@ async function deploy(
     startedMs: systemClock.monotonic(),
     ...(options.log === undefined ? {} : { log: options.log }),
     fetchBytesPerSecondMax: options.fetchBytesPerSecondMax,
+    bytesPerSecondMax: options.bytesPerSecondMax,
     phase: (name, _, done) => options.onPhase?.(name, done),
     pointOfNoReturn: () => {
       if (options.cutAt === "beforeSeal") throw new Cut("beforeSeal");
@@ -361,6 +365,24 @@ test("no more is fetched in a second than is allowed, by all workers together", 
   // The buckets begin full, and the first group is fetched later.
   expect(bound.bytesFetched / bound.seconds.write).toBeLessThan(1.7 * mib);
   expect(bound.seconds.write).toBeGreaterThan(1.3 * free.seconds.write);
+});
+
+test("a write that waits, for its bound or for a pause, keeps its window: what is read ahead from a file goes into another one", async () => {
+  const raw = join(directory, "image.raw");
+  await writeFile(raw, image.bytes);
+  await using file = await open(raw, "r");
+  const sources = [{ url: pathToFileURL(raw).href, layout: "raw", fd: file.fd }] as const;
+  const abort = new AbortController();
+  const pause = createPause(abort.signal);
+  const out = await deploy(await makeBench(), fresh(), {
+    ...{ sources, bytesPerSecondMax: 4 * mib, pause },
+    onPhase(name) {
+      if (name !== "write") return;
+      setTimeout(() => pause.set(true), 400);
+      setTimeout(() => pause.set(false), 1400);
+    },
+  });
+  expect(out.readback).toMatchObject({ rereads: 0, repaired: 0 });
 });
 
 describe("paused", () => {
