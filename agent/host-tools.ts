@@ -3,6 +3,7 @@ import { AuditHead, type AuditLine } from "../protocol/audit.ts";
 import { decodeCommand } from "../protocol/commands.ts";
 import { BedplateError, type ErrorReport, reportOf } from "../protocol/errors.ts";
 import { checker } from "../protocol/schema.ts";
+import type { Requirement } from "../protocol/signer-sets.ts";
 import { listDisks } from "./devices/disks.ts";
 import { createFacts } from "./devices/facts.ts";
 import { destructiveToday } from "./executor/admission.ts";
@@ -42,6 +43,8 @@ export interface PolicyCheck {
   readonly kinds: readonly { readonly kind: string; readonly needs: string }[];
   readonly signers: readonly { readonly set: string; readonly operators: readonly string[] }[];
   readonly fileDisks: number;
+  /** What an image needs before it is deployed, as a sentence says it; null for nothing. */
+  readonly imageSignatures: string | null;
 }
 
 /**
@@ -62,7 +65,12 @@ export function checkPolicyFile(path: string = rootPaths.policy): PolicyCheck {
       operators: [...new Set(signers.map(({ operator }) => operator))],
     })),
     fileDisks: policy.fileDisks.length,
+    imageSignatures: policy.imageSignatures === null ? null : countText(policy.imageSignatures),
   };
+}
+
+function countText({ k, from }: Requirement): string {
+  return `${k} of ${from.join(" or ")}`;
 }
 
 function needsOf({ rules }: Policy, kind: string): string {
@@ -74,7 +82,7 @@ function needsOf({ rules }: Policy, kind: string): string {
       ? "unsigned"
       : requirement === "unstated"
         ? "refused: neither signatures nor unsigned"
-        : `${requirement.k} of ${requirement.from.join(" or ")}`;
+        : countText(requirement);
   return window === null ? signed : `${signed}, in the window ${window.name}`;
 }
 

@@ -26,15 +26,15 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
     .action(
       perform(async ({ terminal }, _, [file]) => {
         const { checkPolicyFile } = await import("../../agent/host-tools.ts");
-        const { path, digest, distrust, kinds, signers, fileDisks } = checkPolicyFile(
-          file === undefined ? undefined : resolve(file),
-        );
+        const { distrust, ...checked } = checkPolicyFile(file === undefined ? undefined : resolve(file));
+        const { path, digest, kinds, signers, fileDisks, imageSignatures } = checked;
         terminal.print(
           [
             facts([
               ["policy", path],
               ["SHA-256", digest],
               ["file disks", `${fileDisks}`],
+              ["images need", imageSignatures ?? "no signature"],
               ...signers.map(({ set, operators }): [string, string] => [
                 `signers ${set}`,
                 operators.join(", "),
@@ -50,12 +50,10 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
           ].join("\n"),
         );
         if (distrust !== null) {
-          terminal.fail(new BedplateError(distrust.code, distrust.message, distrust), {
-            ...{ path, digest, kinds, signers, fileDisks },
-          });
+          terminal.fail(new BedplateError(distrust.code, distrust.message, distrust), checked);
           return exitCodes.refused;
         }
-        terminal.document({ path, digest, kinds, signers, fileDisks });
+        terminal.document(checked);
         return exitCodes.ok;
       }),
     );

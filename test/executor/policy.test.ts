@@ -5,7 +5,7 @@ import { chmod, chown, mkdtemp, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadPolicy, parsePolicy } from "../../agent/executor/policy.ts";
+import { loadPolicy, missingPolicy, parsePolicy } from "../../agent/executor/policy.ts";
 import { systemFiles } from "../../agent/host/files.ts";
 import type { Disk } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
@@ -74,6 +74,14 @@ sizeBytes = 1048576
     // Deny wins.
     expect(policy.allows(disk(changes))).toBe(!kept);
   });
+});
+
+test("whose signatures an image needs; without a word of it, nobody's", () => {
+  const ops = `[signers]\nops = ["${makeSigner("ssh-ed25519").line("alice")}"]\n`;
+  const asked = parsePolicy(`imageSignatures = { k = 1, from = ["ops"] }\n${ops}`, "/p");
+  expect(asked.imageSignatures).toEqual({ k: 1, from: ["ops"] });
+  expect(parsePolicy(ops, "/p").imageSignatures).toBeNull();
+  expect(missingPolicy("/p").imageSignatures).toBeNull();
 });
 
 test("all of a policy: signers, windows, kinds, quota", () => {
@@ -156,6 +164,18 @@ describe("errors name file, line and key", () => {
   const ops = `[signers]\nops = ["${line}"]\n`;
   const weak = weakRsaLine("mallory");
   test.each<[string, string, number | undefined, string]>([
+    [
+      "signatures of images by nobody that is known",
+      `imageSignatures = { k = 1, from = ["opps"] }\n${ops}`,
+      1,
+      "imageSignatures",
+    ],
+    [
+      "more signatures of images than there are operators",
+      `imageSignatures = { k = 2, from = ["ops"] }\n${ops}`,
+      1,
+      "imageSignatures",
+    ],
     ["a kind that is not known, denied", 'denyKinds = ["image.depoly"]\n', 1, "denyKinds"],
     ["a kind that is not known, unsigned", '\nunsigned = ["image.*"]\n', 2, "unsigned"],
     ["what the agent itself answers, denied", 'denyKinds = ["agent.logs"]\n', 1, "denyKinds"],
