@@ -19,7 +19,7 @@ export function addDeployCommand(program: Program, perform: Performer): void {
   const command = program
     .command("deploy")
     .argument("<host>", "name, id or the beginning of an id")
-    .description("write an image onto a disk; all that the disk holds is lost")
+    .description("write an image onto a disk, or onto several; all that they hold is lost")
     .requiredOption("--image <image>", "name, root or the beginning of a root")
     .requiredOption(
       "--disk <selector>",

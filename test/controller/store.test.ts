@@ -340,12 +340,22 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     });
     // Known or refused, nothing is offered for it.
     expect(await store.commands.create(wanted, session)).toMatchObject({ status: "known" });
+    await store.commands.apply(wanted.id, { type: "ask-pause", paused: true }, 60);
     await reopen();
-    expect((await store.commands.get(wanted.id))!.state).toBe("offered");
+    expect(await store.commands.get(wanted.id)).toMatchObject({
+      ...{ state: "offered", pause: { paused: true, at: 60 } },
+    });
+    // Said in the next session too, after its offer.
+    const next = { ...session, offered: new Map<string, number>(), paused: new Map<string, boolean>() };
+    expect((await store.commands.offerDue(id, next, 70)).steps).toMatchObject([
+      { step: "offer", command: { id: before.id } },
+      { step: "offer", command: { id: wanted.id } },
+      { step: "pause", id: wanted.id },
+    ]);
     expect((await store.commands.get(unsigned.id))!).toMatchObject({ state: "waiting", generation: null });
     expect(await told()).toEqual([
       ...["join-token created", "host joined", "command waiting", "command waiting", "command waiting"],
-      ...["command offered", "command offered"],
+      ...["command offered", "command offered", "command pause-asked"],
     ]);
   });
 
