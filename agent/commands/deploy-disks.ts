@@ -65,8 +65,9 @@ export async function openAll(
       names[index] = { path, serial, backing };
       const open = holding.use(await openTarget(listed, asked, notes.journal().began, means));
       targets.push({ ...disk, listed, open });
-    } catch (error) {
+    } catch (thrown) {
       signal.throwIfAborted();
+      const error = notes.journal().began ? leftBegun(thrown, names[index]!) : thrown;
       if (all.length === 1) throw error;
       if (!begun) throw noneTouched(error, asked.disk);
       ends[index] = failure(names[index]!, error, signal);
@@ -74,6 +75,20 @@ export async function openAll(
     }
   }
   return targets;
+}
+
+/** What is refused now was let through once: that the disk holds half an image must not be lost. */
+function leftBegun(error: unknown, disk: DeployDisks["names"][number]): unknown {
+  if (!(error instanceof BedplateError)) return error;
+  return new BedplateError(
+    error.code,
+    `${error.message} An earlier run of this operation had begun to write to the disk of its plan, which is not known to hold the whole image.`,
+    {
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      details: { ...error.details, left: { ...disk, begun: true } },
+      cause: error,
+    },
+  );
 }
 
 export interface WriteAll {

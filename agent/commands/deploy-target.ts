@@ -102,7 +102,7 @@ export async function openTarget(
   const { context, window, signal } = means;
   const { disk } = listed;
   const content = began ? null : await contentNow(disk, means);
-  requireGuards(guardFindings(listed, asked, content, means), disk);
+  requireGuards(guardFindings(listed, asked, content, means), disk, began);
   requireSameDisk(asked.fingerprint, identityOf(disk));
   await using opening = new AsyncDisposableStack();
   const kind = disk.type === "file" ? "file" : "block";

@@ -172,14 +172,17 @@ export function evaluateGuards(facts: GuardFacts): GuardFinding[] {
   });
 }
 
-/** @throws the first failing guard's code, with all findings in the details */
-export function requireGuards(findings: readonly GuardFinding[], disk: Disk): void {
+/**
+ * @param began an earlier run of the same operation has written to it
+ * @throws the first failing guard's code, with all findings in the details
+ */
+export function requireGuards(findings: readonly GuardFinding[], disk: Disk, began = false): void {
   const failed = findings.filter((finding) => !finding.ok);
   const [first] = failed;
   if (first === undefined) return;
   throw new BedplateError(
     first.code as Code,
-    `${failed.map(({ finding }) => finding).join(" ")} ${nameForPeople(disk)} is not touched.`,
+    `${failed.map(({ finding }) => finding).join(" ")} ${nameForPeople(disk)} is not touched${began ? " any further" : ""}.`,
     {
       hint: hintOfGuard(first.code ?? "") ?? "`--plan` shows every guard's finding.",
       details: { disk: { path: disk.path, serial: disk.serial, backing: disk.backing }, guards: findings },

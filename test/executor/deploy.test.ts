@@ -444,6 +444,30 @@ describe("cut off and taken up again", () => {
     expect(await holds(disk)).toBe(true);
   });
 
+  test("SIGKILL half-way, and the disk is not allowed any more: refused, and it is told what it was left with", async () => {
+    const disk = await makeDisk();
+    const apply = await applyCommand(disk);
+    {
+      using _still = standStillAfter(server, 2);
+      const first = host.start(runRequest(apply, offer));
+      await untilJournalled(apply.id, 8);
+      first.process.kill("SIGKILL");
+      await first.ended;
+    }
+    const policy = await readFile(host.policyFile, "utf8");
+    await host.writePolicy(policy.replace(/^allowDisks = .*$/m, "allowDisks = []"));
+    const before = await sha256Of(disk.path);
+    const { last } = await runToEnd(host, apply, offer);
+    const { error } = resultOf(last);
+    expect(error).toMatchObject({
+      code: "disk.not-allowed",
+      details: { left: { path: disk.path, begun: true } },
+    });
+    expect(error!.message).toContain("is not touched any further. An earlier run");
+    expect(await sha256Of(disk.path)).toBe(before);
+    expect(head(disk)).toContain(apply.id);
+  });
+
   test("SIGTERM: it stops by itself, not at an end, and is resumed", async () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
