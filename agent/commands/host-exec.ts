@@ -54,10 +54,10 @@ async function runProgram(
   const cgroup = host.processes.cgroup(cgroupNameOf(id), "make");
   using _cgroup = { [Symbol.dispose]: () => cgroup?.remove() };
   const { started, stopped } = await startProgram(id, asked, { keeper, cgroup }, context, hasher);
-  const family = { operation: id, group: started.pid, cgroup };
+  const mark = markOf(host.files, started.pid, bootIdOf(host.facts()));
+  const family = { operation: id, group: started.pid, groupStartTicks: mark?.startTicks, cgroup };
   let why: Error | undefined;
   try {
-    const mark = markOf(host.files, started.pid, bootIdOf(host.facts()));
     if (mark !== undefined) noteGroup(context.notes, mark);
     why = await firstOf(started, stopped, signal);
     if (why === undefined && !signal.aborted) context.pointOfNoReturn("the program has ended by itself");

@@ -7,6 +7,8 @@ export interface Family {
   readonly operation: string;
   /** The program's process group; undefined where it is not known, or has been given to somebody else. */
   readonly group: number | undefined;
+  /** When the group's first process began, where that is known: another one's number is another one's group. */
+  readonly groupStartTicks?: number | undefined;
   /** Where there is one, nothing of the program is outside but what moved itself. */
   readonly cgroup: Cgroup | undefined;
 }
@@ -54,12 +56,17 @@ export function parseStat(text: string): ProcessStat | undefined {
  * Those that live: of its group and its cgroup, or else those that carry the operation's variable; and the children of all
  * of them. Never this process, or those that it is a child of.
  */
-export function familyOf(files: Files, { operation, group, cgroup }: Family): readonly Member[] {
+export function familyOf(
+  files: Files,
+  { operation, group, groupStartTicks, cgroup }: Family,
+): readonly Member[] {
   const stats = statsOf(files);
+  const first = group === undefined ? undefined : stats.get(group);
+  const isOurs = first === undefined || first.startTicks === (groupStartTicks ?? first.startTicks);
   const confined = new Set(cgroup?.members() ?? []);
   const members = new Set<number>();
   for (const [pid, stat] of stats) {
-    const known = confined.has(pid) || (group !== undefined && stat.group === group);
+    const known = confined.has(pid) || (isOurs && group !== undefined && stat.group === group);
     if (known || (cgroup === undefined && carries(files, pid, operation))) members.add(pid);
   }
   for (let before = -1; before < members.size; ) {

@@ -45,7 +45,8 @@ export async function endLeftover(operation: string, notes: Notes, host: Host): 
   if (mark !== undefined && mark.bootId !== bootIdNow(files)) return "gone";
   const whose = mark === undefined ? "nobody's" : ownerOf(mark, operation, files);
   const cgroup = processes.cgroup(cgroupNameOf(operation), "existing");
-  const family = { operation, group: whose === "ours" ? mark?.group : undefined, cgroup };
+  const group = whose === "ours" ? mark?.group : undefined;
+  const family = { operation, group, groupStartTicks: mark?.startTicks, cgroup };
   try {
     if (familyOf(files, family).length === 0) return whose === "another's" ? "not-ours" : "gone";
     return (await endFamily(family, host)) ? "ended" : "stuck";

@@ -110,6 +110,7 @@ function machine(processes: Record<number, Fake>, { bootId = "boot-1", withCgrou
   };
   return {
     ...{ host, notes: kept, signals, cgroup: withCgroup ? cgroup : undefined },
+    begin: (pid: number, fake: Fake) => void living.set(pid, fake),
     ...{ now: () => nowMs, lives: () => [...living.keys()], removed: () => removed },
   };
 }
@@ -154,6 +155,24 @@ describe("ending a program with all that it started", () => {
     });
     expect(await endFamily(family, host)).toBe(true);
     expect(lives()).toEqual([80, 90]);
+  });
+  test("the number of its group, given to somebody else: at once, or while what heeds no TERM is waited for", async () => {
+    const taken = machine({ 50: { group: 50, start: 9 }, 51: { group: 50, start: 10, parent: 50 } });
+    expect(await endFamily({ ...family, groupStartTicks: 1 }, taken.host)).toBe(true);
+    expect([taken.lives(), taken.signals]).toEqual([[50, 51], []]);
+
+    const later = machine({
+      50: { group: 50, start: 1 },
+      70: { group: 70, start: 2, operation, ignores: ["SIGTERM"] },
+    });
+    const { clock } = later.host as unknown as { clock: { sleep: (ms: number) => Promise<void> } };
+    const { sleep } = clock;
+    clock.sleep = async (ms) => {
+      if (!later.lives().includes(50)) later.begin(50, { group: 50, start: 9 });
+      await sleep(ms);
+    };
+    expect(await endFamily({ ...family, groupStartTicks: 1 }, later.host)).toBe(true);
+    expect(later.lives()).toEqual([50]);
   });
   test("in a cgroup of its own nothing is missed, and one kill ends what heeds no TERM", async () => {
     const { host, cgroup, lives, signals } = machine(
