@@ -1,5 +1,5 @@
 // The complete images of a directory: finding them, and adding one that is wholly written and verified.
-import { type FileHandle, mkdir, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { mergeGroups } from "../../assembly/index.ts";
 import type { ImageView } from "../../protocol/api.ts";
@@ -64,12 +64,16 @@ export async function openCatalog(
   await removeLeftovers(directory);
   await turnReady(directory);
 
+  /** Counts beginnings and ends of removals: what was read meanwhile may be gone by now. */
+  let removals = 0;
   const rescan = async () => {
     const roots = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}$/.test(name));
     for (const root of roots) {
       if (images.has(root)) continue;
       try {
-        images.set(root, await loadImage(directory, root));
+        const before = removals;
+        const image = await loadImage(directory, root);
+        if (before === removals && !images.has(root)) images.set(root, image);
       } catch (error) {
         onUnreadable?.(root, error);
       }
@@ -97,9 +101,15 @@ export async function openCatalog(
     if (known !== undefined) return known.view;
     checkName(manifest.name, root);
     await writeNew(join(staging.path, "manifest"), encodeManifest(manifest));
-    // Not listed, so not an image: what a failing disk left of one.
-    await rm(join(directory, root), { recursive: true, force: true });
-    await staging.publish(join(directory, root));
+    if ((await publishInto(staging, join(directory, root))) === "taken") {
+      // Another process may have been first.
+      await rescan();
+      const other = images.get(root);
+      if (other !== undefined) return other.view;
+      // Not listed, so not an image: what a failing disk left of one.
+      await discard(directory, root);
+      await staging.publish(join(directory, root));
+    }
     const image = await loadImage(directory, root);
     images.set(root, image);
     return image.view;
@@ -108,7 +118,12 @@ export async function openCatalog(
     await rescan();
     if (!images.delete(root))
       throw new BedplateError("image.unknown", `There is no image with root ${root}.`);
-    return await discard(directory, root);
+    removals++;
+    try {
+      return await discard(directory, root);
+    } finally {
+      removals++;
+    }
   };
   // One at a time: two images of one name must not both pass the check.
   let changing: Promise<unknown> = Promise.resolve();
@@ -195,6 +210,17 @@ function viewOf(manifest: Manifest, addedAt: number): ImageView {
     importedFrom,
     addedAt,
   };
+}
+
+async function publishInto(staging: Staging, target: string): Promise<"published" | "taken"> {
+  try {
+    await staging.publish(target);
+    return "published";
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOTEMPTY" || code === "EEXIST") return "taken";
+    throw error;
+  }
 }
 
 /** Creates a file that must not exist yet. */

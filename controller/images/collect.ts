@@ -6,11 +6,11 @@ import { join } from "node:path";
 import type { CollectionRequest, CollectionView } from "../../protocol/api-images.ts";
 import { type Catalog, createFile, type StoredImage } from "./catalog.ts";
 import { bytesOf, movedBy, type Stretch, unionOf } from "./dead.ts";
-import { isPackName, type Layout, layoutOf, ownPack } from "./layout.ts";
+import { isPackName, type Layout, layoutOf, ownPack, readLayout } from "./layout.ts";
 import { imageLimits } from "./limits.ts";
 import { appendAll } from "./pack.ts";
 import { createStaging } from "./staging.ts";
-import { isUnready, markReady, packOf, prepare, turnReady } from "./turning.ts";
+import { isUnready, markReady, packOf, prepare, turnReady, unprepare } from "./turning.ts";
 
 /** One file of frames, under all the names that images have for it. */
 interface Pack {
@@ -28,7 +28,7 @@ export async function collect(
   // While no image comes or goes: what is listed is then what lies there.
   const { images, packs, strayBytes } = await catalog.alone(async () => {
     await turnMarked(catalog);
-    const stored = catalog.allStored();
+    const stored = await presentImages(catalog);
     const { strays, ...surveyed } = await survey(stored);
     if (!dryRun) for (const path of strays) await rm(path, { force: true });
     return { images: stored.length, ...surveyed };
@@ -56,6 +56,25 @@ export async function collect(
     copiedBytes += bytesOf(pack.live);
   }
   return { ...found, freedBytes, copiedBytes };
+}
+
+/**
+ * The images with their layouts as they are now: another process that opens the store turns what it finds marked. One whose
+ * layout cannot be read is left alone.
+ */
+async function presentImages(catalog: Catalog): Promise<StoredImage[]> {
+  const present: StoredImage[] = [];
+  for (const image of catalog.allStored()) if (await refresh(image)) present.push(image);
+  return present;
+}
+
+async function refresh(image: StoredImage): Promise<boolean> {
+  try {
+    image.layout = await readLayout(image.directory, image.view.storedBytes);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** All files of frames, each once; and names that no image's segments mention, left by something that was cut off. */
@@ -110,10 +129,19 @@ async function compact(catalog: Catalog, { users, live }: Pack, signal: AbortSig
   const id = randomBytes(8).toString("hex");
   const moved = movedBy(live);
   await catalog.alone(async () => {
-    for (const { image, name } of users) {
-      // One that was removed, and perhaps added again: its files are others now.
-      if (catalog.stored(image.view.root) !== image) continue;
-      await prepare(image.directory, id, fresh, layoutAfter(image.layout, name, id, moved));
+    const begun: string[] = [];
+    try {
+      for (const { image, name } of users) {
+        // One that was removed, and perhaps added again: its files are others now.
+        if (catalog.stored(image.view.root) !== image || !(await refresh(image))) continue;
+        if (!image.layout.packs.includes(name)) continue;
+        begun.push(image.directory);
+        await prepare(image.directory, id, fresh, layoutAfter(image.layout, name, id, moved));
+      }
+    } catch (error) {
+      // The disk is full, most likely: what was prepared would keep the copy there.
+      for (const directory of begun) await unprepare(directory, id).catch(() => {});
+      throw error;
     }
     await markReady(catalog.directory, id, fresh);
     await turnMarked(catalog);

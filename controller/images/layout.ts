@@ -103,6 +103,11 @@ export async function readLayout(directory: string, storedBytes: number): Promis
   );
 }
 
+/** The files that the image in `directory` uses. @throws as `readLayout` */
+export async function packsIn(directory: string): Promise<readonly string[]> {
+  return ((await listed(directory)) ?? plain(0)).packs;
+}
+
 function plain(storedBytes: number): Layout {
   return layoutOf([ownPack], storedBytes === 0 ? [] : [{ pack: 0, offset: 0, length: storedBytes }]);
 }

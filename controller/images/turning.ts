@@ -5,7 +5,8 @@
 // prepared is taken away; after it, the rest is done by whoever comes next. In between every image is whole.
 import { link, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { decodeLayout, encodeLayout, isPackName, type Layout, segmentsFile } from "./layout.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { decodeLayout, encodeLayout, type Layout, packsIn, segmentsFile } from "./layout.ts";
 import { syncPath } from "./staging.ts";
 
 const markerPattern = /^ready-([0-9a-f]{16})$/;
@@ -25,6 +26,12 @@ export async function prepare(directory: string, id: string, file: string, next:
     await list.sync();
   }
   await syncPath(directory);
+}
+
+/** Takes back what was prepared, while no marker tells anybody to take it. */
+export async function unprepare(directory: string, id: string): Promise<void> {
+  await rm(join(directory, listOf(id)), { force: true });
+  await rm(join(directory, packOf(id)), { force: true });
 }
 
 /** All images are prepared. */
@@ -47,32 +54,33 @@ export async function turnReady(
   const directories = names.filter((name) => /^[0-9a-f]{64}$/.test(name)).map((root) => join(store, root));
   for (const id of ids) {
     for (const directory of directories) {
-      const layout = await turn(directory, id);
-      if (layout === undefined) continue;
-      turned(directory, layout);
-      await dropUnused(directory, layout);
+      const turn = await turnOne(directory, id);
+      if (turn === undefined) continue;
+      turned(directory, turn.layout);
+      for (const name of turn.unused) await rm(join(directory, name), { force: true });
     }
     await rm(join(store, markerOf(id)), { force: true });
   }
 }
 
-/** Undefined when it was turned already, before or by another process, or is none that was prepared. */
-async function turn(directory: string, id: string): Promise<Layout | undefined> {
+/**
+ * Undefined when it was turned already, before or by another process, or is none that was prepared; or when a failing disk
+ * has damaged its list to come: it then keeps what it has.
+ * @returns also the files that it had and needs no longer: no others, another process may be preparing some
+ */
+async function turnOne(
+  directory: string,
+  id: string,
+): Promise<{ readonly layout: Layout; readonly unused: readonly string[] } | undefined> {
   try {
     const layout = decodeLayout(await readFile(join(directory, listOf(id))));
+    const before = await packsIn(directory);
     await rename(join(directory, listOf(id)), join(directory, segmentsFile));
     await syncPath(directory);
-    return layout;
+    return { layout, unused: before.filter((name) => !layout.packs.includes(name)) };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    if (error instanceof BedplateError || (error as NodeJS.ErrnoException).code === "ENOENT")
+      return undefined;
     throw error;
   }
-}
-
-async function dropUnused(directory: string, { packs }: Layout): Promise<void> {
-  const names = await readdir(directory);
-  // What another list to come mentions is not known here.
-  if (names.some(isUnready)) return;
-  for (const name of names)
-    if (isPackName(name) && !packs.includes(name)) await rm(join(directory, name), { force: true });
 }

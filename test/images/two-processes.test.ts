@@ -1,0 +1,93 @@
+// Several processes at one image store: what one of them moved, published or removed, the others neither lose nor invent.
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { openCatalog } from "../../controller/images/catalog.ts";
+import { importImage } from "../../controller/images/import.ts";
+import { createStaging } from "../../controller/images/staging.ts";
+import { openImageStore } from "../../controller/images/store.ts";
+import { decodeManifest } from "../../protocol/manifest.ts";
+import { content, mib, namesIn, readStored, temporaryDirectory } from "./support.ts";
+
+const never = new AbortController().signal;
+
+/** Six groups; those named differ by version. */
+function imageOf(changed: readonly number[] = [], version = 1): Uint8Array {
+  const bytes = new Uint8Array(6 * mib);
+  for (let group = 0; group < 6; group++)
+    bytes.set(content(mib, group + 1 + (changed.includes(group) ? 100 * version : 0)), group * mib);
+  return bytes;
+}
+
+async function importInto(store: string, name: string, bytes: Uint8Array): Promise<string> {
+  const input = `${store}-${name}.raw`;
+  await writeFile(input, bytes);
+  return (await importImage({ input, store, name, threads: 1, signal: never })).root;
+}
+
+test("frames that another process moved are found, not taken for what no image has", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  const first = await importInto(path, "first", imageOf());
+  const images = new Map<string, Uint8Array>();
+  for (const [version, changed] of [
+    [2, 3],
+    [3, 4],
+  ] as const) {
+    const bytes = imageOf([changed, 5], version);
+    images.set(await importInto(path, `v${version}`, bytes), bytes);
+  }
+  await using store = await openImageStore(path, { threads: 1 });
+  await store.remove(first);
+  {
+    await using other = await openImageStore(path, { threads: 1 });
+    expect((await other.collect({ all: true }, never)).freedBytes).toBeGreaterThan(0);
+  }
+  expect((await store.collect({ all: true }, never)).freedBytes).toBe(0);
+  for (const [root, bytes] of images)
+    expect(Buffer.compare(await readStored(path, root), bytes), "the image is whole").toBe(0);
+  // And what it moves itself begins at what lies there now.
+  await store.remove([...images.keys()][0]!);
+  await store.collect({ all: true }, never);
+  const [root, bytes] = [...images][1]!;
+  expect(Buffer.compare(await readStored(path, root), bytes)).toBe(0);
+});
+
+test("an image that another process published meanwhile stays, with its signatures", async () => {
+  await using directory = await temporaryDirectory();
+  const [path, elsewhere] = [join(directory.path, "store"), join(directory.path, "elsewhere")];
+  const bytes = imageOf();
+  const root = await importInto(elsewhere, "one", bytes);
+  const manifest = decodeManifest(await readFile(join(elsewhere, root, "manifest")));
+  const catalog = await openCatalog(path);
+  await using staging = await createStaging(path);
+  await writeFile(join(staging.path, "frames"), await readFile(join(elsewhere, root, "frames")));
+  const late = {
+    ...staging,
+    async publish(target: string) {
+      if ((await namesIn(target)).length === 0) {
+        await importInto(path, "one", bytes);
+        await writeFile(join(target, "signatures"), "theirs");
+      }
+      await staging.publish(target);
+    },
+  };
+  expect((await catalog.publish(late, manifest)).root).toBe(root);
+  expect(await namesIn(join(path, root))).toContain("signatures");
+  expect(Buffer.compare(await readStored(path, root), bytes)).toBe(0);
+});
+
+test("an image that is looked for while it is removed is not there afterwards", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  await using store = await openImageStore(path, { threads: 1 });
+  const found: string[] = [];
+  for (let time = 0; time < 10; time++) {
+    const root = await importInto(path, "one", content(mib, time + 1));
+    const removed = store.remove(root);
+    const looked = Array.from({ length: 50 }, () => store.rescan());
+    await Promise.all([removed, ...looked]);
+    found.push(...store.list().map((image) => image.root));
+  }
+  expect(found).toEqual([]);
+});
