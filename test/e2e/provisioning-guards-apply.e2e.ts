@@ -1,6 +1,8 @@
 // Guards from the plan to the first write: which disk is meant, what happens before the signature comes, what is overridden
 // and by whom; and what the host tells of itself.
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { readdir, truncate } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -22,6 +24,7 @@ import {
   textOf,
 } from "../provisioning/guards-refusal.ts";
 import { type DiskOptions, diskBytes, makeFileSystem, setGuardStage } from "../provisioning/guards-stage.ts";
+import type { Failure } from "../support/command-line.ts";
 import type { SparseDisk } from "../support/sparse-disk.ts";
 
 const mib = 1 << 20;
@@ -65,6 +68,19 @@ describe("one disk and no other", () => {
       );
     },
   );
+  guardTest("two disks of one command, one of which a guard refuses: neither is touched", async (host) => {
+    const [good, bad] = [await makeDisk(), await makeDisk({ put: putLayout("gfs2") })];
+    host.writePolicy({ allow: [good.entry, bad.entry] });
+    const before = [good.hash(), bad.hash()];
+    const refused = await host.operator.json<Failure>(
+      3,
+      ...[...deployWords(host, { loop: good }), "--disk", bad.selector, "--yes"],
+    );
+    expect(refused.error.code).toBe("disk.shared-storage");
+    for (const { path, backing } of [good, bad])
+      expect(refused.error.message).toContain(`${path} (backing ${backing})`);
+    expect([good.hash(), bad.hash()]).toEqual(before);
+  });
   guardTest("no disk matches: the candidates say why not", async (host) => {
     const loop = await makeDisk();
     const before = loop.hash();
@@ -77,6 +93,17 @@ describe("one disk and no other", () => {
     expect(loop.hash()).toBe(before);
   });
 });
+
+/** flock(1), until the end of the test. */
+async function lock(path: string): Promise<void> {
+  const holder = spawn("flock", ["--exclusive", path, "sh", "-c", "echo locked && exec sleep 60"], {
+    stdio: ["ignore", "pipe", "ignore"],
+    detached: true,
+  });
+  // The program that it runs holds it, too.
+  undo(() => void process.kill(-holder.pid!));
+  await once(holder.stdout!, "data");
+}
 
 describe("between the plan and its signature", () => {
   const signed = { signed: true } as const;
@@ -136,6 +163,9 @@ describe("between the plan and its signature", () => {
     prepare: (loop) => makeFileSystem(loop.path),
   });
   happens("somebody holds it", "disk.held", (loop) => hold(loop.path));
+  happens("somebody has locked it, as udev and its like do", "disk.held", (loop) => lock(loop.path), {
+    says: /flock/,
+  });
   happens("it is made read-only", "disk.read-only", (loop) => {
     run("blockdev", "--setro", loop.path);
     undo(() => void run("blockdev", "--setrw", loop.path));
