@@ -23,6 +23,8 @@ export interface BlockMap {
 
 /** Of the file: half a million ranges. */
 export const bmapBytesMax = 64 << 20;
+/** No file of that size has more ranges; emptier elements would take a hundred times its size of memory. */
+const elementsMax = 1 << 20;
 
 /**
  * Reads a block map and checks its own sum. That shows damage, not malice: whoever can change the map can change the sum.
@@ -106,9 +108,9 @@ function isDigest(text: string, algorithm: string): boolean {
   return text.length === digits && /^[0-9a-f]+$/.test(text);
 }
 
-const comment = /<!--(?:(?!--)[\s\S])*-->/y;
 const declaration = /<\?xml [^<>?]*\?>/y;
-const opening = /<([A-Za-z][A-Za-z0-9]*)((?:\s+[A-Za-z][A-Za-z0-9]*\s*=\s*"[^"<>&]*")*)\s*>/y;
+/** The attributes are bounded: thousands would take the expression to the end of its stack. */
+const opening = /<([A-Za-z][A-Za-z0-9]*)((?:\s+[A-Za-z][A-Za-z0-9]*\s*=\s*"[^"<>&]*"){0,16})\s*>/y;
 const closing = /<\/([A-Za-z][A-Za-z0-9]*)\s*>/y;
 const content = /[^<>&]+/y;
 
@@ -124,10 +126,17 @@ function readBmapXml(text: string, fail: Fail) {
     if (match !== null) at = pattern.lastIndex;
     return match;
   };
+  const passComment = () => {
+    if (!text.startsWith("<!--", at)) return false;
+    const end = text.indexOf("--", at + 4);
+    if (end < 0 || text[end + 2] !== ">") throw fail(`it has a comment that does not end (at byte ${at})`);
+    at = end + 3;
+    return true;
+  };
   take(declaration);
   while (at < text.length) {
     const within = open.at(-1);
-    if (take(comment) !== null) continue;
+    if (passComment()) continue;
     const words = take(content)?.[0];
     if (words !== undefined) {
       const mayHold = within !== undefined && within.name !== "bmap" && within.name !== "BlockMap";
@@ -140,6 +149,7 @@ function readBmapXml(text: string, fail: Fail) {
       if (within === undefined || within.name !== ended[1]) throw fail(`</${ended[1]}> ends nothing`);
       open.pop();
       if (within.name !== "bmap") elements.push({ ...within, text: within.text.trim() });
+      if (elements.length > elementsMax) throw fail(`it has more than ${elementsMax} elements`);
       continue;
     }
     const begun = take(opening);

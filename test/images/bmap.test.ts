@@ -136,6 +136,24 @@ describe("a block map", () => {
     expect(await codeOf(() => parseBmap(Buffer.from(text), "m"))).toBe("image.bad-bmap");
   });
 
+  test.each<[string, string]>([
+    ["a comment", `<bmap version="2.0"><!-- ${"x".repeat(8 << 20)} --></bmap>`],
+    ["a comment that does not end", `<bmap version="2.0"><!-- ${"x".repeat(8 << 20)}`],
+    ["a comment with dashes in it", `<bmap version="2.0"><!-- -- --></bmap>`],
+    ["attributes", `<bmap version="2.0"><Range ${'a="b" '.repeat(1 << 20)}></Range></bmap>`],
+    ["an attribute", `<bmap version="2.0"><ImageSize a="${"b".repeat(8 << 20)}"></ImageSize></bmap>`],
+    ["text", `<bmap version="2.0"><ImageSize>${"7".repeat(8 << 20)}</ImageSize></bmap>`],
+    ["spaces", `<bmap version="2.0"><Range${" ".repeat(8 << 20)}`],
+    ["depth", "<bmap>".repeat(1 << 20)],
+  ])("%s of megabytes: refused", async (_, text) => {
+    expect(await codeOf(() => parseBmap(Buffer.from(text), "m"))).toBe("image.bad-bmap");
+  });
+
+  test("more elements than any map has are refused before they fill the memory", async () => {
+    const text = `<bmap version="2.0">${"<a></a>".repeat(1_100_000)}`;
+    expect((await errorOf(() => parseBmap(Buffer.from(text), "m"))).message).toMatch(/more than 1048576/);
+  });
+
   test("garbage ends in no other way", async () => {
     const good = makeBmap(small, {
       ranges: [
