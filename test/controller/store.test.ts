@@ -521,6 +521,42 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect((await store.commands.create(newCommand(id))).status).toBe("too-many-kept");
   });
 
+  test("images: mirrors in their order, at most seven, gone with their image; commands that still name one", async () => {
+    const root = "7".repeat(64);
+    const mirror = (url: string, more = {}) => ({
+      ...{ root, url, layout: "bedplate" as const, first: false, addedAt: 9 },
+      ...more,
+    });
+    for (let i = 0; i < 7; i++) expect(await store.images.addMirror(mirror(`http://m${i}/`))).toBe("added");
+    expect(await store.images.addMirror(mirror("http://m7/"))).toBe("full");
+    expect(await store.images.addMirror(mirror("http://m7/", { root: "8".repeat(64) }))).toBe("added");
+    expect(await store.images.addMirror(mirror("http://m2/", { first: true, layout: "raw" }))).toBe("known");
+    expect(await store.images.removeMirror(root, "http://m0/", 10)).toBe("removed");
+    expect(await store.images.removeMirror(root, "http://m0/", 10)).toBe("unknown");
+    await reopen();
+    const kept = await store.images.mirrors();
+    expect(kept.map(({ url }) => url)).toEqual([1, 2, 3, 4, 5, 6, 7].map((i) => `http://m${i}/`));
+    expect(kept[1]).toEqual(mirror("http://m2/", { first: true, layout: "raw" }));
+
+    const id = await host("a");
+    const naming = (document: object) => newCommand(id, { document: utf8(JSON.stringify(document)) });
+    const deploy = naming({ arguments: { image: { root } } });
+    await store.commands.create(deploy);
+    await store.commands.create(naming({ arguments: { image: { root: "8".repeat(64) }, seed: root } }));
+    const ended = naming({ arguments: { image: { root } } });
+    await store.commands.create(ended);
+    await store.commands.apply(ended.id, { type: "ask-cancel" }, 30);
+    expect(await store.images.openCommandsOf(root)).toEqual([deploy.id]);
+    await store.images.removed(root, 40);
+    expect((await store.images.mirrors()).map((left) => left.root)).toEqual(["8".repeat(64)]);
+    expect(
+      ((await store.events.after(0, 1000)) as readonly { event: string; id: string }[]).at(-1),
+    ).toMatchObject({
+      id: root,
+      event: "removed",
+    });
+  });
+
   test("a list ends early rather than grow beyond its bytes, and has one at least", async () => {
     const id = await host("a");
     for (let i = 0; i < 4; i++)
