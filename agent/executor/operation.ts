@@ -26,6 +26,8 @@ export interface OperationOptions {
   readonly paused?: boolean;
   /** Resolves when the operation may begin: it has the lane it needs. What it throws is the operation's failure. */
   readonly ready: (signal: AbortSignal) => Promise<void>;
+  /** Asked last before it begins, however long it was paused: what it throws is the operation's failure. */
+  readonly mayGoOn?: () => Promise<void>;
   /** Told of each phase as it begins, and of the point of no return before it is passed: durable when it returns. */
   readonly onStep?: (step: {
     readonly name: string;
@@ -170,13 +172,18 @@ export function createOperation(options: OperationOptions): Operation {
       stopping.addEventListener("abort", interrupt, { once: true });
       if (stopping.aborted) interrupt();
       linkUpMs = clock.monotonic();
+      pause.set(asked && tooLate === undefined);
       const ended = new AbortController();
       const ticking = repeat(clock, ended.signal, tick);
       let startedAt = clock.now();
       let end: CommandEnd & { readonly outcome: Outcome };
       try {
         await options.ready(signal);
-        await pause.safePoint();
+        do {
+          await pause.safePoint();
+          await options.mayGoOn?.();
+          signal.throwIfAborted();
+        } while (pause.paused);
         startedAt = clock.now();
         const started = journal.startRun(command.id, startedAt);
         followers.publish(started);

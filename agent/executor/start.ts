@@ -84,8 +84,8 @@ export async function startOperation(
       const begun = (journal.operation(id)?.runs ?? 0) > 0;
       await turn.ready(begun ? undefined : command.limits.startWithinSeconds, signal);
       if (effect !== "read") await endOtherLeftovers(id, executor);
-      await mayGoOn();
     },
+    mayGoOn,
     onStep({ name, noReturn, at, notes }) {
       if (steps++ >= stepsMax && noReturn === undefined) return;
       journal.atomically(() => {
@@ -155,7 +155,10 @@ export async function startOperation(
     return answer;
   };
   let pauses = 0;
+  let over = false;
   const pause = (paused: boolean) => {
+    // Who comes for its end may still say it.
+    if (over) return;
     const known = notes.get("paused")?.[0] === 1;
     if (known !== paused) {
       // Durable: an executor that resumes it waits too, also where nobody can tell it to.
@@ -168,6 +171,7 @@ export async function startOperation(
   };
   followers.serve({ pause, replay: (afterSeq) => journal.events(id, afterSeq), cancel, output }, host.clock);
   const end = await operation.run();
+  over = end === "ended";
   turn.release();
   log(`${id}: ${end}`);
   if (end === "ended") await followers.drained(host.clock, stopping);

@@ -58,7 +58,11 @@ function simulatedTime() {
 function stage(
   kind: "host.exec" | "host.reboot",
   limits: CommandLimits = {},
-  { noReturn = false, kept = {} }: { noReturn?: boolean; kept?: Record<string, string> } = {},
+  {
+    noReturn = false,
+    kept = {},
+    paused = false,
+  }: { noReturn?: boolean; kept?: Record<string, string>; paused?: boolean } = {},
 ) {
   const time = simulatedTime();
   const command = {
@@ -136,7 +140,7 @@ function stage(
   );
   const operation = createOperation({
     command,
-    noReturn,
+    ...{ noReturn, paused },
     clock: time.clock,
     stopping: stopping.signal,
     journal: {
@@ -157,6 +161,10 @@ function stage(
           signal.addEventListener("abort", () => reject(signal.reason as Error));
         }),
       ]),
+    mayGoOn: async () => {
+      if (time.clock.now() > (limits.notAfter ?? Number.POSITIVE_INFINITY))
+        throw new BedplateError("command.expired", "Too late.");
+    },
     context: {
       host,
       notes: {
@@ -272,6 +280,38 @@ describe("a cancel", () => {
     await pass(15_000);
     await end;
     expect(result()).toMatchObject({ outcome: "timed-out" });
+  });
+});
+
+describe("paused by an operator", () => {
+  test("before it begins: whether it still may is asked when it goes on, not before", async () => {
+    const { clock } = simulatedTime();
+    const { operation, end, pass, open, result, state } = stage("host.exec", {
+      notAfter: clock.now() + 60_000,
+    });
+    operation.pause(true);
+    open();
+    await pass(120_000);
+    expect(result()).toBeUndefined();
+    operation.pause(false);
+    await pass(2000);
+    await end;
+    expect(result()).toMatchObject({ outcome: "timed-out", error: { code: "command.expired" } });
+    expect(state.startedAtMs).toBe(-1);
+  });
+
+  test("in an earlier run that had not begun: this one does not begin either", async () => {
+    const { operation, end, pass, open, exit, state, events } = stage("host.exec", {}, { paused: true });
+    open();
+    await pass(10_000);
+    expect(state.startedAtMs).toBe(-1);
+    expect(events.some(({ type }) => type === "running")).toBe(false);
+    operation.pause(false);
+    await pass(2000);
+    exit(0);
+    await pass(100);
+    expect(await end).toBe("ended");
+    expect(state.startedAtMs).toBeGreaterThanOrEqual(10_000);
   });
 });
 

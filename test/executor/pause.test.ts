@@ -71,6 +71,8 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   again.pause(false);
   expect(resultOf(await again.last)).toMatchObject({ outcome: "succeeded" });
   expect(progressOf(again.events).at(-1)?.paused).toBeUndefined();
+  // Said too late: nothing of it is kept.
+  again.pause(true);
   again.close();
   await second.ended;
   expect(Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes)).toBe(0);
@@ -82,6 +84,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
     .map(({ text }) => JSON.parse(String(text)) as { event: string; detail: { paused?: boolean } })
     .filter(({ event }) => event === "pause");
   expect(audited.map(({ detail }) => detail.paused)).toEqual([true, false]);
+  expect(database.prepare("SELECT name FROM notes").all()).toEqual([]);
 });
 
 test("paused and then cancelled: it ends where it waits", { timeout: 60_000 }, async () => {
