@@ -22,6 +22,8 @@ export interface Introduction {
   /** Only where the controller does not know the host yet. */
   readonly joinToken: string | undefined;
   readonly name: string | undefined;
+  /** The controller refuses this machine, for another has its key, but it may run what is to be cancelled. */
+  cancel(command: string): void;
 }
 
 /** @throws the controller's own code when it says goodbye, `message.unexpected`, `controller.unreachable` */
@@ -43,7 +45,7 @@ export async function introduce(
   } satisfies AgentMessage);
   socket.sendBytes(hello);
 
-  const challenge = await expect(socket, self.keys, "challenge");
+  const challenge = await expect(socket, self, "challenge");
   const proof = await linkProofBytes({
     agentNonce: self.nonce,
     controllerNonce: challenge.nonce,
@@ -56,7 +58,7 @@ export async function introduce(
     ...(self.joinToken === undefined ? {} : { joinToken: self.joinToken }),
     ...(self.name === undefined ? {} : { name: self.name }),
   });
-  return { welcome: await expect(socket, self.keys, "welcome"), epoch: challenge.epoch };
+  return { welcome: await expect(socket, self, "welcome"), epoch: challenge.epoch };
 }
 
 /** Answers a probe: the key is at this end of this connection, now. */
@@ -66,7 +68,7 @@ export async function answerProbe(socket: LinkSocket, keys: HostKeys, nonce: Uin
 
 async function expect<T extends ControllerMessage["t"]>(
   socket: LinkSocket,
-  keys: HostKeys,
+  { keys, cancel }: Pick<Introduction, "keys" | "cancel">,
   type: T,
 ): Promise<Extract<ControllerMessage, { t: T }>> {
   for (;;) {
@@ -74,6 +76,8 @@ async function expect<T extends ControllerMessage["t"]>(
     if (message?.t === type) return message as Extract<ControllerMessage, { t: T }>;
     // Another machine seems to have this key; the welcome follows, or not.
     if (message?.t === "probe" && type === "welcome") await answerProbe(socket, keys, message.nonce);
+    else if (message?.t === "cancel" && type === "welcome" && message.ifKnown === true)
+      cancel(message.command);
     else if (message === undefined || message.t === "goaway") throw await refusal(socket, message);
     else {
       throw new BedplateError(

@@ -51,6 +51,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
         previousSession,
         epochSeen: epochs.highest,
         joinToken: known ? undefined : options.joinToken,
+        cancel: (command) => parts.cancel(command, true),
       };
       const { socket, welcome, epoch } = await connectInTime(options, ca, self, signal);
       if (state.read(enrolledFile) === undefined) {

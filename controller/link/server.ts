@@ -203,8 +203,15 @@ export class LinkServer implements AsyncDisposable {
     const { instance, bootId } = facts;
     const heartbeatMs = heartbeatMsFor(fleet, this.#parts.heartbeatMs);
     const session = new Session(channel, { id, host, instance, bootId, authority, heartbeatMs }, this.#parts);
-    if (await store.hosts.isCopy(host.id, facts)) throw copied(host);
-    await this.#duplicates.admit(session, host, previousSession);
+    try {
+      if (await store.hosts.isCopy(host.id, facts)) throw copied(host);
+      await this.#duplicates.admit(session, host, previousSession);
+    } catch (error) {
+      // It may be the one that runs what is to be cancelled: to stop is never a danger, and it is heard of no other way.
+      for (const command of await store.commands.cancelling(host.id))
+        session.send({ t: "cancel", command, ifKnown: true });
+      throw error;
+    }
     if (sessions.get(host.id) !== session) return channel.ended;
     try {
       // The session before may have handed over batches that are not stored yet: this one would take their numbers again.

@@ -67,6 +67,14 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
     async offerDue(host, session, at) {
       return database.transaction(() => offerDue(database, put, host, session, at));
     },
+    async cancelling(host) {
+      return database
+        .all(
+          "select id from commands where host = ? and open = 1 and state <> 'waiting' and cancel_requested_at is not null order by number",
+          host,
+        )
+        .map(({ id }) => String(id));
+    },
     async sign(id, signature) {
       return database.transaction(() => {
         const command = getCommand(database, id);

@@ -340,6 +340,8 @@ export interface CommandStore {
    * gives it its generation by `assignGeneration`.
    */
   offerDue(host: string, session: SessionNow, at: number): Promise<DueOffers>;
+  /** Commands of a host that it was offered, that have not ended, and whose cancel was asked for. */
+  cancelling(host: string): Promise<readonly string[]>;
   /** Adds by `addSignature`. Undefined when there is no such command. */
   sign(
     id: string,

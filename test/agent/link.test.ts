@@ -25,6 +25,7 @@ import {
   checkAgentMessage,
   subprotocol,
 } from "../../protocol/messages.ts";
+import { newCommandId } from "../support/commands.ts";
 
 let root: string;
 let authority: Authority;
@@ -117,6 +118,7 @@ async function dialled(waits: number, joinToken?: string) {
   state.write("controller-ca.pem", Buffer.from(authority.caPem));
   const { publicKey, privateKey } = generateKeyPairSync("ed25519");
   const slept: number[] = [];
+  const cancelled: unknown[][] = [];
   const stopping = new AbortController();
   const log = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
   await runLink(
@@ -137,7 +139,12 @@ async function dialled(waits: number, joinToken?: string) {
         } as never,
         samples: createSampleQueue(1 << 20),
         ...{ dictionary: () => undefined, takeProgress: () => [], operations: () => [] },
-        ...{ offered: () => {}, cancel: () => {}, pause: () => {}, countersigned: async () => {} },
+        ...{
+          offered: () => {},
+          cancel: (...told: unknown[]) => void cancelled.push(told),
+          pause: () => {},
+          countersigned: async () => {},
+        },
         bell: createBell(),
         clock: {
           ...systemClock,
@@ -154,7 +161,7 @@ async function dialled(waits: number, joinToken?: string) {
     },
     stopping.signal,
   );
-  return { slept, log };
+  return { slept, log, cancelled };
 }
 
 const inSession: Record<(typeof closeCodes)[CloseName]["retry"], number> = {
@@ -210,7 +217,18 @@ test("a server that has no room is given the time it asks for", async () => {
   expect(log.warn.mock.calls[0]?.[1]).toContain("status 503");
 });
 
-test("what is said before the welcome: the policy, the highest epoch seen, and the answer to a probe", async () => {
+test("kept out for another machine has its key, it still hears which of its commands are to be cancelled", async () => {
+  serve = async (peer) => {
+    await peer.introduced();
+    peer.send({ t: "cancel", command: newCommandId(), ifKnown: true });
+    peer.goaway("duplicate", "host.quarantined Two machines answer.", 0);
+  };
+  const { cancelled, log } = await dialled(1);
+  expect(cancelled).toEqual([[expect.any(String), true]]);
+  expect(JSON.stringify(log.warn.mock.calls)).toContain("host.quarantined");
+});
+
+test("what is said before the welcome: the highest epoch seen, and the answer to a probe", async () => {
   const hellos: Extract<AgentMessage, { t: "hello" }>[] = [];
   let proof: Extract<AgentMessage, { t: "proof" }> | undefined;
   serve = async (peer) => {

@@ -107,6 +107,11 @@ test("what was offered before the quarantine can be cancelled in it, and a machi
   expect(welcome.standing).toBe("quarantined");
   await controller.call("POST", `/v1/commands/${reboot.body.id}/cancel`);
   expect(await client.next("cancel")).toMatchObject({ command: reboot.body.id, ifKnown: true });
+  // Also the one that is kept out: it may be the one that runs it.
+  using kept = await openLink(controller);
+  await prove(kept, { key: first.key, ...original });
+  expect(await kept.next("cancel")).toMatchObject({ command: reboot.body.id, ifKnown: true });
+  expect(await kept.closed).toMatchObject({ code: 4003 });
   await quiet();
   expect(client.received.filter(({ t }) => t === "offer" || t === "cancel")).toEqual([]);
   // The other one, when it comes, hears of it too.
