@@ -109,7 +109,11 @@ export function createImageRun({
         failure ??= error;
         stop();
       };
-      const ticking = tickUntil(ended.signal, clock, onTick).catch(fail);
+      let ticked = true;
+      const ticking = tickUntil(ended.signal, clock, onTick).catch((error: unknown) => {
+        ticked = false;
+        fail(error);
+      });
       await Promise.all(
         Array.from({ length: jobs }, () =>
           (pool.run({ ...each, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
@@ -128,7 +132,8 @@ export function createImageRun({
       ended.abort();
       signal.removeEventListener("abort", stop);
       await ticking;
-      if (failure === undefined || signal.aborted) await onTick();
+      // One that failed is not asked again: a sync that failed once succeeds the next time, with what it lost.
+      if (ticked && (failure === undefined || signal.aborted)) await onTick();
       if (signal.aborted) throw signal.reason;
       if (failure !== undefined) throw failure;
     },

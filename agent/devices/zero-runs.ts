@@ -64,8 +64,8 @@ export async function zeroRuns(
   each((group) => setZeroing(shared, group, true));
   try {
     for (const run of runs) {
-      zeroing.signal.throwIfAborted();
       await zeroing.pause.safePoint();
+      zeroing.signal.throwIfAborted();
       const why = await zeroRun(job, run, zeroing);
       if (why !== undefined) return why;
     }

@@ -464,6 +464,17 @@ test("a journal that fails stops the workers", async () => {
     const full = new Error("the journal's disk is full");
     const onTick = () => Promise.reject(full);
     await expect(run.run("write", { first: 1, ...undisturbed(), onTick })).rejects.toBe(full);
+    // A sync that failed succeeds when it is tried again, though what it lost is lost: not even a cancel has it tried again.
+    const abort = new AbortController();
+    let ticks = 0;
+    const failing = async () => {
+      ticks++;
+      abort.abort(new Error("cancelled"));
+      throw full;
+    };
+    const cancelled = { first: 1, ...undisturbed(), signal: abort.signal, onTick: failing };
+    await expect(run.run("write", cancelled)).rejects.toThrow("cancelled");
+    expect(ticks).toBe(1);
   } finally {
     server.misbehave(undefined);
   }
