@@ -20,7 +20,9 @@ const passing: readonly string[] = [
 ];
 
 export function mayMend(error: unknown): boolean {
-  return error instanceof BedplateError && passing.includes(error.code);
+  if (!(error instanceof BedplateError) || !passing.includes(error.code)) return false;
+  // What was not synced may be lost, though it reads right and the next sync says nothing.
+  return error.details?.doing !== "synced";
 }
 
 /** What an error means for its disk: the end that was asked for, or a failure of its own. */

@@ -118,7 +118,8 @@ export async function openTarget(
     const bootId = bootIdOf(context.host.facts());
     requireSameFingerprint(asked.fingerprint, await fingerprintOf(disk, open, bootId, window));
     // Once more, now that nobody else has it: what the guards saw is what is about to be lost.
-    await requireSameContent(asked.fingerprint, await contentOf(disk, open, means));
+    const overridden = (asked.overrides ?? []).length > 0;
+    await requireSameContent(asked.fingerprint, await contentOf(disk, open, means), overridden);
   }
   const { sizeBytes } = means.manifest;
   const padding = paddedBytes(sizeBytes, disk.logicalSectorBytes) - sizeBytes;

@@ -217,7 +217,7 @@ function ioError(
   const where = at.doing === "synced" ? "" : ` at byte ${at.position}`;
   return new BedplateError("disk.io", `${disk.path} cannot be ${at.doing}${where}: ${errno}.`, {
     ...(errno === "ENOSPC" ? { hint: "The file system of the file-backed disk is full." } : {}),
-    details: { path: disk.path, errno, offset: at.position },
+    details: { path: disk.path, errno, offset: at.position, doing: at.doing },
     cause,
   });
 }

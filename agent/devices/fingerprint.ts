@@ -49,9 +49,16 @@ export async function contentDigest(content: DiskContent): Promise<string> {
   return hex(hasher.digest());
 }
 
-/** @throws `plan.changed` */
-export async function requireSameContent(planned: Fingerprint, content: DiskContent): Promise<void> {
-  if (planned.content === undefined) return;
+/**
+ * @param overridden whether guards are overridden: only for what the plan says was found
+ * @throws `plan.changed`
+ */
+export async function requireSameContent(
+  planned: Fingerprint,
+  content: DiskContent,
+  overridden: boolean,
+): Promise<void> {
+  if (planned.content === undefined && !overridden) return;
   refuseChanges<"content">(planned as Required<Fingerprint>, { content: await contentDigest(content) }, [
     "content",
   ]);
