@@ -1,4 +1,4 @@
-// `bedplate image mirror add|list|remove`: where hosts may have an image's bytes from besides the controller.
+// `bedplate image export`, `image mirror add|list|remove`: where hosts may have an image's bytes from besides the controller.
 import { type Command, InvalidArgumentError } from "commander";
 import type { ImageMirror } from "../../protocol/api-images.ts";
 import { now } from "../clock.ts";
@@ -13,6 +13,25 @@ interface Options {
 }
 
 export function addMirrorCommands(image: Command, perform: Performer): void {
+  const bring = image
+    .command("export")
+    .argument("<image>", "name, root, or its first 8 digits or more")
+    .argument("<directory>", "to make")
+    .description("write manifest, frames and signatures into a directory, as a mirror serves them")
+    .action(
+      perform(async ({ terminal, signal, api }, _, [reference, directory]) => {
+        const { exportImage } = await import("../image-export.ts");
+        const request = { terminal, signal, reference: reference!, directory: directory! };
+        const exported = await exportImage({ ...request, client: await api() });
+        terminal.document({ image: exported, directory: directory! });
+        terminal.print(
+          `${exported.name} is in ${directory}, each of its ${exported.groups} groups verified. Where it is served:\n  bedplate image mirror add ${exported.root.slice(0, 16)} URL`,
+        );
+        return exitCodes.ok;
+      }),
+    );
+  example(bring, "bedplate image export debian-12 /srv/mirror/debian-12");
+
   const noun = image
     .command("mirror")
     .description(

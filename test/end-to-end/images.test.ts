@@ -1,6 +1,6 @@
 // Images by the real command line against a real controller: signed, verified, mirrored; interoperating with ssh-keygen.
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -142,6 +142,23 @@ test("verify names each bad group by its number and offset, and says what is cut
   expect((await bedplate.run("image", "verify", image.root)).stdout).toContain("all 6 are the image's");
 });
 
+test("exported as a mirror serves it: whole, verified, or nothing at all", async () => {
+  const target = inDirectory("exported");
+  const stored = join(controller.directory, "images", image.root, "frames");
+  const whole = await readFile(stored);
+  await writeFile(stored, whole.with(whole.length - 100, whole.at(-100)! ^ 1));
+  expect(await bedplate.refusal("image", "export", "small", target)).toEqual([1, "image.corrupt"]);
+  await writeFile(stored, whole);
+  expect((await readdir(directory)).filter((name) => name.startsWith("exported"))).toEqual([]);
+  await bedplate.json(0, "image", "export", "small", target);
+  expect((await readdir(target)).sort()).toEqual(["frames", "manifest", "signatures"]);
+  expect(Buffer.compare(await readFile(join(target, "frames")), whole)).toBe(0);
+  expect(JSON.parse(await readFile(join(target, "signatures"), "utf8"))).toEqual({
+    signatures: await signaturesOf(),
+  });
+  expect(await bedplate.refusal("image", "export", "small", target)).toEqual([2, "usage"]);
+});
+
 test("mirrors are added, listed and removed", async () => {
   const url = "http://mirror.example/small";
   await bedplate.json<ImageMirror>(0, "image", "mirror", "add", "small", url, "--first");
@@ -208,6 +225,6 @@ test("an image that a command names is not removed but by force; what is dead be
 
 test("the help tells of every verb", async () => {
   const { stdout } = await bedplate.run("image", "--help");
-  for (const verb of ["add", "import", "sign", "verify", "mirror", "remove", "gc"])
+  for (const verb of ["add", "import", "sign", "verify", "mirror", "export", "remove", "gc"])
     expect(stdout).toMatch(new RegExp(`^  ${verb} `, "m"));
 });
