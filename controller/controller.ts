@@ -63,7 +63,9 @@ export async function startController(config: ControllerConfig, parts: Controlle
   await store.hosts.forgetSessions();
   const names = isWildcard(config.listen.host) ? config.names : [config.listen.host, ...config.names];
   const authority = await AuthorityKeeper.open({ directory, names, store, clock, random, log });
-  const images = stack.use(await openImages(join(directory, "images")));
+  const onUnreadable = (image: string, error: unknown) =>
+    log.error({ err: error, image }, "files in the image store cannot be used: the image is not listed");
+  const images = stack.use(await openImages(join(directory, "images"), { onUnreadable }));
   const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
   const mirrors = await ImageMirrors.open({ store, clock });

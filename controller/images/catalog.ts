@@ -50,8 +50,8 @@ export interface StoredImage {
 }
 
 export interface CatalogOptions {
-  /** Told of a directory that looks like an image and is none; it is left alone and not listed. */
-  readonly onUnreadable?: ((root: string, error: unknown) => void) | undefined;
+  /** Told once of a directory that looks like an image, or like what is left of one, and is none; it is left alone. */
+  readonly onUnreadable?: ((name: string, error: unknown) => void) | undefined;
 }
 
 export async function openCatalog(
@@ -61,11 +61,12 @@ export async function openCatalog(
   const images = new Map<string, StoredImage>();
   const views = () => [...images.values()].map(({ view }) => view);
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  await removeLeftovers(directory);
+  await removeLeftovers(directory, { onStuck: onUnreadable });
   await turnReady(directory);
 
   /** Counts beginnings and ends of removals: what was read meanwhile may be gone by now. */
   let removals = 0;
+  const unreadable = new Set<string>();
   const rescan = async () => {
     const roots = (await readdir(directory)).filter((name) => /^[0-9a-f]{64}$/.test(name));
     for (const root of roots) {
@@ -74,8 +75,12 @@ export async function openCatalog(
         const before = removals;
         const image = await loadImage(directory, root);
         if (before === removals && !images.has(root)) images.set(root, image);
+        unreadable.delete(root);
       } catch (error) {
-        onUnreadable?.(root, error);
+        if (!unreadable.has(root) && (await exists(join(directory, root)))) {
+          unreadable.add(root);
+          onUnreadable?.(root, error);
+        }
       }
     }
     for (const root of images.keys()) {

@@ -9,7 +9,7 @@ import { bytesOf, movedBy, type Stretch, unionOf } from "./dead.ts";
 import { isPackName, type Layout, layoutOf, ownPack, readLayout } from "./layout.ts";
 import { imageLimits } from "./limits.ts";
 import { appendAll } from "./pack.ts";
-import { createStaging } from "./staging.ts";
+import { createStaging, removeLeftovers } from "./staging.ts";
 import { isUnready, markReady, packOf, prepare, turnReady, unprepare } from "./turning.ts";
 
 /** One file of frames, under all the names that images have for it. */
@@ -31,7 +31,9 @@ export async function collect(
     const stored = await presentImages(catalog);
     const { strays, ...surveyed } = await survey(stored);
     if (!dryRun) for (const path of strays) await rm(path, { force: true });
-    return { images: stored.length, ...surveyed };
+    // Of imports that were killed since the store was opened.
+    const strayBytes = surveyed.strayBytes + (await removeLeftovers(catalog.directory, { dryRun }));
+    return { images: stored.length, ...surveyed, strayBytes };
   });
   const dead = ({ sizeBytes, live }: Pack) => sizeBytes - bytesOf(live);
   const chosen = packs.filter(

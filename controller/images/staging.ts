@@ -23,13 +23,19 @@ export async function discard(directory: string, name: string): Promise<number> 
   const path = join(directory, await newName());
   await rename(join(directory, name), path);
   await syncPath(directory);
-  let freed = 0;
-  for (const file of await readdir(path)) {
-    const { nlink, size } = await stat(join(path, file));
-    if (nlink === 1) freed += size;
-  }
+  const freed = await ownBytesOf(path);
   await rm(path, { recursive: true, force: true });
   return freed;
+}
+
+/** Bytes of a directory's files that nobody else has. */
+async function ownBytesOf(path: string): Promise<number> {
+  let bytes = 0;
+  for (const file of await readdir(path)) {
+    const { nlink, size } = await stat(join(path, file));
+    if (nlink === 1) bytes += size;
+  }
+  return bytes;
 }
 
 /** A directory of this process alone (mode 0700), removed with all in it when disposed unpublished. */
@@ -53,15 +59,36 @@ export async function createStaging(directory: string): Promise<Staging> {
   };
 }
 
-/** Removes temporary directories whose process is gone; those of other processes that live are theirs. */
-export async function removeLeftovers(directory: string): Promise<void> {
+export interface LeftoverOptions {
+  readonly dryRun?: boolean;
+  /** Told of one that cannot be removed, as of another user's import: it stays, and harms nothing but the room it takes. */
+  readonly onStuck?: ((name: string, error: unknown) => void) | undefined;
+}
+
+/**
+ * Removes temporary directories whose process is gone; those of other processes that live are theirs.
+ * @returns bytes that were freed, or would be
+ */
+export async function removeLeftovers(
+  directory: string,
+  { dryRun = false, onStuck }: LeftoverOptions = {},
+): Promise<number> {
+  let freed = 0;
   for (const name of await readdir(directory)) {
     if (!name.startsWith(prefix)) continue;
     const [pid, startTime] = name.slice(prefix.length).split("-");
     // A process id alone could by now be another process's.
     const alive = pid !== undefined && /^\d+$/.test(pid) && (await startTimeOf(Number(pid))) === startTime;
-    if (!alive) await rm(join(directory, name), { recursive: true, force: true });
+    if (alive) continue;
+    try {
+      const bytes = await ownBytesOf(join(directory, name));
+      if (!dryRun) await rm(join(directory, name), { recursive: true, force: true });
+      freed += bytes;
+    } catch (error) {
+      onStuck?.(name, error);
+    }
   }
+  return freed;
 }
 
 /** When the process started, in ticks since boot: field 22 of proc(5)'s stat; empty when there is none. */

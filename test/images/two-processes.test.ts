@@ -1,6 +1,6 @@
 // Several processes at one image store: what one of them moved, published or removed, the others neither lose nor invent.
-import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { openCatalog } from "../../controller/images/catalog.ts";
 import { importImage } from "../../controller/images/import.ts";
@@ -90,4 +90,37 @@ test("an image that is looked for while it is removed is not there afterwards", 
     found.push(...store.list().map((image) => image.root));
   }
   expect(found).toEqual([]);
+});
+
+test("what a killed import left is freed by the next collect, not only when the store is opened", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  await using store = await openImageStore(path, { threads: 1 });
+  await using living = await createStaging(path);
+  const left = join(path, ".tmp-0-0-killed");
+  await mkdir(left);
+  await writeFile(join(left, "frames"), new Uint8Array(5000));
+  expect(await store.collect({ dryRun: true }, never)).toMatchObject({ deadBytes: 5000, freedBytes: 5000 });
+  expect(await namesIn(left)).toEqual(["frames"]);
+  expect(await store.collect({}, never)).toMatchObject({ storedBytes: 5000, freedBytes: 5000 });
+  expect(await namesIn(path)).toEqual([basename(living.path)]);
+});
+
+test("what cannot be removed or read is told once, and keeps the store from nothing", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  const whole = await importInto(path, "whole", content(mib));
+  const damaged = await importInto(path, "damaged", content(mib, 2));
+  await truncate(join(path, damaged, "frames"), 10);
+  // A file where a directory is expected cannot be listed, also not by root.
+  await writeFile(join(path, ".tmp-0-0-odd"), "");
+  const told: string[] = [];
+  await using store = await openImageStore(path, {
+    threads: 1,
+    onUnreadable: (name) => void told.push(name),
+  });
+  await store.rescan();
+  await store.rescan();
+  expect(told.sort()).toEqual([".tmp-0-0-odd", damaged].sort());
+  expect(store.list().map(({ root }) => root)).toEqual([whole]);
 });
