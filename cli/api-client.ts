@@ -221,7 +221,7 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     images: async () => (await get(ImageList, "/v1/images")).images,
     async image(reference) {
       const image = await get(ImageView, `/v1/images/${segment(reference)}`);
-      return requireMeant("image", image.name, image.root, image, reference);
+      return requireImage(image, reference);
     },
     async putManifest(root, body) {
       await transport.json({
@@ -320,6 +320,21 @@ function requireMeant<T>(what: string, name: string, digest: string, found: T, r
   throw new BedplateError(
     "message.invalid",
     `The controller was asked for the ${what} ${reference} and answered with ${name} (${digest.slice(0, 16)}…).`,
+  );
+}
+
+/**
+ * The same for images, where so many digits are a root's or its beginning, never a name: who uploads an image named like
+ * another's root has nobody sign or deploy it in the other's place.
+ * @throws `message.invalid`, `image.unknown`
+ */
+export function requireImage(image: ImageView, reference: string): ImageView {
+  if (!/^[0-9a-f]{16,64}$/i.test(reference) || image.root.startsWith(reference.toLowerCase()))
+    return requireMeant("image", image.name, image.root, image, reference);
+  throw new BedplateError(
+    "image.unknown",
+    `There is no image whose root begins with ${reference}; one has that for its name.`,
+    { hint: `If that is the one you mean, say its root: ${image.root}.` },
   );
 }
 
