@@ -20,7 +20,10 @@ const word = () => randomBytes(6).toString("hex");
 export function agentMessage(session: AgentSession, lots: Lots): Message {
   const command = lots.chance(0.7) ? (session.commands.at(-1) ?? mintCommandId()) : mintCommandId();
   const at = Date.now();
-  switch (lots.below(7)) {
+  switch (lots.below(8)) {
+    case 7:
+      // Of a change that nobody told it of.
+      return { t: "trusts", authorities: [Buffer.from(lots.bytes(32)).toString("hex")] };
     case 6:
       return { t: "proof", nonce: lots.bytes(32), signature: lots.bytes(64) };
     case 0:
@@ -122,7 +125,7 @@ export function controllerMessage(host: string, lots: Lots): Message {
     case 1:
       return { t: "ack", records: lots.below(20), samples: lots.below(50) };
     case 2:
-      return { t: "cancel", command: mintCommandId() };
+      return { t: "cancel", command: mintCommandId(), ...(lots.chance(0.5) ? { ifKnown: true } : {}) };
     case 3:
       return { t: "probe", nonce: lots.bytes(32) };
     case 4:
