@@ -87,6 +87,7 @@ export function deployPairs(
       ...diskPairs(disk, disks.length === 1 ? "disk" : `disk ${at + 1} of ${disks.length}`),
       ...overridesPair(asked[at]?.overrides),
     ]),
+    ...waitPair(given?.waitSeconds),
     ...ratesPair(given?.limits),
   ];
 }
@@ -107,6 +108,12 @@ function diskPairs({ disk, fingerprint, ...plan }: DiskPlan, title: string): Pai
     ["to fetch", `at most ${formatBytes(plan.bytesToFetchMax)}`],
     ["to write", `at most ${formatBytes(plan.bytesToWriteMax)}`],
   ];
+}
+
+function waitPair(waitSeconds = 0): Pairs {
+  return waitSeconds === 0
+    ? []
+    : [["may come", `up to ${formatSeconds(waitSeconds)} late: its disks are waited for`]];
 }
 
 /** Bounds on the work itself, which are signed too. */

@@ -235,6 +235,12 @@ test("nothing in a plan can steer the terminal it is shown on", async () => {
   expect(text).not.toMatch(/^host: +db-1/m);
 });
 
+test("that a deploy waits for a disk which is not there yet is shown", () => {
+  const plan = web.planFor();
+  const pairs = changePairs({ ...plan, arguments: { ...plan.arguments, waitSeconds: 90 } });
+  expect(pairs.find(([name]) => name === "may come")?.[1]).toMatch(/^up to .* late/);
+});
+
 test("guards that a deploy overrides are shown, also where nothing needs that now", () => {
   const plan = web.planFor();
   const names = (of: Plan) => changePairs(of).map(([name]) => name);
