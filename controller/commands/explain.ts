@@ -48,7 +48,8 @@ function explainPaused(
   if (state === "waiting")
     return {
       ...explained,
-      reason: `${reason ?? ""} An operator paused it at ${since}: it will not begin.`.trim(),
+      reason:
+        `${reason ?? ""} An operator paused it at ${since}: its host will have it wait at its first safe point.`.trim(),
     };
   const resume = `bedplate command resume ${id}`;
   if (waits) {

@@ -190,5 +190,5 @@ test("paused: asked for, then known to wait, and how it goes on; also what a con
   const resumed = [...running, { type: "ask-pause", paused: false } as const];
   expect(told(resumed, false).reason).toBe("It runs.");
   expect(told(life, true)).toMatchObject({ reason: expect.stringMatching(/does not know/), suggest: resume });
-  expect(told([{ type: "ask-pause", paused: true }], false).reason).toMatch(/it will not begin/);
+  expect(told([{ type: "ask-pause", paused: true }], false).reason).toMatch(/wait at its first safe point/);
 });
