@@ -56,7 +56,7 @@ export interface ImageStore extends AsyncDisposable {
   signatures(root: string): Promise<readonly ImageSignature[]>;
   /**
    * Adds an armored signature over the manifest's bytes; the same again is no change.
-   * @throws `image.unknown`, `image.too-many`, `image.corrupt`, `signature.*`, `key.*`
+   * @throws `image.unknown`, `image.too-many`, `image.corrupt`, `image.store-failed`, `signature.*`, `key.*`
    */
   sign(
     root: string,
@@ -163,7 +163,13 @@ export async function openImageStore(
     },
     signatures: async (root) => await readSignatures(directoryOf(root)),
     sign(root, signature, at) {
-      const signed = signing.then(() => addSignature(directoryOf(root), signature, at));
+      const signed = signing.then(async () => {
+        try {
+          return await addSignature(directoryOf(root), signature, at);
+        } catch (error) {
+          throw storeError(error, closing.signal);
+        }
+      });
       signing = signed.catch(() => {});
       return signed;
     },
