@@ -155,7 +155,7 @@ interface Writing {
 }
 
 async function writeOne(
-  { asked, notes, listed: { disk }, open }: Target,
+  { index, asked, notes, listed: { disk }, open }: Target,
   { command, manifest, sources, workers, context, signal, startedMs, pointOfNoReturn, left }: Writing,
 ): Promise<DeployOutput> {
   const { limits, also } = command.arguments;
@@ -164,7 +164,8 @@ async function writeOne(
   const before = of - left;
   const at = { number: before + 1, of, name: nameFor(disk) };
   return await deployImage({
-    operation: command.id,
+    // Disks of one make and without serials may change their names in a reboot: none is taken for another one of the command.
+    operation: index === 0 ? command.id : `${command.id} disk ${index + 1}`,
     run: context.run,
     manifest,
     sources,

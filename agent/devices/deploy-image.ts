@@ -47,6 +47,7 @@ export interface DeployJournal {
 }
 
 export interface DeployRequest {
+  /** For the marker: the operation's id, and which of its disks this is. */
   readonly operation: string;
   /** Counts from 1. */
   readonly run: number;

@@ -346,9 +346,13 @@ describe("after it each is for itself", () => {
     );
   });
 
-  test("bad for all of them: the failure's own code", async () => {
+  test("bad for all of them: the failure's own code, and each disk's marker is its own", async () => {
     const disks = await makeDisks();
-    const result = await while_(flipAt(7, [1, 2, 3, 4, 5, 6]), async () => run(await applyOf(disks)));
+    const command = await applyOf(disks);
+    const result = await while_(flipAt(7, [1, 2, 3, 4, 5, 6]), async () => run(command));
+    const markers = disks.map(async ({ path }) => (await readFile(path)).toString("latin1", 0, 512));
+    const lines = (await Promise.all(markers)).map((text) => text.split("\n")[1]);
+    expect(lines).toEqual(["", " disk 2", " disk 3"].map((which) => `operation ${command.id}${which}`));
     expect(result).toMatchObject({ outcome: "failed", error: { code: "image.corrupt" } });
     expect((result.output as DeploysOutput).also.map(({ outcome }) => outcome)).toEqual(["failed", "failed"]);
   });
