@@ -82,7 +82,7 @@ export async function importImage(options: ImportOptions): Promise<ImageView> {
     await using input = await openInput({ ...options, expected });
     return await importInto(catalog, { name, input, options });
   } catch (error) {
-    throw storeError(error, signal);
+    throw storeError(error, signal, options.store);
   }
 }
 
@@ -129,7 +129,7 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   const { head, bytes } = peeked;
   if (head.length === 0) throw emptyImage();
   const format = resolveFormat(head, options.format);
-  const map = await blockMapOf(options, format);
+  const map = await blockMapOf(options, format, input.vouched);
   const report = (imageBytes: number, inputBytes = input.bytesRead) =>
     onProgress?.({ inputBytes, inputBytesTotal: input.totalBytes, imageBytes });
   const pack: PackOptions = {
@@ -165,9 +165,21 @@ async function importInto(catalog: Catalog, { name, input, options }: Import): P
   return await catalog.publish(staging, manifest);
 }
 
-/** @throws `usage`, `image.bad-bmap` */
-async function blockMapOf({ bmap, signal }: ImportOptions, format: Format): Promise<BlockMap | undefined> {
+/**
+ * @param vouched the map can then leave nothing of the image out
+ * @throws `usage`, `source.refused`, `image.bad-bmap`
+ */
+async function blockMapOf(
+  { bmap, input, signal }: ImportOptions,
+  format: Format,
+  vouched: boolean,
+): Promise<BlockMap | undefined> {
   if (bmap === undefined) return undefined;
+  if (/^http:/i.test(bmap) && !/^http:/i.test(input) && !vouched) {
+    throw new BedplateError("source.refused", `${bmap} is plain http: anybody in between could change it.`, {
+      hint: "Take the block map by https, or give the image's own sum (--sha256 or --sums).",
+    });
+  }
   if (format === "qcow2") {
     throw new BedplateError("usage", "A block map is of a raw image, packed or not; the input is qcow2.", {
       hint: "Leave --bmap out: qcow2 says itself what it holds.",

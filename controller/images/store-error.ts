@@ -1,8 +1,11 @@
 // Gives what fails while an image is written a stable code.
 import { BedplateError } from "../../protocol/errors.ts";
 
-/** An abort and a failed system call as errors for an operator; all else unchanged. */
-export function storeError(error: unknown, signal: AbortSignal): unknown {
+/**
+ * An abort and a failed system call as errors for an operator; all else unchanged.
+ * @param directory the store's: several machines have some
+ */
+export function storeError(error: unknown, signal: AbortSignal, directory?: string): unknown {
   if (signal.aborted)
     return new BedplateError(
       "image.aborted",
@@ -14,10 +17,10 @@ export function storeError(error: unknown, signal: AbortSignal): unknown {
   if (syscall === undefined) return error;
   return new BedplateError(
     "image.store-failed",
-    `The image store cannot be written: ${syscall} ${path ?? ""} failed with ${code}.`,
+    `The image store${directory === undefined ? "" : ` ${directory}`} cannot be written: ${syscall}${path === undefined ? "" : ` ${path}`} failed with ${code}.`,
     {
       hint:
-        code === "ENOSPC"
+        code === "ENOSPC" || code === "EDQUOT"
           ? "Free some space on the store's disk."
           : "Check the store's directory and its disk.",
       cause: error,

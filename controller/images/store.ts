@@ -123,7 +123,7 @@ export async function openImageStore(
       const manifest = decodeManifest(upload.manifest);
       return await receiveInto(catalog, { manifest, frames, known, pool, signal });
     } catch (error) {
-      throw storeError(error, signal);
+      throw storeError(error, signal, directory);
     } finally {
       uploads.delete(root);
     }
@@ -167,7 +167,7 @@ export async function openImageStore(
         try {
           return await addSignature(directoryOf(root), signature, at);
         } catch (error) {
-          throw storeError(error, closing.signal);
+          throw storeError(error, closing.signal, directory);
         }
       });
       signing = signed.catch(() => {});
@@ -180,7 +180,7 @@ export async function openImageStore(
       try {
         return await catalog.remove(root);
       } catch (error) {
-        throw storeError(error, closing.signal);
+        throw storeError(error, closing.signal, directory);
       }
     },
     collect(request, signal) {
@@ -189,7 +189,7 @@ export async function openImageStore(
         try {
           return await collect(catalog, request, until);
         } catch (error) {
-          throw storeError(error, until);
+          throw storeError(error, until, directory);
         }
       });
       collecting = collected.catch(() => {});

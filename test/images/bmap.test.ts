@@ -2,6 +2,8 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { open, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
@@ -254,6 +256,22 @@ describe("an import by a block map", () => {
     const shorter = clean.subarray(0, 8 * mib);
     await using cut = await setUp({}, shorter);
     expect(await codeOf(cut.run("disk.raw", { sha256: hex("sha256", shorter) }))).toBe("image.bad-bmap");
+  });
+
+  test("by plain http it could leave out anything: refused unless a sum of the whole input vouches for it", async () => {
+    await using place = await setUp({}, clean);
+    const map = await readFile(place.path("disk.bmap"));
+    const server = createServer((_, response) => void response.end(map));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    try {
+      const bmap = `http://127.0.0.1:${(server.address() as AddressInfo).port}/disk.bmap`;
+      expect(await codeOf(place.run("disk.raw", { bmap }))).toBe("source.refused");
+      expect(await namesIn(place.path("store"))).toEqual([]);
+      const { root } = await place.run("disk.raw", { bmap, sha256: hex("sha256", clean) });
+      expect(root).toBe(await rootOf(clean));
+    } finally {
+      server.close();
+    }
   });
 
   test("of a qcow2 image there is none; a map that is none stops the import", async () => {
