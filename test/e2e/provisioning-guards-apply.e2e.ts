@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { readdir, truncate } from "node:fs/promises";
+import { availableParallelism, loadavg } from "node:os";
 import { basename, join } from "node:path";
 import { describe, expect } from "vitest";
 import type { CommandView } from "../../protocol/api.ts";
@@ -344,7 +345,9 @@ describe("what the host tells of itself", () => {
       const costs: number[] = [];
       for (let look = 0; look < 5; look++) costs.push((await inventory(host)).told.collectMs);
       console.log(`inventory of ${found.disks.length} disks: ${costs.map(Math.round).join(", ")} ms`);
-      expect(Math.min(...costs)).toBeLessThan(150);
+      // Told by the clock: who shares the processors with others takes longer for the same work.
+      const crowd = Math.max(1, loadavg()[0]! / availableParallelism());
+      expect(Math.min(...costs)).toBeLessThan(150 * crowd);
     },
     ["lsblk"],
   );
