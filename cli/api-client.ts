@@ -240,10 +240,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
       }),
     async manifest(root) {
       const path = `/v1/images/${root}/manifest`;
-      const answer = await transport.send({ method: "GET", path, accept: "*/*", signal });
+      const answer = await transport.bytes({ method: "GET", path, accept: "*/*", signal });
       const pieces: Uint8Array[] = [];
       let bytes = 0;
-      for await (const piece of answer as AsyncIterable<Uint8Array>) {
+      for await (const piece of answer) {
         bytes += piece.length;
         if (bytes > limits.manifestBytesMax)
           throw new BedplateError("image.bad-manifest", "The manifest is larger than any may be.");
@@ -252,7 +252,7 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
       return Buffer.concat(pieces);
     },
     frames: (root) =>
-      transport.send({ method: "GET", path: `/v1/images/${root}/frames`, accept: "*/*", signal }),
+      transport.bytes({ method: "GET", path: `/v1/images/${root}/frames`, accept: "*/*", signal }),
     imageSignatures: async (root) =>
       (await get(ImageSignatures, `/v1/images/${segment(root)}/signatures`)).signatures,
     signImage: async (root, signature) =>

@@ -38,6 +38,8 @@ export interface Transport extends Disposable {
   send(asked: ApiRequest): Promise<IncomingMessage>;
   /** The answer's JSON, unchecked. */
   json(asked: ApiRequest): Promise<unknown>;
+  /** The answer's bytes as they come. @throws as `send`; reading them: `controller.unreachable` where they break off */
+  bytes(asked: ApiRequest): Promise<AsyncIterable<Uint8Array>>;
 }
 
 export function openTransport({ url, token, ca }: Connection): Transport {
@@ -128,6 +130,17 @@ export function openTransport({ url, token, ca }: Connection): Transport {
           { cause },
         );
       }
+    },
+    async bytes(asked) {
+      const answer = await send(asked);
+      return (async function* () {
+        try {
+          yield* answer as AsyncIterable<Uint8Array>;
+        } catch (error) {
+          asked.signal.throwIfAborted();
+          throw unreachable(url, error);
+        }
+      })();
     },
     [Symbol.dispose]: () => agent.destroy(),
   };

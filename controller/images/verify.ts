@@ -72,7 +72,9 @@ export async function verifyFrames(options: VerifyOptions): Promise<void> {
     );
     note(await verifyZeroes(manifest, { pool, signal }).then(() => undefined, corruption));
   } catch (error) {
-    throw badCount > 0 ? corrupt(manifest, bad, badCount) : storeError(error, signal);
+    if (badCount > 0) throw corrupt(manifest, bad, badCount);
+    // Nothing is written here: what else failed, the frames' source failed with.
+    throw signal.aborted ? storeError(error, signal) : error;
   }
   if (badCount > 0) throw corrupt(manifest, bad, badCount);
 }

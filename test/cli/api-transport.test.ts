@@ -54,3 +54,24 @@ test("a kept connection that is closed as it is used again: what may be asked tw
   ).rejects.toMatchObject({ code: "controller.unreachable" });
   expect(server.asked.filter((each) => each === "POST /v1/tokens")).toHaveLength(1);
 });
+
+test("bytes that break off: the controller is told to be gone, with what it broke off by", async () => {
+  const { keyPem, certificatePem } = await openAuthority(controller.directory, [], systemRandom);
+  const server = createServer({ key: keyPem, cert: certificatePem }, (_, response) => {
+    response.setHeader("content-length", 1000);
+    response.write("the beginning", () => response.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const url = new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    using transport = openTransport({ url, token: "t", ca: controller.ca });
+    const bytes = await transport.bytes({ method: "GET", path: "/v1/images/r/frames", signal });
+    await expect(Array.fromAsync(bytes)).rejects.toMatchObject({
+      code: "controller.unreachable",
+      message: expect.stringContaining(url.host),
+    });
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
