@@ -63,7 +63,9 @@ export async function openAll(
       const listed = found?.[index] ?? (await findDisks([asked], waitSeconds, context, signal))[0]!;
       const { path, serial, backing } = listed.disk;
       names[index] = { path, serial, backing };
-      const open = holding.use(await openTarget(listed, asked, notes.journal().began, means));
+      const { began } = notes.journal();
+      const opening = () => openTarget(listed, asked, began, means);
+      const open = holding.use(await (began ? onceLetGo(opening, means) : opening()));
       targets.push({ ...disk, listed, open });
     } catch (thrown) {
       signal.throwIfAborted();
@@ -89,6 +91,28 @@ function leftBegun(error: unknown, disk: DeployDisks["names"][number]): unknown 
       cause: error,
     },
   );
+}
+
+/** For so long a disk may still be held by what an earlier run, which was killed, had it zero by itself: that is never broken off. */
+const letGoMs = 60_000;
+const letGoPollMs = 250;
+
+async function onceLetGo<T>(
+  opening: () => Promise<T>,
+  { context: { host, log }, signal }: TargetMeans,
+): Promise<T> {
+  const { clock } = host;
+  const startedMs = clock.monotonic();
+  for (let tries = 0; ; tries++) {
+    try {
+      return await opening();
+    } catch (error) {
+      const isHeld = error instanceof BedplateError && error.code === "disk.held";
+      if (!isHeld || clock.monotonic() - startedMs > letGoMs) throw error;
+      if (tries === 0) log(`waits until the disk is let go of: ${error.message}`);
+    }
+    await clock.sleep(letGoPollMs, signal);
+  }
 }
 
 export interface WriteAll {
