@@ -16,6 +16,9 @@ import {
   stallReason,
 } from "./connections.ts";
 
+/** What goes wrong with a socket is told by its request and its answer. */
+const ignore = () => {};
+
 /** Metadata services of clouds and whatever else answers on the local wire only. */
 const refused = new BlockList();
 refused.addSubnet("169.254.0.0", 16, "ipv4");
@@ -72,6 +75,11 @@ export function openConnections(ca: string): Connections {
       outgoing.on("response", (response) => {
         outgoing.off("timeout", stalled);
         resolve(response);
+      });
+      outgoing.on("socket", (socket) => {
+        // Between an answer's end and the socket's return to the agent nobody else listens, and an abort in that moment
+        // would end the whole worker.
+        if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
       });
       outgoing.on("error", (error) => {
         if (signal.aborted) reject(signal.reason);
