@@ -61,6 +61,31 @@ export interface Files {
   remove(path: string): void;
 }
 
+/**
+ * Makes the directory, and those above it that are missing; undefined when it is there, else the topmost that was made.
+ * Node's own recursive mkdir tries for ever below a mounted directory that was removed where it comes from.
+ */
+function makeDirectories(path: string, mode: number): string | undefined {
+  const isThere = () => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  if (makeOne(path, mode)) return path;
+  if (isThere()) return undefined;
+  const above = makeDirectories(parentOf(path), mode);
+  // For its error; another process may have made it meanwhile.
+  if (!makeOne(path, mode) && !isThere()) mkdirSync(path, { mode });
+  return above ?? path;
+}
+
+/** False when it is there, or the one above it is missing. */
+function makeOne(path: string, mode: number): boolean {
+  try {
+    mkdirSync(path, { mode });
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "EEXIST" || errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
 export const systemFiles: Files = {
   readBytes(path, bytesMax) {
     const fd = openSync(path, "r");
@@ -89,7 +114,7 @@ export const systemFiles: Files = {
   status: (path) => statusOf(statSync(path, { bigint: true })),
   linkStatus: (path) => statusOf(lstatSync(path, { bigint: true })),
   makeDirectory(path, mode) {
-    const first = mkdirSync(path, { recursive: true, mode });
+    const first = makeDirectories(path, mode);
     if (first === undefined) return;
     // Whatever the umask.
     chmodSync(path, mode);
