@@ -140,12 +140,12 @@ async function compact(catalog: Catalog, { users, live }: Pack, signal: AbortSig
         begun.push(image.directory);
         await prepare(image.directory, id, fresh, layoutAfter(image.layout, name, id, moved));
       }
+      await markReady(catalog.directory, id, fresh);
     } catch (error) {
       // The disk is full, most likely: what was prepared would keep the copy there.
-      for (const directory of begun) await unprepare(directory, id).catch(() => {});
+      await unprepare(catalog.directory, id, begun).catch(() => {});
       throw error;
     }
-    await markReady(catalog.directory, id, fresh);
     await turnMarked(catalog);
   });
 }

@@ -28,10 +28,13 @@ export async function prepare(directory: string, id: string, file: string, next:
   await syncPath(directory);
 }
 
-/** Takes back what was prepared, while no marker tells anybody to take it. */
-export async function unprepare(directory: string, id: string): Promise<void> {
-  await rm(join(directory, listOf(id)), { force: true });
-  await rm(join(directory, packOf(id)), { force: true });
+/** Takes back what was prepared, unless a marker tells everybody to turn it: one that could not be made durable counts too. */
+export async function unprepare(store: string, id: string, directories: readonly string[]): Promise<void> {
+  if ((await readdir(store)).includes(markerOf(id))) return;
+  for (const directory of directories) {
+    await rm(join(directory, listOf(id)), { force: true });
+    await rm(join(directory, packOf(id)), { force: true });
+  }
 }
 
 /** All images are prepared. */

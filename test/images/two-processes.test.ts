@@ -4,8 +4,10 @@ import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { openCatalog } from "../../controller/images/catalog.ts";
 import { importImage } from "../../controller/images/import.ts";
+import { layoutOf } from "../../controller/images/layout.ts";
 import { createStaging } from "../../controller/images/staging.ts";
 import { openImageStore } from "../../controller/images/store.ts";
+import { markReady, packOf, prepare, turnReady, unprepare } from "../../controller/images/turning.ts";
 import { decodeManifest } from "../../protocol/manifest.ts";
 import { content, mib, namesIn, readStored, temporaryDirectory } from "./support.ts";
 
@@ -90,6 +92,46 @@ test("an image that is looked for while it is removed is not there afterwards", 
     found.push(...store.list().map((image) => image.root));
   }
   expect(found).toEqual([]);
+});
+
+test("what was prepared and not marked is taken back; what is marked is turned", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  const bytes = content(2 * mib);
+  const root = await importInto(path, "one", bytes);
+  const image = join(path, root);
+  const before = await namesIn(image);
+  const frames = await readFile(join(image, "frames"));
+  const fresh = join(path, "fresh");
+  await writeFile(fresh, frames);
+  const id = "0123456789abcdef";
+  const next = layoutOf([packOf(id)], [{ pack: 0, offset: 0, length: frames.length }]);
+  await prepare(image, id, fresh, next);
+  expect(await namesIn(image)).not.toEqual(before);
+  await unprepare(path, id, [image]);
+  expect(await namesIn(image)).toEqual(before);
+  await prepare(image, id, fresh, next);
+  await markReady(path, id, fresh);
+  await unprepare(path, id, [image]);
+  await turnReady(path);
+  expect(await namesIn(image)).toEqual(["manifest", packOf(id), "segments"].sort());
+  expect(Buffer.compare(await readStored(path, root), bytes)).toBe(0);
+});
+
+test("a list to come that a failing disk has damaged: the image keeps what it has, and the store opens", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "store");
+  const root = await importInto(path, "one", content(mib));
+  const [id, image] = ["0123456789abcdef", join(path, root)];
+  const next = layoutOf([packOf(id)], [{ pack: 0, offset: 0, length: 1 }]);
+  await prepare(image, id, join(image, "frames"), next);
+  await truncate(join(image, `.segments-${id}`), 10);
+  await markReady(path, id, join(image, "frames"));
+  await using store = await openImageStore(path, { threads: 1 });
+  expect(store.list().map((one) => one.root)).toEqual([root]);
+  await store.collect({}, never);
+  expect(await namesIn(image)).toEqual(["frames", "manifest"]);
+  expect(Buffer.compare(await readStored(path, root), content(mib))).toBe(0);
 });
 
 test("what a killed import left is freed by the next collect, not only when the store is opened", async () => {
