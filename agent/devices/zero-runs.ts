@@ -64,14 +64,26 @@ export async function zeroRuns(
   each((group) => setZeroing(shared, group, true));
   try {
     for (const run of runs) {
-      await zeroing.pause.safePoint();
-      zeroing.signal.throwIfAborted();
+      await goOn(zeroing);
       const why = await zeroRun(job, run, zeroing);
       if (why !== undefined) return why;
     }
     return undefined;
   } finally {
     each((group) => setZeroing(shared, group, false));
+  }
+}
+
+/** Waits while paused; not for what is over, because a worker has failed. @throws the signal's reason */
+async function goOn({ pause, signal }: Zeroing): Promise<void> {
+  const stopped = Promise.withResolvers<never>();
+  const stop = () => stopped.reject(signal.reason as Error);
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    await Promise.race([stopped.promise, pause.safePoint()]);
+  } finally {
+    signal.removeEventListener("abort", stop);
   }
 }
 

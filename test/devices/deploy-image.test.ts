@@ -14,8 +14,10 @@ import { createImageRun, type ImageWorkers, startImageWorkers } from "../../agen
 import type { UsableSource } from "../../agent/devices/open-sources.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { verifyImage } from "../../agent/devices/verify-image.ts";
+import { zeroRuns } from "../../agent/devices/zero-runs.ts";
 import { systemClock } from "../../agent/host/clock.ts";
 import { createPause, type Pause } from "../../agent/host/pause.ts";
+import type { Processes } from "../../agent/host/processes.ts";
 import { systemRandom } from "../../agent/host/random.ts";
 import { compileKernel, createGroupKernel, groupKernelOf } from "../../assembly/index.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
@@ -478,6 +480,20 @@ test("a journal that fails stops the workers", async () => {
   } finally {
     server.misbehave(undefined);
   }
+});
+
+test("what would zero while paused ends when the workers have failed", async () => {
+  const pause = createPause(new AbortController().signal);
+  pause.set(true);
+  const failed = new AbortController();
+  const job = { shared: shareImage(image.manifest), sizeBytes: image.manifest.sizeBytes, sectorBytes: 512 };
+  const zeroing = zeroRuns(job, [{ first: 4, groups: 1 }], {
+    disk: { path: "/dev/none", fd: -1, direct: true },
+    processes: {} as Processes,
+    ...{ signal: failed.signal, pause },
+  });
+  failed.abort(new Error("a worker died"));
+  await expect(zeroing).rejects.toThrow("a worker died");
 });
 
 test("a frame that asks for a huge window is refused before the memory is taken", async () => {
