@@ -90,10 +90,22 @@ function faultOfMirror({ url, layout }: Pick<MirrorRequest, "url" | "layout">): 
     return "it is no http, https or file address";
   if (parsed.username !== "" || parsed.password !== "" || /[?#]/.test(url))
     return "it carries a password, query or fragment";
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  if (/%2e|%2f|%5c|%00|\\|\/\.{1,2}(\/|$)|[\s\x00-\x1f]/i.test(url))
-    return "its path has a step up, an encoded separator, or a space";
+  // As it was written, and by the rules that hosts go by: one that none of them would take helps nobody.
+  const path = url.replace(/^[a-z]+:(\/\/[^/]*)?/i, "");
+  if (/%2e|%2f|%5c|%00|\\|(^|\/)\.{1,2}(\/|$)/i.test(path) || /[\s\p{C}]/u.test(url))
+    return "its path has a step up, an encoded separator, a space, or what nobody can see";
+  if (path.includes("//")) return "its path has an empty segment";
+  if (!isDecodable(parsed.pathname)) return "its path is not encoded as UTF-8";
   if (parsed.protocol === "file:" && (parsed.host !== "" || layout !== "raw"))
     return "a file of the hosts themselves is taken as a raw image only";
   return undefined;
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }

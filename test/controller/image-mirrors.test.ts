@@ -92,6 +92,11 @@ test.each([
   ["http://mirror.example/?token=1"],
   ["http://mirror.example/a/../b"],
   ["http://mirror.example/a%2fb"],
+  ["http://mirror\n.example/a"],
+  ["http://mirror.example//a"],
+  ["http://mirror.example/%ff"],
+  ["http://mirror.example/\u009b31m"],
+  ["http://mirror.example/\u202egepj"],
   ["file:///srv/images/i"],
   ["file://other/srv/i.raw", "raw"],
 ])("%s is refused", async (url, layout?: string) => {
