@@ -162,7 +162,7 @@ export function endOf({ all, ends, names }: DeployDisks, signal: AbortSignal, er
     const disk = names[index]!;
     if (error !== undefined && !signal.aborted) return failure(disk, error, signal);
     // One that an earlier run or try had begun stands with the marker on it.
-    return { disk, outcome: notes.journal().began ? "cancelled" : "untouched" };
+    return { disk, outcome: notes.journal().began ? outcomeOf(signal.reason, signal) : "untouched" };
   });
   // Only what did not come to an end of its own was stopped.
   const cut = known.some(({ outcome }) => outcome !== "succeeded" && outcome !== "failed");
