@@ -63,13 +63,27 @@ export async function importIntoStore(
 
 /** Imports into a temporary store and uploads from there; what the controller has already is not sent again. */
 export async function addImage(request: ImportRequest & { readonly client: ApiClient }): Promise<ImageView> {
-  const store = await mkdtemp(join(tmpdir(), "bedplate-import-"));
+  const store = await mkdtemp(join(tmpdir(), "bedplate-import-")).catch((cause) => {
+    const { code, path } = cause as NodeJS.ErrnoException;
+    throw noRoom(`The directory ${path ?? tmpdir()} cannot be made: ${code}.`, cause);
+  });
   try {
-    const image = await importIntoStore({ ...request, store });
+    const image = await importIntoStore({ ...request, store }).catch((error: unknown) => {
+      const isStore = error instanceof BedplateError && error.code === "image.store-failed";
+      throw isStore ? noRoom(error.message, error) : error;
+    });
     return await uploadImage({ ...request, store, root: image.root });
   } finally {
     await rm(store, { recursive: true, force: true });
   }
+}
+
+/** Of this machine, not the controller. */
+function noRoom(message: string, cause: unknown): BedplateError {
+  return new BedplateError("image.store-failed", message, {
+    hint: "An image is imported on this machine before it is sent: name a directory with room for it by TMPDIR.",
+    cause,
+  });
 }
 
 export interface Upload {

@@ -56,7 +56,7 @@ export function addImageCommands(program: Command, perform: Performer): void {
     noun
       .command("add")
       .argument("<file|url>", "raw, gzip, zstd, xz or qcow2, recognised by content")
-      .description("import an image here and upload it to the controller"),
+      .description("import an image here, in a directory below TMPDIR, and upload it to the controller"),
   ).action(
     perform<InputOptions>(async ({ terminal, signal, api }, options, [input]) => {
       const { addImage } = await import("../image-add.ts");

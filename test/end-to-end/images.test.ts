@@ -223,6 +223,17 @@ test("an image that a command names is not removed but by force; what is dead be
   ]);
 });
 
+test("no room to import: it is this machine's, and where to say another", async () => {
+  const elsewhere = commandLine({
+    HOME: inDirectory("home"),
+    BEDPLATE_CLIENT: join(controller.directory, "client.json"),
+    TMPDIR: inDirectory("none"),
+  });
+  const { error } = await elsewhere.json<Failure>(1, "image", "add", inDirectory("small.raw"));
+  expect(error).toMatchObject({ code: "image.store-failed", hint: expect.stringContaining("TMPDIR") });
+  expect(error.message).toContain(inDirectory("none"));
+});
+
 test("the help tells of every verb", async () => {
   const { stdout } = await bedplate.run("image", "--help");
   for (const verb of ["add", "import", "sign", "verify", "mirror", "export", "remove", "gc"])
