@@ -117,6 +117,11 @@ export async function openImageStore(
     }
     const upload = uploadOf(root);
     if (upload.receiving) throw inUse(root);
+    // Another sender's manifest came between: which frames this one leaves out is not known any more.
+    if (only === "wanted" && upload.known === undefined)
+      throw new BedplateError("image.incomplete", `Which groups of ${root} are wanted must be asked first.`, {
+        hint: "Send the manifest again, and then ask, or send all frames.",
+      });
     upload.receiving = true;
     try {
       const known = only === "wanted" ? upload.known : undefined;

@@ -238,6 +238,18 @@ describe("an upload of what the store has not", () => {
     }
   });
 
+  test("the manifest sent again by somebody else: what the first leaves out is not guessed", async () => {
+    const { place, root, manifestBytes, sent } = await setUp();
+    await using _place = place;
+    const wanted = await place.store.wantedGroups(root);
+    await place.store.beginUpload(root, manifestBytes);
+    expect(await codeOf(place.store.receiveFrames(root, sent(wanted), never, "wanted"))).toBe(
+      "image.incomplete",
+    );
+    expect(await place.store.wantedGroups(root)).toEqual(wanted);
+    await place.store.receiveFrames(root, sent(wanted), never, "wanted");
+  });
+
   test("before its manifest: image.incomplete", async () => {
     const { place } = await setUp();
     await using _place = place;
