@@ -51,7 +51,12 @@ export async function exportImage({
   } catch (cause) {
     const { code, path, syscall } = cause as NodeJS.ErrnoException;
     if (syscall === undefined) throw cause;
-    throw new BedplateError("file.unreadable", `${path ?? directory} cannot be written: ${code}.`, { cause });
+    throw new BedplateError("file.unreadable", `${path ?? directory} cannot be written: ${code}.`, {
+      ...(code === "EEXIST"
+        ? { hint: "Another export is under way, or left it when it was cut off: then remove it." }
+        : {}),
+      cause,
+    });
   } finally {
     terminal.status("");
   }

@@ -159,6 +159,13 @@ test("exported as a mirror serves it: whole, verified, or nothing at all", async
   expect(await bedplate.refusal("image", "export", "small", target)).toEqual([2, "usage"]);
 });
 
+test("what an export that was cut off left is named, with what to do", async () => {
+  await mkdir(inDirectory("again.partial"));
+  const { error } = await bedplate.json<Failure>(1, "image", "export", "small", inDirectory("again"));
+  expect(error).toMatchObject({ code: "file.unreadable", hint: expect.stringContaining("remove it") });
+  expect(error.message).toContain(inDirectory("again.partial"));
+});
+
 test("mirrors are added, listed and removed", async () => {
   const url = "http://mirror.example/small";
   await bedplate.json<ImageMirror>(0, "image", "mirror", "add", "small", url, "--first");
