@@ -123,13 +123,20 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
       const stalled = stallOnce(ca);
       stalled.catch(() => {});
       // As many hosts as keep this machine busy.
-      await Promise.all(
+      let over = false;
+      const lanes = await Promise.allSettled(
         [0, 1].map(async (lane) => {
+          // What goes wrong in one ends the other, too: nothing is left behind.
+          using ending = new DisposableStack();
+          ending.defer(() => {
+            over = true;
+          });
           const lots = createLots(seed + lane);
           await using host = await openHost();
           const disk = await host.makeDisk({ sizeBytes: 22 * mib });
           const bench = await openBench(host, disk, 20 * mib, ca);
-          for (let turn = 0; performance.now() < until || tally.total < mirrorFaultsLeast; turn++) {
+          const enough = () => performance.now() >= until && tally.total >= mirrorFaultsLeast;
+          for (let turn = 0; !over && !enough(); turn++) {
             const image = bench.images[turn % 3]!;
             const before = disk.bytes();
             await using stack = new AsyncDisposableStack();
@@ -152,6 +159,7 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
         }),
       );
       await stalled;
+      for (const lane of lanes) if (lane.status === "rejected") throw lane.reason;
       console.log(`${deploys} deploys from bad mirrors`);
       expect(tally.total).toBeGreaterThanOrEqual(mirrorFaultsLeast);
     },
