@@ -60,6 +60,7 @@ export const codes = {
   "disk.swap": "The disk or a partition of it is in use as swap.",
   "disk.too-small": "The image is larger than the disk.",
   "disk.unavailable": "The disk cannot be opened.",
+  "disk.unreadable": "Places of the disk where signatures lie cannot be read: what claims it is not known.",
   "enrol.address-denied": "The join token may not be used from this address.",
   "enrol.fingerprint-mismatch": "The fingerprint given is not that of the host's key.",
   "enrol.host-revoked": "The host's key is revoked.",

@@ -62,5 +62,7 @@ export const DiskContent = Type.Object({
   signatures: Type.Array(Signature),
   /** What is wrong with the table, and what could not be read. */
   errors: Type.Array(Type.String()),
+  /** Of the places where signatures lie, those that nobody has looked at, and why: what is there is not known. Absent: none. */
+  unread: Type.Optional(Type.Array(Type.String())),
 });
 export type DiskContent = Static<typeof DiskContent>;

@@ -17,6 +17,7 @@ const hints: { readonly [K in Code]?: string } = {
   "disk.remote": overrideHint,
   "disk.member": overrideHint,
   "disk.shared-storage": overrideHint,
+  "disk.unreadable": `The disk, its cable or its controller may be failing. ${overrideHint}`,
   "disk.read-only": "Make it writable first: blockdev --setrw, or the switch on the device.",
   "policy.override-denied":
     "The host's administrator adds the guard to allowOverrides in the policy file; no controller can.",

@@ -86,16 +86,18 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
   member({ content }) {
     if (content === null) return alreadyBegun;
     const found = signaturesOf(content).filter(({ use, shared }) => use === "member" && !shared);
-    return found.length === 0
-      ? `no RAID, volume group, pool or cache claims it${asFarAsRead(content)}`
-      : { code: "disk.member", finding: `It is a part of something larger: ${namesOf(found)}.` };
+    if (found.length > 0)
+      return { code: "disk.member", finding: `It is a part of something larger: ${namesOf(found)}.` };
+    return notLookedAt(content) ?? `no RAID, volume group, pool or cache claims it${asFarAsRead(content)}`;
   },
   "shared-storage"({ content }) {
     if (content === null) return alreadyBegun;
     const found = signaturesOf(content).filter(({ shared }) => shared);
     const types = content.partitions.filter(({ type }) => isSharedType(type));
     if (found.length === 0 && types.length === 0)
-      return `it carries no signature of storage that hosts share${asFarAsRead(content)}`;
+      return (
+        notLookedAt(content) ?? `it carries no signature of storage that hosts share${asFarAsRead(content)}`
+      );
     const typed = types
       .slice(0, 8)
       .map(({ number, typeName }) => `partition ${number} is of type ${typeName}`);
@@ -134,7 +136,16 @@ function signaturesOf({ signatures, partitions }: DiskContent): readonly Signatu
   return [...signatures, ...partitions.flatMap((partition) => partition.signatures)];
 }
 
-/** What could not be read, or made no sense, may have said more. */
+/** Where nobody could look, a signature may lie: what cannot be ruled out is not ruled out. */
+function notLookedAt({ unread = [] }: DiskContent): Finding | undefined {
+  if (unread.length === 0) return undefined;
+  return {
+    code: "disk.unreadable",
+    finding: `It cannot be told what claims it: places where signatures lie were not read (${unread.slice(0, 3).join("; ")}).`,
+  };
+}
+
+/** What made no sense may have said more. */
 function asFarAsRead({ errors }: DiskContent): string {
   return errors.length === 0 ? "" : `, as far as it can be read (${errors.slice(0, 3).join("; ")})`;
 }

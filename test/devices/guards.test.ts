@@ -118,14 +118,29 @@ test("all are evaluated; the refusal has the first one's code and tells all", ()
   expect(error?.details?.guards).toEqual(findings);
 });
 
-test("what could not be read is told where nothing was found", () => {
-  const errors = ["bytes 1048576 to 1052672: EIO"];
+test("what made no sense is told where nothing was found", () => {
+  const errors = ["the checksum of the primary header is wrong"];
   const found = evaluateGuards({ ...good, content: { ...good.content!, errors } });
   for (const guard of ["member", "shared-storage"])
     expect(found.find((each) => each.guard === guard)).toMatchObject({
       ok: true,
-      finding: expect.stringContaining("as far as it can be read (bytes 1048576 to 1052672: EIO)"),
+      finding: expect.stringContaining(
+        "as far as it can be read (the checksum of the primary header is wrong)",
+      ),
     });
+});
+
+test("where signatures lie and nobody could read, nothing is ruled out; who may override it says so", () => {
+  const unread = ["bytes 1048576 to 1052672: EIO"];
+  const content = { ...good.content!, errors: unread, unread };
+  const found = evaluateGuards({ ...good, content }).filter(({ ok }) => !ok);
+  expect(found).toMatchObject([
+    { guard: "member", code: "disk.unreadable", finding: expect.stringContaining("1048576 to 1052672: EIO") },
+    { guard: "shared-storage", code: "disk.unreadable" },
+  ]);
+  const both = ["member", "shared-storage"] as const;
+  const overridden = evaluateGuards({ ...good, content, overrides: both, allowOverrides: both });
+  expect(overridden.every(({ ok }) => ok)).toBe(true);
 });
 
 test("however long mount points are, a finding stays a line that travels", () => {

@@ -309,6 +309,7 @@ test("what cannot be read is told, and the rest is found", async () => {
   expect(found.signatures).toMatchObject([{ kind: "ext4" }]);
   expect(found.errors.length).toBeGreaterThan(0);
   expect(found.errors.every((error) => error.endsWith("EIO"))).toBe(true);
+  expect(found.unread).toEqual(found.errors);
 });
 
 test("names that a disk gives are one printable line", async () => {

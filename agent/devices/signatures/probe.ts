@@ -29,13 +29,14 @@ export interface DiskToProbe {
 const partitionsProbedMax = 128;
 const errorsMax = 16;
 
-/** @throws the signal's reason, nothing else: what cannot be read stands in `errors` */
+/** @throws the signal's reason, nothing else: what cannot be read stands in `errors` and `unread` */
 export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskToProbe): Promise<DiskContent> {
   const errors: string[] = [];
+  const unread: string[] = [];
   const spots: Spot[] = [];
   const fetch = async (stretch: Stretch): Promise<void> => {
     signal.throwIfAborted();
-    if (errors.length >= errorsMax || stretch.length <= 0) return;
+    if (unread.length >= errorsMax || stretch.length <= 0) return;
     if (stretch.offset < 0 || stretch.offset + stretch.length > sizeBytes) {
       errors.push(`bytes ${stretch.offset} to ${stretch.offset + stretch.length} lie past the disk's end`);
       return;
@@ -44,7 +45,7 @@ export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskTo
       spots.push({ offset: stretch.offset, bytes: await read(stretch) });
     } catch (error) {
       signal.throwIfAborted();
-      errors.push(`bytes ${stretch.offset} to ${stretch.offset + stretch.length}: ${messageOf(error)}`);
+      unread.push(`bytes ${stretch.offset} to ${stretch.offset + stretch.length}: ${messageOf(error)}`);
     }
   };
   const whole = () => spotsOf(sizeBytes, spots);
@@ -62,9 +63,9 @@ export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskTo
   for (const [index, partition] of (found?.partitions ?? []).entries()) {
     let signatures: readonly Signature[] = [];
     if (inside.includes(partition) && partition.typeName?.startsWith("extended") !== true) {
-      if (index < partitionsProbedMax) signatures = await signaturesIn(partition, { read, signal, errors });
+      if (index < partitionsProbedMax) signatures = await signaturesIn(partition, { read, signal, unread });
       else if (index === partitionsProbedMax)
-        errors.push(`only the first ${partitionsProbedMax} partitions were looked into`);
+        unread.push(`only the first ${partitionsProbedMax} partitions were looked into`);
     }
     partitions.push({ uuid: null, name: null, ...partition, signatures: [...signatures] });
   }
@@ -78,7 +79,8 @@ export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskTo
           ({ startBytes, sizeBytes: length }) => offset >= startBytes && offset < startBytes + length,
         ),
     ),
-    errors: errors.slice(0, errorsMax),
+    errors: [...errors.slice(0, errorsMax), ...unread].slice(0, errorsMax),
+    ...(unread.length === 0 ? {} : { unread }),
   };
 }
 
@@ -188,17 +190,17 @@ async function mbrOf(
 
 async function signaturesIn(
   { startBytes, sizeBytes, number }: Partition,
-  { read, signal, errors }: Pick<DiskToProbe, "read" | "signal"> & { readonly errors: string[] },
+  { read, signal, unread }: Pick<DiskToProbe, "read" | "signal"> & { readonly unread: string[] },
 ): Promise<Signature[]> {
   const spots: Spot[] = [];
   for (const { offset, length } of stretchesOf(sizeBytes, "part")) {
     signal.throwIfAborted();
-    if (errors.length >= errorsMax) break;
+    if (unread.length >= errorsMax) break;
     try {
       spots.push({ offset, bytes: await read({ offset: startBytes + offset, length }) });
     } catch (error) {
       signal.throwIfAborted();
-      errors.push(`partition ${number}, bytes ${offset} to ${offset + length}: ${messageOf(error)}`);
+      unread.push(`partition ${number}, bytes ${offset} to ${offset + length}: ${messageOf(error)}`);
     }
   }
   return findSignatures(spotsOf(sizeBytes, spots), startBytes);
