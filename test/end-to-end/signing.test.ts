@@ -493,7 +493,7 @@ test.runIf(here)(
     // By its root an image cannot be another.
     expect(
       await attempt(small.root, (path, answer) => (path.startsWith("/v1/images/") ? other : answer)),
-    ).toEqual([1, "message.invalid"]);
+    ).toEqual([1, "image.unknown"]);
     const imposter = { ...host, id: "ab".repeat(32) };
     expect(
       await attempt("small", (path, answer) => (path.startsWith("/v1/hosts/") ? imposter : answer)),
