@@ -5,6 +5,7 @@ import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { sectorBytesOf } from "../../protocol/image-sectors.ts";
 import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
@@ -20,6 +21,7 @@ import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
 import {
   endGroupOf,
+  fetchFirst,
   loadSealed,
   markInProgress,
   seal,
@@ -120,13 +122,15 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await request.pause.safePoint();
-  await proveZeroes(steps);
-  await requireTarget(steps);
+  const first = await fetchAndProve(steps).catch(async (error: unknown) => {
+    throw journal.began ? leftAs(error, disk, await showsMarker(work, target, steps.facts)) : error;
+  });
+  await requireTarget(steps, first);
   journal.begin();
   try {
     await markInProgress(work, target, steps.facts);
     lap();
-    const readRoot = await writeAll(steps, lap);
+    const readRoot = await writeAll(steps, first, lap);
     const seconds = (lapIndex: number) => (times[lapIndex]! - times[lapIndex - 1]!) / 1000;
     return {
       root: hex(readRoot),
@@ -168,6 +172,27 @@ interface Steps extends DeployRequest {
   readonly facts: { readonly operation: string; readonly root: string };
 }
 
+/**
+ * What can be known of the image before the first write: that its first MiB can be had, and what it is for, and that what
+ * the manifest calls zeroes is that. @returns the first group @throws `disk.sector-size`, `image.bad-manifest`, `image.corrupt` …
+ */
+async function fetchAndProve(steps: Steps): Promise<Uint8Array> {
+  const { disk, manifest } = steps;
+  const first = await fetchFirst(steps.work);
+  // The manifest's own word, by which the guard judged, is not bound to the image's root.
+  const sectorBytes = sectorBytesOf(first);
+  if (sectorBytes !== null && sectorBytes !== disk.logicalSectorBytes) {
+    throw new BedplateError(
+      "disk.sector-size",
+      `The image's partition table is for sectors of ${sectorBytes} bytes, whatever its manifest says (${manifest.sectorBytes ?? "none"}); those of ${disk.path} have ${disk.logicalSectorBytes}: it would look blank.`,
+      { hint: "Use an image that is made for this sector size, and ask where this manifest is from." },
+    );
+  }
+  await proveZeroes(steps);
+  await steps.pause.safePoint();
+  return first;
+}
+
 /** @throws `image.bad-manifest` */
 async function proveZeroes(steps: Steps): Promise<void> {
   const { job, pause, signal } = steps;
@@ -183,26 +208,19 @@ async function proveZeroes(steps: Steps): Promise<void> {
  * The last check before the first write, through the descriptor that is written to.
  * @throws `plan.changed`
  */
-async function requireTarget({
-  disk,
-  open,
-  planned,
-  bootId,
-  journal,
-  work,
-  target,
-  facts,
-}: Steps): Promise<void> {
+async function requireTarget(steps: Steps, first: Uint8Array): Promise<void> {
+  const { disk, open, planned, bootId, journal, work, target, facts } = steps;
   requireSameDisk(planned, identityOf(disk));
-  if (journal.began && (await showsOwnMark(work, target, facts, journal.sealing))) return;
+  const { began, sealing } = journal;
+  if (began && (await showsOwnMark(work, target, facts, { sealing, first }))) return;
   // Also after a crash between the journal's entry and the marker.
   const found = await fingerprintOf(disk, open, bootId, work.kernel.windows[digestWindow]!);
-  if (journal.began && found.edges === planned.edges) return;
+  if (began && found.edges === planned.edges) return;
   requireSameFingerprint(planned, found);
 }
 
 /** From marker to sealed disk. @returns the root of what the disk gave back */
-async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
+async function writeAll(steps: Steps, first: Uint8Array, lap: () => void): Promise<Uint8Array> {
   const { manifest, open, journal, signal, pause, job, work, target, facts } = steps;
   const { shared } = job;
   const others = othersOf(job);
@@ -237,7 +255,7 @@ async function writeAll(steps: Steps, lap: () => void): Promise<Uint8Array> {
   const sealLength = manifest.sizeBytes - others;
   let sealed = 0;
   steps.phase("seal", sealLength, () => sealed);
-  await loadSealed(work, target);
+  await loadSealed(work, target, first);
   await pause.safePoint();
   steps.pointOfNoReturn("the real first MiB is being written: the disk is about to hold the whole image");
   journal.seal();

@@ -87,20 +87,28 @@ export async function showsOwnMark(
   work: Work,
   target: Target,
   facts: MarkerFacts,
-  sealing: boolean,
+  sealed: { readonly sealing: boolean; readonly first: Uint8Array },
 ): Promise<boolean> {
   const head = work.kernel.windows[scratchWindow]!.subarray(0, headBytes);
   await readFully(target.disk, head, 0);
   if (hasMarker(head, facts)) return true;
-  if (!sealing) return false;
-  const found = head.slice(0, 512);
-  await loadFirstGroup(work);
-  return equalBytes(found, head.subarray(0, 512));
+  return sealed.sealing && equalBytes(head.subarray(0, 512), sealed.first.subarray(0, 512));
 }
 
-/** Has the verified groups that are sealed in windows of their own when this returns. @throws `image.corrupt` and others */
-export async function loadSealed(work: Work, target: Target): Promise<void> {
-  await loadFirstGroup(work);
+/** A copy of the verified first group: fetched before anything is written, and kept to the end. @throws `image.corrupt` and others */
+export async function fetchFirst(work: Work): Promise<Uint8Array> {
+  await loadVerified(work, 0, scratchWindow);
+  return work.kernel.windows[scratchWindow]!.slice(0, extentOf(work.job, 0).padded);
+}
+
+/**
+ * Has the verified groups that are sealed in windows of their own when this returns.
+ * @param first as {@link fetchFirst} gave it
+ * @throws `image.corrupt` and others
+ */
+export async function loadSealed(work: Work, target: Target, first: Uint8Array): Promise<void> {
+  work.kernel.windows[scratchWindow]!.set(first);
+  if (rightDigest(work, 0, scratchWindow) === undefined) await loadVerified(work, 0, scratchWindow);
   for (const [index, group] of endGroups(work, target).entries())
     await loadVerified(work, group, endWindows[index]!);
 }
@@ -122,10 +130,6 @@ export async function seal(work: Work, target: Target, facts: MarkerFacts): Prom
 function endGroups({ job }: Work, { diskBytes }: Target): number[] {
   const first = endGroupOf(job, diskBytes);
   return Array.from({ length: groupCount(job.sizeBytes) - first }, (_, index) => first + index);
-}
-
-function loadFirstGroup(work: Work): Promise<void> {
-  return loadVerified(work, 0, scratchWindow);
 }
 
 async function loadVerified(work: Work, group: number, window: number): Promise<void> {

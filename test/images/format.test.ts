@@ -3,12 +3,13 @@ import { constants, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { checkExpansion } from "../../controller/images/decode.ts";
-import { refuseNested, resolveFormat, sectorBytesOf } from "../../controller/images/format.ts";
+import { refuseNested, resolveFormat } from "../../controller/images/format.ts";
 import { nextLocation } from "../../controller/images/http-input.ts";
 import { nameFrom } from "../../controller/images/import.ts";
 import { expansionDefaults } from "../../controller/images/limits.ts";
 import { createFrameScanner } from "../../controller/images/zstd-frames.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { sectorBytesOf } from "../../protocol/image-sectors.ts";
 import { codeOf, content } from "./support.ts";
 
 const headOf = (...bytes: number[]) => Uint8Array.from([...bytes, ...new Array(600).fill(0)]);
