@@ -12,7 +12,7 @@ import {
   runRequest,
   runToEnd,
 } from "../support/executor-host.ts";
-import { serveImage } from "../support/image-server.ts";
+import { pastTheFirst, serveImage } from "../support/image-server.ts";
 import { makeImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
@@ -32,7 +32,7 @@ test("the next run waits until it is let go of", { timeout: 90_000 }, async () =
   const { fingerprint } = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last)
     .output as DeployPlanOutput;
 
-  server.misbehave(() => {});
+  server.misbehave(pastTheFirst(() => {}));
   const command = deploy("apply", { fingerprint });
   const request = runRequest(command, offer);
   const first = host.start(request);

@@ -13,7 +13,7 @@ import {
   runRequest,
   runToEnd,
 } from "../support/executor-host.ts";
-import { serveImage } from "../support/image-server.ts";
+import { pastTheFirst, serveImage } from "../support/image-server.ts";
 import { makeImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
@@ -41,10 +41,9 @@ describe.concurrent("nobody says that the link is up", () => {
     const planned = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last)
       .output as DeployPlanOutput;
 
-    // Frames wait at the source until the operation is paused, but for the first, which comes before anything is written.
+    // Frames wait at the source until the operation is paused.
     const held: (() => void)[] = [];
-    let requests = 0;
-    server.misbehave((_request, _response, serve) => void (requests++ === 0 ? serve() : held.push(serve)));
+    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
     const command = deploy(
       "apply",
       { fingerprint: planned.fingerprint },

@@ -15,7 +15,7 @@ import {
   runRequest,
   runToEnd,
 } from "../support/executor-host.ts";
-import { serveImage } from "../support/image-server.ts";
+import { pastTheFirst, serveImage } from "../support/image-server.ts";
 import { makeImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
@@ -37,10 +37,9 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
     }) as Command;
   const planned = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last).output as DeployPlanOutput;
 
-  // Frames wait at the source until the operation is paused, but for the first, which comes before anything is written.
+  // Frames wait at the source until the operation is paused.
   const held: (() => void)[] = [];
-  let requests = 0;
-  server.misbehave((_request, _response, serve) => void (requests++ === 0 ? serve() : held.push(serve)));
+  server.misbehave(pastTheFirst((serve) => void held.push(serve)));
   const command = deploy("apply", { fingerprint: planned.fingerprint }, { stallAfterSeconds: 3 });
   const request = runRequest(command, offer);
   const first = host.start(request);

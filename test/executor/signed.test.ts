@@ -24,7 +24,7 @@ import {
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { type ImageServer, pastTheFirst, serveImage } from "../support/image-server.ts";
 import { makeOperator, type Operator, sshKeygenPresent, weakRsaLine } from "../support/operators.ts";
 import { makeImage, type TestImage } from "../support/test-image.ts";
 
@@ -420,7 +420,7 @@ describe("what is signed well runs once", busy, () => {
     const command = applyOf(await plan("second"));
     const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 1 });
     const held: (() => void)[] = [];
-    server.misbehave((_, __, serve) => void held.push(serve));
+    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
     try {
       const first = host.start(request);
       const follower = await attach(host, command.id);
@@ -448,7 +448,7 @@ describe("what is signed well runs once", busy, () => {
     const command = applyOf(await plan("second"));
     const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 2 });
     const held: (() => void)[] = [];
-    server.misbehave((_, __, serve) => void held.push(serve));
+    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
     const first = host.start(request);
     const follower = await attach(host, command.id);
     await follower.until((event) => event.type === "progress" && event.progress.phase === "write");

@@ -28,6 +28,12 @@ export type Misbehaviour = (
   serve: (bytes?: Uint8Array) => void,
 ) => void;
 
+/** For all requests but the first, which a deploy sends before it writes anything. */
+export function pastTheFirst(how: (serve: () => void) => void): Misbehaviour {
+  let requests = 0;
+  return (_, __, serve) => (requests++ === 0 ? serve() : how(serve));
+}
+
 let sharedAuthority: Promise<Authority> | undefined;
 
 /** Made once for all tests of a run: keys take time. */
