@@ -128,13 +128,29 @@ export function faultsOf(machine: Machine, storm: Storm, views: readonly Command
   return faults;
 }
 
+/** Until the agent knows that the controller has all its records: a command's end is seen before it is acknowledged. */
+export async function acknowledged(machine: Machine): Promise<void> {
+  for (const until = performance.now() + 10_000; performance.now() < until; await sleep(100)) {
+    using outbox = outboxOf(machine);
+    if (waitingIn(outbox) === 0) return;
+  }
+}
+
+function outboxOf(machine: Machine): DatabaseSync {
+  return new DatabaseSync(join(machine.host.directories.agentState, "agent.db"), { readOnly: true });
+}
+
+function waitingIn(outbox: DatabaseSync): number {
+  return Number(outbox.prepare("select count(*) as count from records").get()!.count);
+}
+
 /** All that the agent numbered is with the controller, and nothing waits. */
 function recordFaults(machine: Machine): string[] {
-  using outbox = new DatabaseSync(join(machine.host.directories.agentState, "agent.db"), { readOnly: true });
+  using outbox = outboxOf(machine);
   using store = new DatabaseSync(join(machine.controller.stateDirectory, "controller.db"), {
     readOnly: true,
   });
-  const waiting = Number(outbox.prepare("select count(*) as count from records").get()!.count);
+  const waiting = waitingIn(outbox);
   const numbered = Number(
     outbox.prepare("select seq from sqlite_sequence where name = 'records'").get()?.seq ?? 0,
   );

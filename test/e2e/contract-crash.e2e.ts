@@ -8,7 +8,7 @@ import type { Command } from "../../protocol/commands.ts";
 import { type Machine, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
 import { hasProgram, openDirectory } from "../contract/programs.ts";
-import { faultsOf } from "../contract/storm.ts";
+import { acknowledged, faultsOf } from "../contract/storm.ts";
 import {
   attach,
   type ExecutorHost,
@@ -145,6 +145,7 @@ async function allEnd(machine: Machine, commands: ReadonlyMap<string, string>) {
 
 async function stopAndCheck(machine: Machine, commands: ReadonlyMap<string, string>) {
   const views = await allEnd(machine, commands);
+  await acknowledged(machine);
   await machine.host.agent[Symbol.asyncDispose]();
   await machine.controller.kill("SIGTERM");
   const starts = new Map([...commands].filter(([, name]) => name !== ""));

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { holdsImage, type Machine, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
 import { builtProgram, type Directory, node, openDirectory } from "../contract/programs.ts";
-import { faultsOf, ride } from "../contract/storm.ts";
+import { acknowledged, faultsOf, ride } from "../contract/storm.ts";
 
 const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 8);
 const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
@@ -53,6 +53,7 @@ test(`killed at any moment, nothing is lost, repeated or started twice (seed ${s
   }
   const alarms = (await machine.controller.api.host(machine.id)).reason;
   expect(alarms).toBeNull();
+  await acknowledged(machine);
   await machine.host.agent[Symbol.asyncDispose]();
   await machine.controller.kill("SIGTERM");
   expect(faultsOf(machine, storm, views)).toEqual([]);
