@@ -342,7 +342,10 @@ test("--check names file, line and key of what is wrong", () => {
   const file = join(directory, "wrong.toml");
   const check = (text: string) => {
     writeFileSync(file, text);
-    return spawnSync(process.execPath, [program, "agent", "--config", file, "--check"], { encoding: "utf8" });
+    // A short home: an ordinary user's sockets lie below it, and their names have room for 107 bytes.
+    const env = { ...process.env, HOME: "/tmp", XDG_RUNTIME_DIR: undefined, XDG_STATE_HOME: undefined };
+    const argv = [program, "agent", "--config", file, "--check"];
+    return spawnSync(process.execPath, argv, { encoding: "utf8", env });
   };
   expect(check(`${address()}\n`)).toMatchObject({ status: 0 });
   const misspelt = check(`${address()}\n\n[telemetry]\nintervalMS = 5\n`);
