@@ -1,5 +1,4 @@
 // One disk of a deploy, before anything is written to it: found, guarded, held exclusively, and known to be the planned one.
-
 import type { AppliedDisk, PlannedDisk } from "../../protocol/commands.ts";
 import type { DiskContent } from "../../protocol/disk-content.ts";
 import { type Disk, type DiskSelector, formatDiskSelector, type GuardFinding } from "../../protocol/disks.ts";

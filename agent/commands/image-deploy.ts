@@ -1,5 +1,4 @@
 // image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on those very disks.
-
 import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
 import type {
   CommandOf,

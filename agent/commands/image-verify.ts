@@ -1,5 +1,4 @@
 // image.verify: reads the disk and compares it with the image. Changes nothing, and so needs no policy.
-
 import { compileKernel } from "../../assembly/index.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { paddedBytes } from "../../protocol/groups.ts";

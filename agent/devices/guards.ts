@@ -1,5 +1,4 @@
 // The guards of destructive commands: each looks at facts only, all are evaluated before anything is written.
-
 import type { Code } from "../../protocol/codes.ts";
 import type { DiskContent, Signature } from "../../protocol/disk-content.ts";
 import {

@@ -8,6 +8,7 @@ import { isCode } from "../../protocol/codes.ts";
 import type { Command, Result } from "../../protocol/commands.ts";
 import { createLots, type Lots } from "../contract/mutations.ts";
 import { bootFindings } from "../provisioning/boot-findings.ts";
+import { budgetSeconds, seed, timeoutMs } from "../provisioning/budget.ts";
 import {
   faultsOfFinished,
   faultsOfUnfinished,
@@ -30,10 +31,6 @@ import { runRequest } from "../support/executor-host.ts";
 import type { TestImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
-/** Also on a machine that does other things. */
-const timeoutMs = 400_000 + budgetSeconds * 2000;
 const lack = lackForLoops();
 if (lack !== undefined) console.warn(`skipped: ${lack}`);
 const recordingLack = lackForRecording();

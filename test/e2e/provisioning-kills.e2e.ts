@@ -10,6 +10,7 @@ import type { Command, DeployArguments, DeployPlanOutput } from "../../protocol/
 import { holdsImage, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
 import { hasProgram, killIfAlive, openDirectory } from "../contract/programs.ts";
+import { budgetSeconds, seed, timeoutMs } from "../provisioning/budget.ts";
 import {
   deployed,
   faultsOfFinished,
@@ -38,10 +39,6 @@ import { type RunOptions, resultOf, runRequest } from "../support/executor-host.
 import type { TestImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
-/** Also on a machine that does other things. */
-const timeoutMs = 400_000 + budgetSeconds * 2000;
 const lack = lackForLoops();
 if (lack !== undefined) console.warn(`skipped: ${lack}`);
 

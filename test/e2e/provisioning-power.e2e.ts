@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { createLots } from "../contract/mutations.ts";
 import { hasProgram } from "../contract/programs.ts";
+import { seed } from "../provisioning/budget.ts";
 import { deployed, faultsOfFinished, onLoop, openHost } from "../provisioning/deploys.ts";
 import { mirrorAuthority, openMirror } from "../provisioning/mirror.ts";
 import { cutPower } from "../provisioning/power-cut.ts";
@@ -12,7 +13,6 @@ import { lackForRecording, openRecordingDisk } from "../provisioning/recording-d
 import { makeSystem } from "../provisioning/systems.ts";
 
 const mib = 1 << 20;
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 
 const recordingLack = lackForRecording();
 if (recordingLack !== undefined) console.warn(`skipped: ${recordingLack}`);

@@ -431,17 +431,20 @@ describe("transfers that break", () => {
   });
 });
 
+/** SIGKILL to its executor when the journal has groups and the source gives no more. */
+async function killHalfWay(apply: Command): Promise<void> {
+  using _still = standStillAfter(server, 2);
+  const first = host.start(runRequest(apply, offer));
+  await untilJournalled(apply.id, 8);
+  first.process.kill("SIGKILL");
+  await first.ended;
+}
+
 describe("cut off and taken up again", () => {
   test("SIGKILL half-way: the same request resumes, keeps what the journal has, and writes no group twice", async () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
-    {
-      using _still = standStillAfter(server, 2);
-      const first = host.start(runRequest(apply, offer));
-      await untilJournalled(apply.id, 8);
-      first.process.kill("SIGKILL");
-      await first.ended;
-    }
+    await killHalfWay(apply);
     expect(head(disk)).toContain(apply.id);
     expect(await holds(disk)).toBe(false);
     const { last, events } = await runToEnd(host, apply, offer);
@@ -459,13 +462,7 @@ describe("cut off and taken up again", () => {
   test("SIGKILL half-way, and the disk is not allowed any more: refused, and it is told what it was left with", async () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
-    {
-      using _still = standStillAfter(server, 2);
-      const first = host.start(runRequest(apply, offer));
-      await untilJournalled(apply.id, 8);
-      first.process.kill("SIGKILL");
-      await first.ended;
-    }
+    await killHalfWay(apply);
     const policy = await readFile(host.policyFile, "utf8");
     await host.writePolicy(policy.replace(/^allowDisks = .*$/m, "allowDisks = []"));
     const before = await sha256Of(disk.path);

@@ -1,0 +1,6 @@
+// How long a suite that draws lots goes on, and from which seed.
+
+export const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
+export const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
+/** Also on a machine that does other things. */
+export const timeoutMs = 400_000 + budgetSeconds * 2000;
