@@ -2,7 +2,7 @@
 import Type, { type Static, type TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import type { Code } from "./codes.ts";
-import { BedplateError } from "./errors.ts";
+import { BedplateError, type ErrorReport, reportOf } from "./errors.ts";
 import { limits } from "./limits.ts";
 
 /** A whole number that a JavaScript number holds exactly. */
@@ -35,8 +35,9 @@ export type Standing = Static<typeof Standing>;
 export const CommandId = Type.String({
   pattern: "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
 });
+const lineLengthMax = 4096;
 /** Free text that people read. */
-export const Line = Type.String({ maxLength: 4096 });
+export const Line = Type.String({ maxLength: lineLengthMax });
 
 /** An error as it travels; `code` is open, since a newer peer may know more of them. */
 export const Report = Type.Object({
@@ -45,6 +46,18 @@ export const Report = Type.Object({
   hint: Type.Optional(Line),
   details: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
 });
+
+/** What was thrown, as an error that fits `Report` and leaves a result room for the rest. */
+export function boundedReport(error: unknown): ErrorReport {
+  const report = reportOf(error);
+  const small = JSON.stringify(report.details ?? {}).length <= limits.resultBytesMax / 2;
+  return {
+    code: report.code,
+    message: report.message.slice(0, lineLengthMax),
+    ...(report.hint === undefined ? {} : { hint: report.hint.slice(0, lineLengthMax) }),
+    ...(report.details === undefined || !small ? {} : { details: report.details }),
+  };
+}
 
 const unchecked = (length: number) =>
   Type.Refine(

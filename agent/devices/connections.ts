@@ -1,5 +1,4 @@
-// What is asked of a connection to an image source, and what becomes of one that fails. Whoever reads local files alone
-// never loads what speaks HTTP.
+// What is asked of a connection to an image source, and what becomes of one that fails.
 import type { IncomingMessage } from "node:http";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
@@ -26,19 +25,6 @@ export interface RequestOptions {
   /** Bytes [start, end) of the file, which has `of` bytes where that is known. */
   readonly range?: { readonly start: number; readonly end: number; readonly of?: number };
   readonly signal: AbortSignal;
-}
-
-/** Connections as image-source.ts makes them, which is loaded when the first one is asked for: some MiB less in a worker. */
-export function lazyConnections(ca: string): Connections {
-  let made: Promise<Connections> | undefined;
-  const make = async () => (await import("./image-source.ts")).openConnections(ca);
-  return {
-    async open(...request) {
-      made ??= make();
-      return (await made).open(...request);
-    },
-    [Symbol.dispose]: () => void made?.then((connections) => connections[Symbol.dispose]()).catch(() => {}),
-  };
 }
 
 /** Breaks a body off that has stalled. @param waiting a socket is also silent while nobody reads from it: that is no stall */

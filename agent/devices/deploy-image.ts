@@ -11,12 +11,12 @@ import type { Clock } from "../host/clock.ts";
 import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
-import { lazyConnections } from "./connections.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import type { Work } from "./group-work.ts";
 import { countOf, extentOf, groupsEnd, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
 import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
+import { lazyConnections } from "./lazy-connections.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
 import {

@@ -1,10 +1,16 @@
 // The host's disks: from sysfs, and the file-backed ones that the policy declares; each with what uses it.
 import type { Disk } from "../../protocol/disks.ts";
-import type { FileDisk } from "../executor/policy.ts";
 import { errnoOf, type Files } from "../host/files.ts";
 import { type IdentitySources, identifyDisk } from "./disk-identity.ts";
 import { cleanLine, type Facts } from "./facts.ts";
 import { type Mount, mountOf, parseMountinfo, parseSwaps } from "./mounts.ts";
+
+/** A file that stands for a disk, by the name that the policy gives it. */
+export interface FileDisk {
+  readonly name: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
 
 export interface ListedDisk {
   readonly disk: Disk;

@@ -3,13 +3,10 @@
 import type { IncomingMessage } from "node:http";
 import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes, groupLength } from "../../protocol/groups.ts";
-import type { Clock } from "../host/clock.ts";
-import type { Random } from "../host/random.ts";
-import { type Connections, isTransient, reasonOf, watchForStall } from "./connections.ts";
+import { isTransient, reasonOf, watchForStall } from "./connections.ts";
 import { readSource } from "./file-source.ts";
 import type { UsableSource } from "./open-sources.ts";
-import type { Pace } from "./pace.ts";
-import type { Sources } from "./sources.ts";
+import type { Fetching } from "./sources.ts";
 
 export interface FrameAt {
   readonly group: number;
@@ -26,20 +23,6 @@ export interface Frame {
   readonly raw: boolean;
 }
 
-export interface FrameOptions {
-  readonly connections: Connections;
-  readonly sources: Sources;
-  /** Of the image. */
-  readonly sizeBytes: number;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly signal: AbortSignal;
-  /** Waits until so many more bytes may be fetched. */
-  readonly pace?: Pace;
-  /** Told of every byte that came, also of those that come to nothing. */
-  readonly onBytes: (count: number, source: UsableSource) => void;
-}
-
 /** A request that is under way before anybody reads its answer. */
 export interface Opening extends Disposable {
   readonly source: UsableSource;
@@ -51,7 +34,7 @@ const triesMax = 6;
 const backoffMs = { first: 200, most: 5000 } as const;
 
 /** Asks for the stretch's beginning; undefined where there is nothing to ask. */
-export function openAhead(stretch: readonly FrameAt[], options: FrameOptions): Opening | undefined {
+export function openAhead(stretch: readonly FrameAt[], options: Fetching): Opening | undefined {
   const source = options.sources.current;
   if (source.fd !== undefined) return undefined;
   const response = openRange(stretch, source, options);
@@ -71,7 +54,7 @@ export function openAhead(stretch: readonly FrameAt[], options: FrameOptions): O
  */
 export async function* frames(
   stretch: readonly FrameAt[],
-  options: FrameOptions,
+  options: Fetching,
   target: (group: number) => Uint8Array,
   ahead?: Opening,
 ): AsyncGenerator<Frame, void, void> {
@@ -125,7 +108,7 @@ interface Reading extends Disposable {
 async function openReading(
   stretch: readonly FrameAt[],
   source: UsableSource,
-  options: FrameOptions,
+  options: Fetching,
   ahead: Opening | undefined,
 ): Promise<Reading> {
   const { fd } = source;
@@ -168,7 +151,7 @@ function besides(stretch: readonly FrameAt[], source: UsableSource): number {
 function openRange(
   stretch: readonly FrameAt[],
   source: UsableSource,
-  { connections, sizeBytes, signal }: FrameOptions,
+  { connections, sizeBytes, signal }: Fetching,
 ): Promise<IncomingMessage> {
   const first = stretch[0]!;
   const last = stretch[besides(stretch, source) - 1]!;
@@ -189,7 +172,7 @@ interface Body {
   end(): Promise<void>;
 }
 
-function bodyOf(response: IncomingMessage, source: UsableSource, { signal, onBytes }: FrameOptions): Body {
+function bodyOf(response: IncomingMessage, source: UsableSource, { signal, onBytes }: Fetching): Body {
   const pieces = response
     .iterator({ destroyOnReturn: true })
     [Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;

@@ -6,9 +6,10 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes, groupCount } from "../../protocol/groups.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { readFully, writeFully } from "./direct-file.ts";
-import type { Frame, FrameAt, FrameOptions } from "./frame-stream.ts";
+import type { Frame, FrameAt } from "./frame-stream.ts";
 import { digestOf, extentOf, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
 import type { Pace } from "./pace.ts";
+import type { Fetching } from "./sources.ts";
 
 /** A frame may ask for a window of 128 MiB by default, which it needs for no group: 8 MiB. */
 const decoding = { [constants.ZSTD_d_windowLogMax]: 23 };
@@ -19,7 +20,7 @@ const sharedPoolBytesMax = 65_536;
 export interface Work {
   readonly job: ImageJob;
   readonly kernel: GroupKernel;
-  readonly fetching: FrameOptions;
+  readonly fetching: Fetching;
   readonly signal: AbortSignal;
   /** Waits until so many more bytes may be written. */
   readonly pace: Pace;

@@ -3,10 +3,9 @@ import { BedplateError } from "../../protocol/errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Random } from "../host/random.ts";
 import type { Connections } from "./connections.ts";
-import type { FrameOptions } from "./frame-stream.ts";
 import { addTo, type ImageJob } from "./image-job.ts";
 import type { UsableSource } from "./open-sources.ts";
-import { createPace } from "./pace.ts";
+import { createPace, type Pace } from "./pace.ts";
 import { noteBytes, noteGivenUp } from "./source-account.ts";
 
 /** The sources still in use, best first. */
@@ -50,6 +49,16 @@ export interface FetchingMeans {
   readonly signal: AbortSignal;
 }
 
+export interface Fetching extends FetchingMeans {
+  readonly sources: Sources;
+  /** Of the image. */
+  readonly sizeBytes: number;
+  /** Waits until so many more bytes may be fetched. */
+  readonly pace?: Pace;
+  /** Told of every byte that came, also of those that come to nothing. */
+  readonly onBytes: (count: number, source: UsableSource) => void;
+}
+
 /** How one thread of an operation fetches, its bytes and its bad sources counted for all. */
 export function fetchingOf(
   {
@@ -59,7 +68,7 @@ export function fetchingOf(
     fetchBytesPerSecondMax,
   }: Pick<ImageJob, "sources" | "sizeBytes" | "shared" | "fetchBytesPerSecondMax">,
   means: FetchingMeans,
-): FrameOptions {
+): Fetching {
   return {
     ...means,
     sizeBytes,

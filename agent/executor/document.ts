@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { type Command, decodeCommand, type Effect, effectOf } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
-import { CommandId, checker } from "../../protocol/schema.ts";
+import { boundedReport, CommandId, checker } from "../../protocol/schema.ts";
 import { commands } from "../commands/index.ts";
-import { boundedReport, type ExecutorCommand } from "./operation.ts";
+import type { ExecutorCommand } from "./operation.ts";
 
 export interface Document {
   readonly id: string;

@@ -2,6 +2,7 @@
 // own socket. Standard output and error are logs that nobody need read.
 import { parseArgs } from "node:util";
 import { BedplateError } from "../../protocol/errors.ts";
+import { boundedReport } from "../../protocol/schema.ts";
 import type { Host } from "../commands/command.ts";
 import { createFacts } from "../devices/facts.ts";
 import { systemClock } from "../host/clock.ts";
@@ -16,7 +17,6 @@ import {
   lineBytesMax,
   rootPaths,
 } from "./contract.ts";
-import { boundedReport } from "./operation.ts";
 import { type ExecutorEnd, execute, refuseRequest } from "./run.ts";
 
 /** The process's exit codes. Whoever started it need not look: what happened is in the journal. */

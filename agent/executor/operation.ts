@@ -1,7 +1,8 @@
 // One run of one operation: its handler, its limits, cancels, progress, and the result that is journalled before it is told.
 import { type Command, effectOf, type Outcome, type Result } from "../../protocol/commands.ts";
-import { BedplateError, type ErrorReport, reportOf } from "../../protocol/errors.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
+import { boundedReport } from "../../protocol/schema.ts";
 import type { CommandContext, CommandEnd, ExecutorKind } from "../commands/command.ts";
 import { commands } from "../commands/index.ts";
 import type { Clock } from "../host/clock.ts";
@@ -51,7 +52,6 @@ export interface Operation {
 const tickMs = 1000;
 /** Of an operation that is paused before its first phase. */
 const notBegun = { phase: "prepare", done: 0, total: 0, unit: "items" } as const;
-const textMax = 4096;
 
 export function createOperation(options: OperationOptions): Operation {
   const { command, journal, followers, clock, stopping, context } = options;
@@ -265,18 +265,6 @@ function resultOf(
       code: "internal",
       message: `The operation ${end.outcome}, but its result is larger than ${limits.resultBytesMax} bytes.`,
     },
-  };
-}
-
-/** An error's report within the bounds of the wire. */
-export function boundedReport(error: unknown): ErrorReport {
-  const report = reportOf(error);
-  const small = JSON.stringify(report.details ?? {}).length <= limits.resultBytesMax / 2;
-  return {
-    code: report.code,
-    message: report.message.slice(0, textMax),
-    ...(report.hint === undefined ? {} : { hint: report.hint.slice(0, textMax) }),
-    ...(report.details === undefined || !small ? {} : { details: report.details }),
   };
 }
 

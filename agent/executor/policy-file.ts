@@ -12,6 +12,7 @@ import {
   type Requirement,
   type SignerSet,
 } from "../../protocol/signer-sets.ts";
+import type { FileDisk } from "../devices/disks.ts";
 import { faultOfPlace } from "../devices/source-rules.ts";
 import type { KindRules, PolicyRules } from "./rules.ts";
 import { days, minuteOf, minutesOfDay, type Window } from "./windows.ts";
@@ -111,12 +112,6 @@ const PolicyFile = Type.Object(
 );
 type PolicyFile = Static<typeof PolicyFile>;
 type KindFile = NonNullable<PolicyFile["kinds"]>[string];
-
-export interface FileDisk {
-  readonly name: string;
-  readonly path: string;
-  readonly sizeBytes: number;
-}
 
 export interface PolicyContent {
   readonly allowDisks: readonly string[];

@@ -2,15 +2,14 @@
 import { createHash } from "node:crypto";
 import type { Disk, OverridableGuard } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { boundedReport } from "../../protocol/schema.ts";
 import type { Requirement } from "../../protocol/signer-sets.ts";
 import { normalWwn } from "../devices/disk-identity.ts";
+import type { FileDisk } from "../devices/disks.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
 import type { PolicyFacts } from "./admit.ts";
-import { boundedReport } from "./operation.ts";
-import { type FileDisk, readPolicyText } from "./policy-file.ts";
+import { readPolicyText } from "./policy-file.ts";
 import { noRules, type PolicyRules } from "./rules.ts";
-
-export type { FileDisk };
 
 export interface Policy {
   readonly path: string;

@@ -3,7 +3,7 @@
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
-import type { Host } from "../commands/command.ts";
+import { boundedReport } from "../../protocol/schema.ts";
 import { readMachineNames } from "../devices/machine-names.ts";
 import {
   decide,
@@ -15,7 +15,7 @@ import {
 } from "./admission.ts";
 import { openAttestationKey } from "./attestation.ts";
 import { auditedJournal, createAuditLog } from "./audit-log.ts";
-import { type ExecutorPaths, type ExecutorRequest, operationSocketPath } from "./contract.ts";
+import { type ExecutorRequest, operationSocketPath } from "./contract.ts";
 import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
 import { type Document, readDocument } from "./document.ts";
 import { bindFollowers, type Followers, isListening } from "./followers.ts";
@@ -23,34 +23,17 @@ import { identityOf, publishIdentity } from "./identify.ts";
 import { type Journal, type JournalledEvent, keptMs, openJournal } from "./journal.ts";
 import { openLaneTurn } from "./lane-turn.ts";
 import { endLeftoverOf, withLeftover } from "./leftovers.ts";
-import { boundedReport } from "./operation.ts";
+import type { Executor, ExecutorOptions } from "./means.ts";
 import { loadedPolicy } from "./policy.ts";
 import { checkSignatures, noSignatures } from "./signatures.ts";
 import { openSpoolOf, pruneSpools } from "./spool-files.ts";
 import { type StartedOffer, startOperation } from "./start.ts";
-
-export interface ExecutorOptions {
-  readonly paths: ExecutorPaths;
-  /** The effective user. */
-  readonly user: number;
-  /** Whether systemd started this process as root: only then it has rights that its agent has not. */
-  readonly separated: boolean;
-  readonly host: Host;
-  readonly stopping: AbortSignal;
-  readonly log: (text: string) => void;
-}
 
 /**
  * `noted`: another executor has the operation. `conflict`: the id belongs to another command, whose record is untouched.
  * `interrupted`: told to stop, to be resumed.
  */
 export type ExecutorEnd = "ended" | "noted" | "conflict" | "interrupted";
-
-export interface Executor extends ExecutorOptions {
-  readonly journal: Journal;
-  /** Of the run directory: who may connect. */
-  readonly gid: number;
-}
 
 const takeoverPollMs = 100;
 const takeoverTriesMax = 50;

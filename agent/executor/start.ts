@@ -11,10 +11,10 @@ import type { AuditLog } from "./audit-log.ts";
 import type { Followers } from "./followers.ts";
 import type { LaneTurn } from "./lane-turn.ts";
 import { endOtherLeftovers } from "./leftovers.ts";
+import type { Executor } from "./means.ts";
 import { createOperation, type ExecutorCommand } from "./operation.ts";
 import { issuePlan } from "./plan-artefact.ts";
 import { type LoadedPolicy, loadedPolicy } from "./policy.ts";
-import type { Executor, ExecutorEnd } from "./run.ts";
 import { checkSignatures } from "./signatures.ts";
 import { openSpoolOf } from "./spool-files.ts";
 
@@ -35,7 +35,7 @@ export async function startOperation(
   started: StartedOffer,
   bound: Followers,
   executor: Executor,
-): Promise<ExecutorEnd> {
+): Promise<"ended" | "interrupted"> {
   const { offer, audit, turn, key } = started;
   const { decoded: command, effect } = started.command;
   const { journal, paths, host, user, stopping, log } = executor;

@@ -3,7 +3,6 @@ import type { Effect } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Standing } from "../../protocol/schema.ts";
-import type { StoredHost } from "../store/store.ts";
 
 export type StandingEvent =
   /** By a person, who may say which fingerprint the host itself shows. */
@@ -15,7 +14,13 @@ export type StandingEvent =
   /** By a person, who has said which of them is the true one. */
   | { readonly type: "release" };
 
-export type HostStanding = Pick<StoredHost, "id" | "name" | "standing" | "replacedBy">;
+export interface HostStanding {
+  readonly id: string;
+  readonly name: string;
+  readonly standing: Standing;
+  /** The host that got this one's name and history. */
+  readonly replacedBy: string | null;
+}
 
 /** How the host begins that joined with a token of this kind. */
 export function standingAtJoin(approve: "auto" | "manual"): Standing {
@@ -77,7 +82,7 @@ export function mayAnswer(standing: Standing): boolean {
 }
 
 /** @returns the error for whoever wants something of a host whose key is revoked */
-export function revoked(host: Pick<StoredHost, "name" | "replacedBy">): BedplateError {
+export function revoked(host: Pick<HostStanding, "name" | "replacedBy">): BedplateError {
   return new BedplateError("enrol.host-revoked", `The key of ${host.name} is revoked.`, {
     hint:
       host.replacedBy === null

@@ -4,11 +4,11 @@ import { randomBytes } from "node:crypto";
 import { type FileHandle, open, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { CollectionRequest, CollectionView } from "../../protocol/api-images.ts";
+import { appendAll } from "./append.ts";
 import { type Catalog, createFile, type StoredImage } from "./catalog.ts";
 import { bytesOf, movedBy, type Stretch, unionOf } from "./dead.ts";
 import { isPackName, type Layout, layoutOf, ownPack, readLayout } from "./layout.ts";
 import { imageLimits } from "./limits.ts";
-import { appendAll } from "./pack.ts";
 import { createStaging, removeLeftovers } from "./staging.ts";
 import { isUnready, markReady, packOf, prepare, turnReady, unprepare } from "./turning.ts";
 

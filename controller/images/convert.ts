@@ -3,10 +3,10 @@ import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BedplateError } from "../../protocol/errors.ts";
+import { appendAll } from "./append.ts";
 import { createFile } from "./catalog.ts";
 import { checkExpansion } from "./decode.ts";
 import { type ExpansionBound, imageLimits } from "./limits.ts";
-import { appendAll } from "./pack.ts";
 import { parseQcow2 } from "./qcow2.ts";
 import { type Programs, runTool, unprivilegedId } from "./tool.ts";
 

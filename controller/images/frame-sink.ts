@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { type FileHandle, link, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { decodeManifest, frameOffsets, groupDigest, type Manifest } from "../../protocol/manifest.ts";
+import { appendAll } from "./append.ts";
 import { type Catalog, createFile } from "./catalog.ts";
 import {
   encodeLayout,
@@ -18,7 +19,6 @@ import {
   stretchesOf,
 } from "./layout.ts";
 import { imageLimits } from "./limits.ts";
-import { appendAll } from "./pack.ts";
 
 /** An image whose frames may be shared. */
 export interface Base {

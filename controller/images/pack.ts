@@ -118,11 +118,3 @@ function doubled<T extends Uint8Array | Uint32Array>(old: T, larger: T): T {
   larger.set(old);
   return larger;
 }
-
-/** A write may take only part of the bytes, as at a full disk. */
-export async function appendAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) {
-    const { bytesWritten } = await file.write(bytes, at, bytes.length - at, null);
-    at += bytesWritten;
-  }
-}
