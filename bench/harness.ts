@@ -32,18 +32,21 @@ export interface RatioRow {
   readonly cores?: number;
 }
 
-/** A figure that stands for itself. */
-export interface LimitRow {
+/** A figure that the suite measures by itself; without a bound the row only tells. */
+export interface FigureRow {
   readonly name: string;
+  /** "×" for a ratio to a peer. */
   readonly unit: string;
   readonly measure: () => number | Promise<number>;
   /** `--check` fails above it. */
-  readonly most: number;
+  readonly most?: number;
+  /** Of a ratio: `--check` fails below it. */
+  readonly least?: number;
 }
 
 export interface Suite extends AsyncDisposable {
   readonly candidates: Readonly<Record<string, Candidate | Skipped>>;
-  readonly rows: readonly (RatioRow | LimitRow)[];
+  readonly rows: readonly (RatioRow | FigureRow)[];
   readonly rounds: number;
   /** A candidate repeats its work until a slice takes about so long. */
   readonly sliceSeconds: number;
@@ -114,7 +117,7 @@ export async function measureSuite(
   const { rounds, cores } = await measureRounds(suite, needed, coresNeeded);
   const results: RowResult[] = [];
   for (const row of rows)
-    results.push("peer" in row ? judgeRatio(row, suite, { rounds, cores }) : await judgeLimit(row));
+    results.push("peer" in row ? judgeRatio(row, suite, { rounds, cores }) : await judgeFigure(row));
   const rates: Record<string, number> = {};
   for (const [candidate, seconds] of rounds) {
     const { bytes } = suite.candidates[candidate] as Candidate;
@@ -211,9 +214,10 @@ function easedFloor(
   };
 }
 
-async function judgeLimit({ name, unit, measure, most }: LimitRow): Promise<RowResult> {
+async function judgeFigure({ name, unit, measure, most, least }: FigureRow): Promise<RowResult> {
   const value = await measure();
-  return { name, value, unit, bound: most, state: value <= most ? "ok" : "below" };
+  const within = value <= (most ?? Infinity) && value >= (least ?? 0);
+  return { name, value, unit, bound: most ?? least, state: within ? "ok" : "below" };
 }
 
 /** Whether a program cannot be started, asked for its version. */

@@ -13,6 +13,8 @@ import { type AgentRights, chooseRights, nobody } from "./rights.ts";
 
 export interface Stage extends AsyncDisposable {
   readonly directory: string;
+  /** Node and the program that controller and agents are started from. */
+  readonly program: readonly [string, string];
   readonly clientFile: string;
   readonly client: ApiClient;
   readonly controllerUrl: string;
@@ -30,12 +32,17 @@ export interface DemoHost extends AsyncDisposable {
 const startMs = 30_000;
 
 export interface StageOptions {
+  /** Default: this very program. */
+  readonly program?: readonly [string, string];
   /** Aborts when the demo is to stop. */
   readonly signal: AbortSignal;
 }
 
 /** A controller in a temporary directory. */
-export async function openStage({ signal }: StageOptions): Promise<Stage & { readonly controller: Child }> {
+export async function openStage({
+  program = programArguments(),
+  signal,
+}: StageOptions): Promise<Stage & { readonly controller: Child }> {
   await using stack = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), "bedplate-demo-"));
   stack.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }));
@@ -47,15 +54,7 @@ export async function openStage({ signal }: StageOptions): Promise<Stage & { rea
   const controller = stack.use(
     startChild({
       name: "controller",
-      argv: [
-        ...programArguments(),
-        "controller",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--state-directory",
-        state,
-      ],
+      argv: [...program, "controller", "--json", "--listen", "127.0.0.1:0", "--state-directory", state],
       logFile,
       home: directory,
       onLine: (line) => {
@@ -75,6 +74,7 @@ export async function openStage({ signal }: StageOptions): Promise<Stage & { rea
   const kept = stack.move();
   return {
     directory,
+    program,
     clientFile,
     client,
     controllerUrl,
@@ -146,7 +146,7 @@ export async function openHost(
   const agent = stack.use(
     startChild({
       name: "agent",
-      argv: rights.wrap([...programArguments(), "agent", "--config", configFile]),
+      argv: rights.wrap([...stage.program, "agent", "--config", configFile]),
       logFile,
       home,
       ...(owner === undefined ? {} : { uid: owner }),
