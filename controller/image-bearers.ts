@@ -1,9 +1,22 @@
-// Short-lived rights to read one image, for one host: made and checked with a key of ours, kept nowhere.
+// Rights to read one image, for one host and one command: made and checked with a key of ours, kept nowhere.
+//
+// One holds while its command is open, however long a deploy is paused, and ends with it. A command that we do not know, as
+// after our state was set back to a backup, may be under way all the same: its bearer then holds for a day.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import type { Clock } from "./system.ts";
 
-/** Long enough for the largest image over a slow line; it opens nothing but that image. A new offer brings a new one. */
-const validMs = 24 * 3_600_000;
+const unknownValidMs = 24 * 3_600_000;
+
+/** What a bearer is for. */
+export interface ImageClaim {
+  readonly host: string;
+  readonly root: string;
+  readonly command: string;
+  readonly issuedAt: number;
+}
+
+const form =
+  /^(bedplate-image\.([0-9a-f]{64})\.([0-9a-f]{64})\.([0-9a-f-]{36})\.(\d{1,16}))\.([A-Za-z0-9_-]{43})$/;
 
 export class ImageBearers {
   readonly #key: Uint8Array;
@@ -14,27 +27,26 @@ export class ImageBearers {
     this.#clock = clock;
   }
 
-  issue(host: string, root: string): string {
-    const claim = `bedplate-image.${host}.${root}.${this.#clock.now() + validMs}`;
+  issue({ host, root, command }: Omit<ImageClaim, "issuedAt">): string {
+    const claim = `bedplate-image.${host}.${root}.${command}.${this.#clock.now()}`;
     return `${claim}.${this.#mac(claim).toString("base64url")}`;
   }
 
-  /** The host and image that the text is good for; undefined when it is no bearer of ours or has expired. */
-  check(text: string): { readonly host: string; readonly root: string } | undefined {
-    const match = /^(bedplate-image\.([0-9a-f]{64})\.([0-9a-f]{64})\.(\d{1,16}))\.([A-Za-z0-9_-]{43})$/.exec(
-      text,
-    );
+  /** What the text is for; undefined when it is no bearer of ours. Whether it holds, {@link holds} says. */
+  read(text: string): ImageClaim | undefined {
+    const match = form.exec(text);
     if (match === null) return undefined;
-    const [, claim, host, root, expiresAt, mac] = match as unknown as [
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ];
-    if (!timingSafeEqual(this.#mac(claim), Buffer.from(mac, "base64url"))) return undefined;
-    return Number(expiresAt) > this.#clock.now() ? { host, root } : undefined;
+    const [, claim, host, root, command, issuedAt, mac] = match as unknown as [string, ...string[]] & {
+      readonly length: 7;
+    };
+    if (!timingSafeEqual(this.#mac(claim!), Buffer.from(mac!, "base64url"))) return undefined;
+    return { host: host!, root: root!, command: command!, issuedAt: Number(issuedAt) };
+  }
+
+  /** @param command what is known of the claim's command */
+  holds({ issuedAt }: ImageClaim, command: "open" | "ended" | "unknown"): boolean {
+    if (command === "unknown") return this.#clock.now() < issuedAt + unknownValidMs;
+    return command === "open";
   }
 
   #mac(claim: string): Buffer {

@@ -81,7 +81,7 @@ export const ImageSource = Type.Object({
    * the host or read by ranges; it has no manifest.
    */
   layout: Type.Optional(Type.Union([Type.Literal("frames"), Type.Literal("raw")])),
-  /** Short-lived, for this host and image. */
+  /** For this host and image, as long as the command is open. */
   bearer: Type.Optional(Type.String({ maxLength: 512 })),
   /** Offered to every host: one whose policy does not list it passes it over, where any other source is refused. */
   mirror: Type.Optional(Type.Literal(true)),

@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { BedplateError } from "../../protocol/errors.ts";
 import { findApiToken } from "../api-tokens.ts";
+import type { ImageClaim } from "../image-bearers.ts";
 import { type Scope, scopes } from "../store/store.ts";
 import type { Clock } from "../system.ts";
 import type { ApiParts, App } from "./app.ts";
@@ -25,14 +26,9 @@ export function guardRoutes(app: App, parts: ApiParts): void {
     if (request.is404 && hasBody(request.headers)) throw notFound(request.method);
     if (access === "anyone" || request.is404) return;
     const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
-    const image = text === undefined ? undefined : parts.bearers.check(text);
-    if (
-      image !== undefined &&
-      access === "image" &&
-      // A revoked host's bearers end with its key.
-      (await parts.store.hosts.get(image.host))?.standing === "approved"
-    ) {
-      request.imageRoot = image.root;
+    const claim = text === undefined ? undefined : parts.bearers.read(text);
+    if (claim !== undefined && access === "image" && (await holdsNow(claim, parts))) {
+      request.imageRoot = claim.root;
       return;
     }
     const token =
@@ -70,6 +66,12 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       );
     }
   });
+}
+
+/** An image's bearer ends with its command, and with its host's key. */
+async function holdsNow(claim: ImageClaim, { store, bearers }: ApiParts): Promise<boolean> {
+  if ((await store.hosts.get(claim.host))?.standing !== "approved") return false;
+  return bearers.holds(claim, await store.commands.standing(claim.command));
 }
 
 function hasBody(headers: IncomingHttpHeaders): boolean {

@@ -170,7 +170,7 @@ export class Dispatcher implements Disposable {
     const { root } = document.arguments.image;
     return this.#parts.mirrors.sourcesOf(root, {
       url: `https://${session.authority}/v1/images/${root}`,
-      bearer: this.#parts.bearers.issue(session.host, root),
+      bearer: this.#parts.bearers.issue({ host: session.host, root, command: command.id }),
     });
   }
 

@@ -38,6 +38,11 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
     async get(id) {
       return getCommand(database, id);
     },
+    async standing(id) {
+      const row = database.one("select open from commands where id = ?", id);
+      if (row === undefined) return "unknown";
+      return Number(row.open) === 1 ? "open" : "ended";
+    },
     async list(filter) {
       const conditions: string[] = [];
       const values: Value[] = [];

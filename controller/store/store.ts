@@ -333,6 +333,8 @@ export interface CommandStore {
     | { readonly status: "full" | "too-many-kept" | "revoked" }
   >;
   get(id: string): Promise<StoredCommand | undefined>;
+  /** Whether it has ended; without reading all of it. */
+  standing(id: string): Promise<"open" | "ended" | "unknown">;
   /** Newest first. */
   list(filter: CommandFilter): Promise<readonly StoredCommand[]>;
   /**

@@ -1,0 +1,95 @@
+// The right to fetch one image: how long it lasts, and for whom, with a clock that is moved ahead.
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { ImageBearers } from "../../controller/image-bearers.ts";
+import type { RecordBody } from "../../protocol/messages.ts";
+import { testClock } from "../support/clock.ts";
+import { documentOf, newCommandId, submit } from "../support/commands.ts";
+import { type TestController, testController } from "../support/controller.ts";
+import { smallImage } from "../support/images.ts";
+import { type Joined, joinLink, newLinkKey } from "../support/link-client.ts";
+
+const dayMs = 24 * 3_600_000;
+const clock = testClock();
+const image = smallImage("borne", 5000, 3);
+let controller: TestController;
+
+beforeAll(async () => {
+  controller = await testController({ clock });
+  await controller.call("PUT", `/v1/images/${image.root}/manifest`, { bytes: image.manifest });
+  await controller.call("PUT", `/v1/images/${image.root}/frames`, { bytes: image.frames });
+});
+afterAll(async () => {
+  await controller?.[Symbol.asyncDispose]();
+});
+
+const join = async (key = newLinkKey()): Promise<Joined> =>
+  joinLink(controller, { key, joinToken: await controller.joinToken() });
+
+/** A command that was offered, and the bearer that came with it. */
+async function offered(joined: Joined): Promise<{ readonly id: string; readonly bearer: string }> {
+  const document = documentOf(joined.host, {
+    kind: "image.verify",
+    arguments: { image: { root: image.root, sizeBytes: 5000 }, disk: { serial: "S1" } },
+  });
+  expect((await submit(controller, document)).status).toBe(201);
+  const { bearer } = (await joined.client.next("offer")).sources[0]!;
+  return { id: (JSON.parse(document) as { id: string }).id, bearer: bearer! };
+}
+
+const fetchManifest = async (token: string): Promise<number> =>
+  (await controller.call("GET", `/v1/images/${image.root}/manifest`, { token })).status;
+
+test("what is paused for weeks still fetches; what has ended does not, however soon", async () => {
+  const key = newLinkKey();
+  const joined = await join(key);
+  const { id, bearer } = await offered(joined);
+  expect((await controller.call("POST", `/v1/commands/${id}/pause`)).status).toBe(202);
+  expect(await fetchManifest(bearer)).toBe(200);
+  clock.advance(20 * dayMs);
+  expect(await fetchManifest(bearer)).toBe(200);
+  joined.client[Symbol.dispose]();
+  const again = await join(key);
+  const result = { outcome: "cancelled" as const, startedAt: clock.now(), endedAt: clock.now() };
+  const bodies: RecordBody[] = [
+    { type: "received", command: id },
+    { type: "result", command: id, result },
+  ];
+  for (const [index, body] of bodies.entries())
+    again.client.send({ t: "record", seq: index + 1, at: clock.now(), body });
+  await expect.poll(() => fetchManifest(bearer), { timeout: 10_000 }).toBe(401);
+  again.client[Symbol.dispose]();
+});
+
+test("it survives a restart of the controller", async () => {
+  const joined = await join();
+  const { bearer } = await offered(joined);
+  await controller.restart();
+  expect(await fetchManifest(bearer)).toBe(200);
+  joined.client[Symbol.dispose]();
+});
+
+test("of a command that is not known here it holds for a day", () => {
+  const bearers = new ImageBearers(new Uint8Array(32).fill(1), clock);
+  const asked = { host: "0".repeat(64), root: image.root, command: newCommandId() };
+  const claim = bearers.read(bearers.issue(asked))!;
+  expect(claim).toMatchObject(asked);
+  const held = () => (["open", "ended", "unknown"] as const).map((known) => bearers.holds(claim, known));
+  expect(held()).toEqual([true, false, true]);
+  clock.advance(dayMs - 1000);
+  expect(held()).toEqual([true, false, true]);
+  clock.advance(2000);
+  expect(held()).toEqual([true, false, false]);
+});
+
+test("nothing of it can be altered, and another key's is none", () => {
+  const bearers = new ImageBearers(new Uint8Array(32).fill(1), clock);
+  const asked = { host: "0".repeat(64), root: image.root, command: newCommandId() };
+  const parts = bearers.issue(asked).split(".");
+  const others = ["bedplate-plan", "1".repeat(64), "2".repeat(64), newCommandId(), "0", "A".repeat(43)];
+  expect(parts).toHaveLength(others.length);
+  for (const [index, other] of others.entries())
+    expect(bearers.read(parts.with(index, other).join(".")), parts[index]!).toBeUndefined();
+  const foreign = new ImageBearers(new Uint8Array(32).fill(2), clock).issue(asked);
+  expect(bearers.read(foreign)).toBeUndefined();
+  expect(bearers.read("")).toBeUndefined();
+});
