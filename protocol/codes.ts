@@ -58,6 +58,8 @@ export const codes = {
   "disk.sector-size": "The image's partition table is for another sector size.",
   "disk.shared-storage": "The disk carries what hosts that share storage write.",
   "disk.swap": "The disk or a partition of it is in use as swap.",
+  "disk.table-damaged":
+    "The disk's partition table cannot be read: what lies in its partitions is not known.",
   "disk.too-small": "The image is larger than the disk.",
   "disk.unavailable": "The disk cannot be opened.",
   "disk.unreadable": "Places of the disk where signatures lie cannot be read: what claims it is not known.",

@@ -96,11 +96,12 @@ export const Fingerprint = Type.Object({
 export type Fingerprint = Static<typeof Fingerprint>;
 
 /** Guards that judge by what somebody left on a disk or how it is attached: where the policy lets them, operators may know better. */
-export const overridableGuards = ["remote", "member", "shared-storage"] as const;
+export const overridableGuards = ["remote", "member", "shared-storage", "table"] as const;
 export const OverridableGuard = Type.Union([
   Type.Literal("remote"),
   Type.Literal("member"),
   Type.Literal("shared-storage"),
+  Type.Literal("table"),
 ]);
 export type OverridableGuard = Static<typeof OverridableGuard>;
 

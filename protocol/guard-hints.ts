@@ -17,6 +17,7 @@ const hints: { readonly [K in Code]?: string } = {
   "disk.remote": overrideHint,
   "disk.member": overrideHint,
   "disk.shared-storage": overrideHint,
+  "disk.table-damaged": `Repair the table (gdisk, sfdisk), or wipe what is left of it: wipefs --all. ${overrideHint}`,
   "disk.unreadable": `The disk, its cable or its controller may be failing. ${overrideHint}`,
   "disk.read-only": "Make it writable first: blockdev --setrw, or the switch on the device.",
   "policy.override-denied":

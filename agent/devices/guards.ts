@@ -10,7 +10,7 @@ import {
 import { BedplateError } from "../../protocol/errors.ts";
 import { paddedBytes } from "../../protocol/groups.ts";
 import { hintOfGuard } from "../../protocol/guard-hints.ts";
-import { isSharedType } from "./signatures/partition-types.ts";
+import { isSharedType, protectiveType } from "./signatures/partition-types.ts";
 
 export interface GuardFacts {
   readonly disk: Disk;
@@ -105,6 +105,16 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
       finding: `Other hosts may be using it: ${[...(found.length === 0 ? [] : [namesOf(found)]), ...typed].join(", ")}.`,
     };
   },
+  table({ content }) {
+    if (content === null) return alreadyBegun;
+    const lost = lostTable(content);
+    if (lost !== undefined)
+      return {
+        code: "disk.table-damaged",
+        finding: `It cannot be told what lies in its partitions: ${lost}.`,
+      };
+    return content.table === null ? "it has no partition table" : "its partition table can be read";
+  },
   "read-only": ({ disk }) =>
     disk.readOnly ? { code: "disk.read-only", finding: "It is read-only." } : "it can be written",
   size({ disk, image }) {
@@ -142,6 +152,17 @@ function notLookedAt({ unread = [] }: DiskContent): Finding | undefined {
     code: "disk.unreadable",
     finding: `It cannot be told what claims it: places where signatures lie were not read (${unread.slice(0, 3).join("; ")}).`,
   };
+}
+
+/** Why a table that was there does not say where partitions are: what lies in them was not looked at. */
+function lostTable({ table, partitions, errors }: DiskContent): string | undefined {
+  if (table?.type === "gpt")
+    return table.primary === "good" || table.backup === "good"
+      ? undefined
+      : `neither copy of its GUID partition table is whole (${errors.slice(0, 3).join("; ")})`;
+  return partitions.some(({ type }) => type === protectiveType)
+    ? "its first sector says that it has a GUID partition table, and neither copy of that is there"
+    : undefined;
 }
 
 /** What made no sense may have said more. */

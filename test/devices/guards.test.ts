@@ -1,7 +1,7 @@
 // The guards of destructive commands, one by one, over facts.
 import { describe, expect, test } from "vitest";
 import { evaluateGuards, type GuardFacts, nameForPolicy, requireGuards } from "../../agent/devices/guards.ts";
-import type { Signature } from "../../protocol/disk-content.ts";
+import type { PartitionTable, Signature } from "../../protocol/disk-content.ts";
 import { type Disk, GuardFinding, overridableGuards } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
 import { checker } from "../../protocol/schema.ts";
@@ -58,6 +58,11 @@ const inPartition = (type: string, changes: Partial<Signature>): GuardFacts => {
   const content = { ...good.content!, partitions: [{ ...partition, uuid: null, name: null, signatures }] };
   return { ...good, content };
 };
+type Copy = PartitionTable["primary"];
+const withTable = (primary: Copy, backup: Copy): GuardFacts => {
+  const table = { type: "gpt", sectorBytes: 512, uuid: null, primary, backup } as const;
+  return { ...good, content: { ...good.content!, table } };
+};
 const cephType = "4FBD7E29-9D25-41B8-AFD0-062C0CEFF05D";
 const withDisk = (changes: Partial<Disk>): GuardFacts => ({ ...good, disk: { ...disk, ...changes } });
 
@@ -85,6 +90,10 @@ describe("each guard has its own code, and the others still pass", () => {
     ["shared-storage", "disk.shared-storage", withSignature({ kind: "gfs2", shared: true })],
     ["shared-storage", "disk.shared-storage", inPartition(cephType, {})],
     ["shared-storage", "disk.shared-storage", inPartition(cephType.toLowerCase(), {})],
+    ["table", "disk.table-damaged", withTable("bad", "bad")],
+    ["table", "disk.table-damaged", withTable("bad", "missing")],
+    ["table", "disk.table-damaged", withTable("missing", "bad")],
+    ["table", "disk.table-damaged", inPartition("0xee", {})],
     ["read-only", "disk.read-only", withDisk({ readOnly: true })],
     ["size", "disk.too-small", { ...good, image: { sizeBytes: (100 << 20) + 1, sectorBytes: 512 } }],
     [
@@ -104,7 +113,7 @@ describe("each guard has its own code, and the others still pass", () => {
 
 test("all are evaluated; the refusal has the first one's code and tells all", () => {
   const findings = evaluateGuards(withDisk({ allowed: false, mounts: ["/srv"], swap: true }));
-  expect(findings).toHaveLength(12);
+  expect(findings).toHaveLength(13);
   let error: BedplateError | undefined;
   try {
     requireGuards(findings, disk);
@@ -128,6 +137,11 @@ test("what made no sense is told where nothing was found", () => {
         "as far as it can be read (the checksum of the primary header is wrong)",
       ),
     });
+});
+
+test("a GUID partition table of which one copy is whole passes", () => {
+  for (const facts of [withTable("good", "bad"), withTable("bad", "good"), withTable("good", "missing")])
+    expect(evaluateGuards(facts).every(({ ok }) => ok)).toBe(true);
 });
 
 test("where signatures lie and nobody could read, nothing is ruled out; who may override it says so", () => {

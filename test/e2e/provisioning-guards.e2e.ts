@@ -236,6 +236,16 @@ describe("what lies on it", () => {
     await expectRefused(host, { loop }, { code: "disk.shared-storage", guards: ["shared-storage"], says });
   });
   guardTest(
+    "a table of which both copies are lost: what lay in its partitions is not known",
+    async (host) => {
+      const loop = await makeDisk({ put: putPartition(linuxType, "LVM2_member") });
+      await scribble(loop, 512, new Uint8Array(512));
+      await scribble(loop, diskBytes - 512, new Uint8Array(512));
+      const says = "neither copy of that is there";
+      await expectRefused(host, { loop }, { code: "disk.table-damaged", guards: ["table"], says });
+    },
+  );
+  guardTest(
     "a physical volume, and one of a volume group, as LVM writes them",
     async (host) => {
       const bare = await makeDisk();

@@ -164,6 +164,7 @@ test("plan changes nothing; apply brings the image onto the disk, the tail is cl
     "remote",
     "member",
     "shared-storage",
+    "table",
     "read-only",
     "size",
     "sector-size",

@@ -15,16 +15,18 @@ import {
 } from "../support/executor-host.ts";
 import { type ImageServer, serveImage } from "../support/image-server.ts";
 import { layouts } from "../support/signature-layouts.ts";
-import { sparseDisk } from "../support/sparse-disk.ts";
+import { putGpt, sparseDisk } from "../support/sparse-disk.ts";
 import { makeImage, type TestImage } from "../support/test-image.ts";
 
 const busy = { timeout: 180_000 } as const;
 const mib = 1 << 20;
+const linuxType = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 const sizeBytes = 8 * mib;
 let host: ExecutorHost;
 let image: TestImage;
 let server: ImageServer;
 let offer: RunOptions;
+let disks = 0;
 
 beforeAll(async () => {
   host = await openExecutorHost();
@@ -39,7 +41,7 @@ afterAll(async () => {
 
 /** A file that stands for a disk with this superblock on it, and a policy that allows it. */
 async function makeDisk(kind: string, allowOverrides: readonly string[] = []) {
-  const name = `disk-${kind.toLowerCase().replaceAll("_", "-")}-${allowOverrides.length}`;
+  const name = `disk-${disks++}`;
   const path = await host.makeFile(`${name}.img`, sizeBytes);
   const disk = sparseDisk(sizeBytes);
   layouts[kind]!.put(disk, 0, sizeBytes);
@@ -53,6 +55,15 @@ path = "${path}"
 sizeBytes = ${sizeBytes}
 `);
   return { name, path };
+}
+
+/** The same with a GUID partition table, and zeroes over parts of it. */
+async function makePartitioned(overwrite: readonly [offset: number, bytes: number][]) {
+  const made = await makeDisk("ext4", ["table"]);
+  const disk = putGpt(sparseDisk(sizeBytes), 512, [{ type: linuxType, startBytes: mib, sizeBytes: 4 * mib }]);
+  for (const [offset, bytes] of overwrite) disk.put(offset, new Uint8Array(bytes));
+  await disk.save(made.path);
+  return made;
 }
 
 const commandOf = (name: string, mode: "plan" | "apply", more: object): Command =>
@@ -109,5 +120,53 @@ describe("a disk that belongs to something larger", busy, () => {
         detail: { guards: ["member"] },
       },
     );
+  });
+});
+
+describe("a partition table that nobody can read", busy, () => {
+  const lastSector = sizeBytes - 512;
+
+  test.each<[string, [number, number][]]>([
+    [
+      "both headers scribbled over behind their magic",
+      [
+        [512 + 16, 76],
+        [lastSector + 16, 76],
+      ],
+    ],
+    [
+      "both copies gone but for the protective first sector",
+      [
+        [512, 33 * 512],
+        [lastSector - 32 * 512, 33 * 512],
+      ],
+    ],
+    [
+      "the entries of both",
+      [
+        [1024, 512],
+        [lastSector - 32 * 512, 512],
+      ],
+    ],
+  ])("is refused until overridden: %s", async (_, overwrite) => {
+    const { name, path } = await makePartitioned(overwrite);
+    const before = await sha256Of(path);
+    const { plan, result } = await attempt(name);
+    expect(plan.guards.filter(({ ok }) => !ok)).toMatchObject([
+      { guard: "table", code: "disk.table-damaged" },
+    ]);
+    expect(result).toMatchObject({ outcome: "failed", error: { code: "disk.table-damaged" } });
+    expect(await sha256Of(path)).toBe(before);
+    const overridden = await attempt(name, { overrides: ["table"] });
+    expect(overridden.result).toMatchObject({ outcome: "succeeded" });
+  });
+
+  test("one whole copy is enough; and so are a wiped disk and one with a plain file system", async () => {
+    for (const overwrite of [[[512 + 16, 76]], [[lastSector + 16, 76]], [[0, mib]]] as [number, number][][]) {
+      const { name } = await makePartitioned(overwrite);
+      expect((await attempt(name)).result).toMatchObject({ outcome: "succeeded" });
+    }
+    const { name } = await makeDisk("ext4");
+    expect((await attempt(name)).result).toMatchObject({ outcome: "succeeded" });
   });
 });

@@ -1,5 +1,8 @@
 // Names of well-known partition types, by their GUID in lower case or their MBR number.
 
+/** Of the one partition of an MBR that says only that a GUID partition table follows. */
+export const protectiveType = "0xee";
+
 const names: { readonly [type: string]: string } = {
   "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
   "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
@@ -53,7 +56,7 @@ const names: { readonly [type: string]: string } = {
   "0x83": "Linux",
   "0x85": "Linux extended",
   "0x8e": "Linux LVM",
-  "0xee": "GPT protective",
+  [protectiveType]: "GPT protective",
   "0xef": "EFI system",
   "0xfb": "VMware VMFS",
   "0xfc": "VMware diagnostic",
