@@ -1,5 +1,5 @@
 // The demo's processes as /proc shows them: who descends from whom, what they have written, and when they are gone.
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { monotonic, sleep } from "../clock.ts";
 
 /** A process for as long as it lives: its id may be another's later, its id and start time not. */
@@ -60,6 +60,29 @@ export function executorsOf(directory: string, mounts: string | undefined): Proc
       isExecutor(mark) &&
       (mark.command.includes(`${directory}/`) || (mounts !== undefined && mountsOf(mark.pid) === mounts)),
   );
+}
+
+/** Processes for which one of the targets is the source, by a mount that is not ours, too. */
+export function processesThatSee(
+  mounts: readonly { readonly source: string; readonly target: string }[],
+): ProcessMark[] {
+  const theirs = mounts.flatMap(({ source, target }) => {
+    const file = fileAt(source);
+    return file === undefined || file === fileAt(target) ? [] : [{ file, target }];
+  });
+  return allProcesses().filter(({ pid }) =>
+    theirs.some(({ file, target }) => fileAt(`/proc/${pid}/root${target}`) === file),
+  );
+}
+
+/** Which file it is, whatever its name. */
+function fileAt(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path);
+    return `${dev} ${ino}`;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The name of a process's mount namespace. */

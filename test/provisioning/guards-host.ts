@@ -4,7 +4,6 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openPrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
-import { executorsOf, killAll, mountsOf } from "../../cli/demo/processes.ts";
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type ControllerProcess, startControllerProcess } from "../contract/controller-process.ts";
 import {
@@ -115,9 +114,6 @@ export async function openGuardsHost(
     `controller = "${controller.url}"\nname = "${name}"\njoinToken = "${token}"\nstateDirectory = "/var/lib/bedplate/agent"\n[metrics]\nlisten = "off"\n`,
     { mode: 0o600 },
   );
-  // Executors outlive their agent by design; here they must not: what they have mounted is taken away.
-  let agentMounts: string | undefined;
-  stack.defer(() => killAll(executorsOf(directory, agentMounts), 5000));
   const agent = stack.use(
     startProgram({
       argv: privateHost.wrap([node, builtProgram, "agent", "--config", config]),
@@ -139,9 +135,6 @@ export async function openGuardsHost(
     () => agent.log().slice(-1500),
   );
   await operator.json(0, "host", "approve", name, "--fingerprint", waiting.fingerprint);
-  // Its own by now: whoever kills by it would else kill others.
-  const namespace = mountsOf(agent.pid);
-  if (namespace !== mountsOf(process.pid)) agentMounts = namespace;
   const inside: GuardsHost["inside"] = (...argv) =>
     execFileSync("nsenter", [`--mount=/proc/${agent.pid}/ns/mnt`, ...argv], {
       encoding: "utf8",
