@@ -6,7 +6,7 @@ import { configReader } from "../protocol/config.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { parseJoinToken } from "../protocol/join-token.ts";
 import { Name } from "../protocol/schema.ts";
-import { type ExecutorPaths, operationSocketPath, rootPaths } from "./executor/contract.ts";
+import { type ExecutorPaths, operationSocketPath, rootPaths } from "./door/contract.ts";
 import { readText } from "./host/state-directory.ts";
 
 const closed = { additionalProperties: false } as const;

@@ -6,24 +6,24 @@ import { checker } from "../protocol/schema.ts";
 import type { Requirement } from "../protocol/signer-sets.ts";
 import { listDisks } from "./devices/disks.ts";
 import { createFacts } from "./devices/facts.ts";
+import { type ExecutorPaths, identityPath, rootPaths } from "./door/contract.ts";
 import { destructiveToday } from "./executor/admission.ts";
 import { attestationKeyLine } from "./executor/attestation.ts";
 import { type AuditCheck, checkAudit, type KeptHead } from "./executor/audit-check.ts";
-import { type ExecutorPaths, identityPath, rootPaths } from "./executor/contract.ts";
 import { requirePrivateDirectory } from "./executor/directories.ts";
-import { type Explanation, explainCommand } from "./executor/explain.ts";
 import type { Fence } from "./executor/fence.ts";
 import { openJournal, readJournal } from "./executor/journal.ts";
-import { loadPolicy, type Policy, readPolicyDraft } from "./executor/policy.ts";
-import { requirementOf } from "./executor/rules.ts";
-import { checkSignatures } from "./executor/signatures.ts";
 import { systemClock } from "./host/clock.ts";
 import { errnoOf, systemFiles } from "./host/files.ts";
+import { type Explanation, explainCommand } from "./policy/explain.ts";
+import { loadPolicy, type Policy, readPolicyDraft } from "./policy/policy.ts";
+import { requirementOf } from "./policy/rules.ts";
+import { checkSignatures } from "./policy/signatures.ts";
 
+export type { ExecutorPaths } from "./door/contract.ts";
 export type { AuditCheck, CheckFault, KeptHead } from "./executor/audit-check.ts";
-export type { ExecutorPaths } from "./executor/contract.ts";
-export type { Explanation } from "./executor/explain.ts";
 export type { Fence } from "./executor/fence.ts";
+export type { Explanation } from "./policy/explain.ts";
 
 /** The executor's paths: fixed for root, whatever is given; for others what is given, the policy's default being root's. */
 export function hostPaths(given: Partial<ExecutorPaths> = {}): ExecutorPaths {

@@ -2,7 +2,7 @@
 import { destination, pino } from "pino";
 import { runDaemon } from "./agent.ts";
 import { defaultConfigFile, loadAgentConfig } from "./config.ts";
-import { createLogLines } from "./log-lines.ts";
+import { createLogLines } from "./operations/log-lines.ts";
 
 export interface AgentOptions {
   readonly configFile?: string | undefined;

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
-import { executorFlags } from "../agent/host/executor-process.ts";
+import { executorFlags } from "../agent/door/executor-process.ts";
 import { tlsServerName } from "../protocol/tls.ts";
 import { eventually, node, startProgram } from "./processes.ts";
 

@@ -7,8 +7,8 @@ import { copyFile, mkdir, open, readFile, stat, writeFile } from "node:fs/promis
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import type { ExecutorRequest } from "../agent/executor/contract.ts";
-import { createExecutorLauncher, executorFlags } from "../agent/host/executor-process.ts";
+import type { ExecutorRequest } from "../agent/door/contract.ts";
+import { createExecutorLauncher, executorFlags } from "../agent/door/executor-process.ts";
 import { cleanEnvironment } from "../agent/host/processes.ts";
 import { groupBytes } from "../assembly/index.ts";
 import { mintCommandId } from "../cli/clock.ts";

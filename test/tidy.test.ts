@@ -70,6 +70,7 @@ const outside: readonly { what: RegExp; places: readonly string[] }[] = [
     what: /from "node:fs(\/promises)?"/,
     places: [
       "agent/host/",
+      "agent/door/",
       "agent/devices/",
       "agent/telemetry/",
       "controller/store/",
@@ -81,7 +82,7 @@ const outside: readonly { what: RegExp; places: readonly string[] }[] = [
   },
   {
     what: /from "node:child_process"/,
-    places: ["agent/host/", "controller/images/", "cli/", "assembly/build.ts"],
+    places: ["agent/host/", "agent/door/", "controller/images/", "cli/", "assembly/build.ts"],
   },
 ];
 
@@ -125,12 +126,12 @@ test("only agent/devices touches block devices", () => {
  */
 const decisions = [
   "agent/executor/admit.ts",
-  "agent/executor/exec-rules.ts",
+  "agent/policy/exec-rules.ts",
   "agent/executor/fence.ts",
   "agent/executor/link-duty.ts",
   "agent/executor/plans.ts",
-  "agent/executor/rules.ts",
-  "agent/executor/windows.ts",
+  "agent/policy/rules.ts",
+  "agent/policy/windows.ts",
   "agent/link/backoff.ts",
   "agent/link/credit.ts",
   "agent/link/outbox-rules.ts",
@@ -205,6 +206,7 @@ const flows = [
   "agent/executor/",
   "agent/link/",
   "agent/operations/",
+  "agent/policy/",
   "controller/commands/",
   "controller/link/",
   "controller/store/",

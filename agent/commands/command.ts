@@ -10,12 +10,12 @@ import type { GuardFinding } from "../../protocol/disks.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import type { DiskListing } from "../devices/disks.ts";
 import type { Facts } from "../devices/facts.ts";
-import type { Policy } from "../executor/policy.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Files } from "../host/files.ts";
 import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
+import type { Policy } from "../policy/policy.ts";
 
 /** Kinds that run in an executor. */
 export type ExecutorKind = {

@@ -9,7 +9,7 @@ import { type DirectFile, openDisk } from "../devices/direct-file.ts";
 import { openConnections } from "../devices/image-source.ts";
 import { fetchManifest, fetchSignatures } from "../devices/manifest-source.ts";
 import type { OpenSources } from "../devices/open-sources.ts";
-import { requireSigned } from "../executor/image-signatures.ts";
+import { requireSigned } from "../policy/image-signatures.ts";
 import type { CommandContext } from "./command.ts";
 
 /** A frame of zstd is a little larger than what it holds when that does not compress (ZSTD_COMPRESSBOUND and headers). */

@@ -5,13 +5,13 @@ import { formatDiskSelector } from "../../protocol/disks.ts";
 import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
 import { boundedReport } from "../../protocol/schema.ts";
 import type { MachineNames } from "../devices/machine-names.ts";
-import { type Admission, type AdmissionFacts, admit, type LaneBusy, type PolicyFacts } from "./admit.ts";
+import type { ExecutorRequest } from "../door/contract.ts";
+import { destructiveKinds, type PolicyFacts } from "../policy/rules.ts";
+import type { CheckedSignatures } from "../policy/signatures.ts";
+import { type Admission, type AdmissionFacts, admit, type LaneBusy } from "./admit.ts";
 import type { AuditLog, AuditSubject } from "./audit-log.ts";
-import type { ExecutorRequest } from "./contract.ts";
 import type { Document } from "./document.ts";
 import { type Journal, sha256Hex } from "./journal.ts";
-import { destructiveKinds } from "./rules.ts";
-import type { CheckedSignatures } from "./signatures.ts";
 
 export type RunRequest = Extract<ExecutorRequest, { request: "run" }>;
 

@@ -1,11 +1,10 @@
 // Whether an operation starts, goes on, is replayed or is refused: decided from facts alone, so that a simulator can ask.
 import { type Command, type Effect, isTerminal, type OperationState } from "../../protocol/commands.ts";
 import type { ErrorReport } from "../../protocol/errors.ts";
-import { type Fence, fenceFault } from "./fence.ts";
-import { type IssuedPlan, planFault } from "./plans.ts";
 import {
   type AskedCommand,
   deniedFault,
+  type PolicyFacts,
   type PolicyRules,
   programFault,
   quotaFault,
@@ -13,11 +12,9 @@ import {
   type SignatureFacts,
   signaturesOf,
   windowFault,
-} from "./rules.ts";
-
-export type PolicyFacts =
-  | { readonly state: "present" | "missing"; readonly rules: PolicyRules }
-  | { readonly state: "unusable"; readonly error: ErrorReport };
+} from "../policy/rules.ts";
+import { type Fence, fenceFault } from "./fence.ts";
+import { type IssuedPlan, planFault } from "./plans.ts";
 
 export interface AdmissionFacts {
   readonly nowMs: number;

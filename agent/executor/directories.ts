@@ -1,7 +1,7 @@
 // The executor's two directories, made or checked: its private state, and the one with the operations' sockets.
 import { BedplateError } from "../../protocol/errors.ts";
+import { operationSocketPath } from "../door/contract.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
-import { operationSocketPath } from "./contract.ts";
 
 /**
  * Makes the executor's directory, or checks it: its own, and nobody else may read or change it.

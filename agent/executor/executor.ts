@@ -5,18 +5,18 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { boundedReport } from "../../protocol/schema.ts";
 import type { Host } from "../commands/command.ts";
 import { createFacts } from "../devices/facts.ts";
-import { systemClock } from "../host/clock.ts";
-import { systemFiles } from "../host/files.ts";
-import { giveWay } from "../host/priority.ts";
-import { cleanEnvironment, systemProcesses } from "../host/processes.ts";
-import { systemRandom } from "../host/random.ts";
 import {
   checkExecutorRequest,
   type ExecutorPaths,
   type ExecutorRequest,
   lineBytesMax,
   rootPaths,
-} from "./contract.ts";
+} from "../door/contract.ts";
+import { systemClock } from "../host/clock.ts";
+import { systemFiles } from "../host/files.ts";
+import { giveWay } from "../host/priority.ts";
+import { cleanEnvironment, systemProcesses } from "../host/processes.ts";
+import { systemRandom } from "../host/random.ts";
 import { type ExecutorEnd, execute, refuseRequest } from "./run.ts";
 
 /** The process's exit codes. Whoever started it need not look: what happened is in the journal. */

@@ -1,7 +1,7 @@
 // One connection on an operation's socket: its requests, the events it gets, and the output it reads at its own pace.
 import type { Socket } from "node:net";
 import { assert } from "../../protocol/errors.ts";
-import { checkFollowerRequest, type ExecutorEvent, lineBytesMax } from "./contract.ts";
+import { checkFollowerRequest, type ExecutorEvent, lineBytesMax } from "../door/contract.ts";
 import type { JournalledEvent } from "./journal.ts";
 import type { OutputReader, OutputSpool } from "./output-spool.ts";
 

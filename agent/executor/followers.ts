@@ -2,9 +2,9 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { outputPieceBytesMax } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import type { ExecutorEvent } from "../door/contract.ts";
 import type { Clock } from "../host/clock.ts";
 import { errnoOf, type Files } from "../host/files.ts";
-import type { ExecutorEvent } from "./contract.ts";
 import { createFollower, type Follower, type FollowerHooks } from "./follower.ts";
 import type { OutputSpool } from "./output-spool.ts";
 

@@ -2,9 +2,9 @@
 import { utf8 } from "../../protocol/bytes.ts";
 import { attestationProofBytes, type ExecutorIdentity } from "../../protocol/identity.ts";
 import type { MachineNames } from "../devices/machine-names.ts";
+import { identityPath } from "../door/contract.ts";
 import { errnoOf, type Files } from "../host/files.ts";
 import type { AttestationKey } from "./attestation.ts";
-import { identityPath } from "./contract.ts";
 
 export interface IdentityFacts extends MachineNames {
   readonly host: string;

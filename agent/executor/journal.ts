@@ -4,7 +4,7 @@ import type { AuditHead } from "../../protocol/audit.ts";
 import { type Effect, isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Notes } from "../commands/command.ts";
-import type { ExecutorEvent } from "./contract.ts";
+import type { ExecutorEvent } from "../door/contract.ts";
 import { openDatabase } from "./journal-schema.ts";
 import { type Store, storeOf } from "./transactions.ts";
 import { type TrustTables, trustTables } from "./trust-tables.ts";

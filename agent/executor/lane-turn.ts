@@ -1,7 +1,7 @@
 // One operation's way to the lane: taken at once when it is free and nobody waits, waited for in the order of acceptance.
 import type { Host } from "../commands/command.ts";
+import { type ExecutorPaths, operationSocketPath } from "../door/contract.ts";
 import type { LaneBusy } from "./admit.ts";
-import { type ExecutorPaths, operationSocketPath } from "./contract.ts";
 import { isListening } from "./followers.ts";
 import type { Journal } from "./journal.ts";
 import { takeLane } from "./lane.ts";

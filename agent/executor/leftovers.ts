@@ -2,8 +2,8 @@
 // of them, and before another operation changes the host.
 import type { Host } from "../commands/command.ts";
 import { endLeftover, type Leftover } from "../commands/process-group.ts";
+import { type ExecutorPaths, operationSocketPath } from "../door/contract.ts";
 import type { Admission } from "./admit.ts";
-import { type ExecutorPaths, operationSocketPath } from "./contract.ts";
 import { isListening } from "./followers.ts";
 import type { Journal } from "./journal.ts";
 

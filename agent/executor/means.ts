@@ -1,6 +1,6 @@
 // What an executor process works with: given at its start, and its journal once that is open.
 import type { Host } from "../commands/command.ts";
-import type { ExecutorPaths } from "./contract.ts";
+import type { ExecutorPaths } from "../door/contract.ts";
 import type { Journal } from "./journal.ts";
 
 export interface ExecutorOptions {

@@ -5,10 +5,10 @@ import { encodePlan, type Plan, type PlanArtefact, planLimits } from "../../prot
 import type { CommandEnd } from "../commands/command.ts";
 import type { MachineNames } from "../devices/machine-names.ts";
 import type { Random } from "../host/random.ts";
+import { policyFindings } from "../policy/findings.ts";
+import { describedRequirement, type PolicyRules } from "../policy/rules.ts";
 import type { AttestationKey } from "./attestation.ts";
-import { policyFindings } from "./findings.ts";
 import { sha256Hex } from "./journal.ts";
-import { describedRequirement, type PolicyRules } from "./rules.ts";
 import type { NewPlan } from "./trust-tables.ts";
 
 export interface PlanIssue {

@@ -5,6 +5,9 @@ import { isTerminal, type OperationState } from "../../protocol/commands.ts";
 import { assert, BedplateError, type ErrorReport, errorOf } from "../../protocol/errors.ts";
 import { boundedReport } from "../../protocol/schema.ts";
 import { readMachineNames } from "../devices/machine-names.ts";
+import { type ExecutorRequest, operationSocketPath } from "../door/contract.ts";
+import { loadedPolicy } from "../policy/policy.ts";
+import { checkSignatures, noSignatures } from "../policy/signatures.ts";
 import {
   decide,
   type Offer,
@@ -15,7 +18,6 @@ import {
 } from "./admission.ts";
 import { openAttestationKey } from "./attestation.ts";
 import { auditedJournal, createAuditLog } from "./audit-log.ts";
-import { type ExecutorRequest, operationSocketPath } from "./contract.ts";
 import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
 import { type Document, readDocument } from "./document.ts";
 import { bindFollowers, type Followers, isListening } from "./followers.ts";
@@ -24,8 +26,6 @@ import { type Journal, type JournalledEvent, keptMs, openJournal } from "./journ
 import { openLaneTurn } from "./lane-turn.ts";
 import { endLeftoverOf, withLeftover } from "./leftovers.ts";
 import type { Executor, ExecutorOptions } from "./means.ts";
-import { loadedPolicy } from "./policy.ts";
-import { checkSignatures, noSignatures } from "./signatures.ts";
 import { openSpoolOf, pruneSpools } from "./spool-files.ts";
 import { type StartedOffer, startOperation } from "./start.ts";
 

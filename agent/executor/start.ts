@@ -4,6 +4,8 @@ import { assert, errorOf } from "../../protocol/errors.ts";
 import type { CommandEnd } from "../commands/command.ts";
 import { listDisks } from "../devices/disks.ts";
 import type { Facts } from "../devices/facts.ts";
+import { type LoadedPolicy, loadedPolicy } from "../policy/policy.ts";
+import { checkSignatures } from "../policy/signatures.ts";
 import { destructiveToday, type Offer, subjectOf } from "./admission.ts";
 import { goingOnFault } from "./admit.ts";
 import type { AttestationKey } from "./attestation.ts";
@@ -14,8 +16,6 @@ import { endOtherLeftovers } from "./leftovers.ts";
 import type { Executor } from "./means.ts";
 import { createOperation, type ExecutorCommand } from "./operation.ts";
 import { issuePlan } from "./plan-artefact.ts";
-import { type LoadedPolicy, loadedPolicy } from "./policy.ts";
-import { checkSignatures } from "./signatures.ts";
 import { openSpoolOf } from "./spool-files.ts";
 
 export interface StartedOffer {

@@ -5,8 +5,8 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { checker } from "../../protocol/schema.ts";
 import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { verifySignature } from "../../protocol/sshsig.ts";
+import type { Log } from "../host/log.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
-import type { Log } from "../log.ts";
 
 export const auditHeadsFile = "audit-heads.jsonl";
 /** Lines that are kept: of a head mostly two, by the executor and by the controller. */

@@ -1,6 +1,7 @@
 // The highest epoch that a controller ever showed this host: a lower one means that it was set back in time.
+
+import type { Log } from "../host/log.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
-import type { Log } from "../log.ts";
 
 const epochFile = "controller-epoch";
 

@@ -6,7 +6,7 @@ import { encodeFrame } from "../../protocol/frames.ts";
 import { linkProofBytes, probeBytes } from "../../protocol/link-proof.ts";
 import { type AgentMessage, type ControllerMessage, protocolVersion } from "../../protocol/messages.ts";
 import { version } from "../../protocol/version.ts";
-import type { HostKeys } from "../keys.ts";
+import type { HostKeys } from "./keys.ts";
 import type { LinkSocket } from "./socket.ts";
 
 export type Welcome = Extract<ControllerMessage, { t: "welcome" }>;

@@ -8,12 +8,12 @@ import {
 } from "../../protocol/identity.ts";
 import { checker } from "../../protocol/schema.ts";
 import { signMessage } from "../../protocol/ssh-sign.ts";
+import type { ExecutorLauncher } from "../door/executor-process.ts";
 import type { Clock } from "../host/clock.ts";
-import type { ExecutorLauncher } from "../host/executor-process.ts";
 import { errnoOf, type Files } from "../host/files.ts";
-import type { HostKeys } from "../keys.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../host/log.ts";
 import { createBell } from "./bell.ts";
+import type { HostKeys } from "./keys.ts";
 import type { Outbox } from "./outbox.ts";
 
 export interface IdentityOptions {

@@ -10,15 +10,15 @@ import {
 } from "../../protocol/commands.ts";
 import { assert, errorOf, reportOf } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import type { ExecutorRequest } from "../executor/contract.ts";
+import type { ExecutorRequest } from "../door/contract.ts";
+import type { ExecutorLauncher, Following, StartedExecutor } from "../door/executor-process.ts";
 import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
-import type { ExecutorLauncher, Following, StartedExecutor } from "../host/executor-process.ts";
+import type { Log } from "../host/log.ts";
 import type { AuditHeads } from "../link/audit-heads.ts";
 import type { Outbox } from "../link/outbox.ts";
 import type { KeptOffer } from "../link/outbox-rules.ts";
 import type { Offer, ProgressMessage } from "../link/session.ts";
-import type { Log } from "../log.ts";
 import { faultHere } from "./here.ts";
 import { reduceOperations } from "./reduce.ts";
 import { type Effect, noOperations, type OperationsEvent, type OperationsStep, wireReport } from "./state.ts";

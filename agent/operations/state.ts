@@ -3,7 +3,7 @@ import type { AuditHead } from "../../protocol/audit.ts";
 import type { OperationState, Result } from "../../protocol/commands.ts";
 import type { ErrorReport } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import type { ExecutorEvent, FollowerRequest } from "../executor/contract.ts";
+import type { ExecutorEvent, FollowerRequest } from "../door/contract.ts";
 import type { KeptOffer, KeptOperation, OutboxChange } from "../link/outbox-rules.ts";
 
 export const operationLimits = {

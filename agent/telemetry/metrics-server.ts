@@ -3,7 +3,7 @@ import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { BedplateError } from "../../protocol/errors.ts";
 import { whenAborted } from "../host/abort.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../host/log.ts";
 import { createExposition, type Exposition } from "./exposition.ts";
 import type { Snapshot } from "./newest-values.ts";
 import { createOwnMetrics, type OwnMetrics, type OwnMetricsOptions } from "./own-metrics.ts";

@@ -4,7 +4,7 @@ import { entryUrl } from "../../assembly/built.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import { whenAborted } from "../host/abort.ts";
 import type { Clock } from "../host/clock.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../host/log.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { NewestValues, type Snapshot } from "./newest-values.ts";
 import type { FromSampler, SampleMessage, SamplerWorkerData, ToSampler } from "./sampler-messages.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32, zstdDecompressSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { parsePolicy } from "../../agent/executor/policy.ts";
+import { parsePolicy } from "../../agent/policy/policy.ts";
 import { policyText } from "../../cli/demo/disks.ts";
 import { flipBit, middleGroup } from "../../cli/demo/flip-bit.ts";
 import { createPartitionTable } from "../../cli/demo/gpt.ts";

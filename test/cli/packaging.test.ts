@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { loadAgentConfig } from "../../agent/config.ts";
-import { parsePolicy } from "../../agent/executor/policy.ts";
-import { noRules } from "../../agent/executor/rules.ts";
-import { executorFlags } from "../../agent/host/executor-process.ts";
+import { executorFlags } from "../../agent/door/executor-process.ts";
+import { parsePolicy } from "../../agent/policy/policy.ts";
+import { noRules } from "../../agent/policy/rules.ts";
 import { checkControllerConfig } from "../../controller/config.ts";
 
 const packaging = fileURLToPath(new URL("../../packaging/", import.meta.url));

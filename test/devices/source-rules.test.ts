@@ -1,7 +1,7 @@
 // Which sources a policy allows, case by case.
 import { describe, expect, test } from "vitest";
 import { faultOfPlace, isListed, requireAllowed } from "../../agent/devices/source-rules.ts";
-import { readPolicyText } from "../../agent/executor/policy-file.ts";
+import { readPolicyText } from "../../agent/policy/policy-file.ts";
 
 const places = ["https://mirror.example/", "http://10.0.0.1:8080/images", "file:/srv/images/"];
 

@@ -10,7 +10,7 @@ import {
   waitingMax,
 } from "../../agent/executor/admit.ts";
 import { generationJumpMax } from "../../agent/executor/fence.ts";
-import { noRules, type PolicyRules, type SignatureFacts } from "../../agent/executor/rules.ts";
+import { noRules, type PolicyRules, type SignatureFacts } from "../../agent/policy/rules.ts";
 import type { Command, Effect, OperationState } from "../../protocol/commands.ts";
 import { parseSignerSets } from "../../protocol/signer-sets.ts";
 import { makeSigner } from "../protocol/ssh-signers.ts";

@@ -5,7 +5,7 @@ import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ExecutorEvent } from "../../agent/executor/contract.ts";
+import type { ExecutorEvent } from "../../agent/door/contract.ts";
 import { spoolBytesMax } from "../../agent/executor/output-spool.ts";
 import { createStreamHasher } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";

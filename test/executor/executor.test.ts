@@ -5,7 +5,7 @@ import { createConnection } from "node:net";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { operationSocketPath } from "../../agent/executor/contract.ts";
+import { operationSocketPath } from "../../agent/door/contract.ts";
 import { type Command, encodeCommand } from "../../protocol/commands.ts";
 import { Inventory } from "../../protocol/inventory.ts";
 import { checker } from "../../protocol/schema.ts";

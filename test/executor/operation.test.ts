@@ -1,7 +1,7 @@
 // One run of an operation through simulated time: cancels, limits, lost links, and being told to stop, each answered truly.
 import { describe, expect, test } from "vitest";
 import type { CommandContext } from "../../agent/commands/command.ts";
-import type { ExecutorEvent } from "../../agent/executor/contract.ts";
+import type { ExecutorEvent } from "../../agent/door/contract.ts";
 import type { Followers } from "../../agent/executor/followers.ts";
 import type { Journal } from "../../agent/executor/journal.ts";
 import { linkDuty, linkLostMs } from "../../agent/executor/link-duty.ts";

@@ -5,8 +5,8 @@ import { chmod, chown, mkdtemp, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadPolicy, missingPolicy, parsePolicy } from "../../agent/executor/policy.ts";
 import { systemFiles } from "../../agent/host/files.ts";
+import { loadPolicy, missingPolicy, parsePolicy } from "../../agent/policy/policy.ts";
 import type { Disk } from "../../protocol/disks.ts";
 import type { BedplateError } from "../../protocol/errors.ts";
 import { makeSigner } from "../protocol/ssh-signers.ts";

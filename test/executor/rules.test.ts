@@ -1,11 +1,11 @@
 // The policy's parts one by one: windows, argument vectors, what a plan says of them, how long an operation has waited.
 import { describe, expect, test } from "vitest";
-import { execFault, matchesVector } from "../../agent/executor/exec-rules.ts";
-import { policyFindings } from "../../agent/executor/findings.ts";
 import { waitedMs } from "../../agent/executor/lane-wait.ts";
 import { sameValue } from "../../agent/executor/plans.ts";
-import { noRules } from "../../agent/executor/rules.ts";
-import { type Day, days, minuteOf, type Window, windowAt } from "../../agent/executor/windows.ts";
+import { execFault, matchesVector } from "../../agent/policy/exec-rules.ts";
+import { policyFindings } from "../../agent/policy/findings.ts";
+import { noRules } from "../../agent/policy/rules.ts";
+import { type Day, days, minuteOf, type Window, windowAt } from "../../agent/policy/windows.ts";
 
 describe("a window", () => {
   const window = (on: readonly Day[], from: string, to: string): Window => ({

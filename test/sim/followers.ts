@@ -1,5 +1,5 @@
 // Who follows a simulated operation: its events again from any number on, its output at the follower's pace, cancels.
-import type { FollowerRequest } from "../../agent/executor/contract.ts";
+import type { FollowerRequest } from "../../agent/door/contract.ts";
 import { outputPieceBytesMax } from "../../protocol/commands.ts";
 import type { JournalledEvent } from "./journal.ts";
 import { abnormal, type End, type Path, Wire } from "./wire.ts";

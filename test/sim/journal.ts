@@ -1,6 +1,6 @@
 // The executor's journal without SQLite: what it keeps of each operation, and the fence. Durable when a commit returns.
 
-import type { ExecutorEvent } from "../../agent/executor/contract.ts";
+import type { ExecutorEvent } from "../../agent/door/contract.ts";
 import type { Fence } from "../../agent/executor/fence.ts";
 import type { WaitNote } from "../../agent/executor/lane-wait.ts";
 import { type Effect, isTerminal, type OperationState } from "../../protocol/commands.ts";

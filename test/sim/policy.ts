@@ -1,5 +1,5 @@
 // The policy of the simulated hosts: what the commands of a plan need, and no operator signs.
-import type { PolicyRules } from "../../agent/executor/rules.ts";
+import type { PolicyRules } from "../../agent/policy/rules.ts";
 
 export const program = "/usr/bin/work";
 

@@ -7,11 +7,7 @@ import { createConnection, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import {
-  type ExecutorEvent,
-  type ExecutorRequest,
-  operationSocketPath,
-} from "../../agent/executor/contract.ts";
+import { type ExecutorEvent, type ExecutorRequest, operationSocketPath } from "../../agent/door/contract.ts";
 import { openPrivateHost, type PrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
 import { type Command, encodeCommand, type Progress, type Result } from "../../protocol/commands.ts";
 import { programPath } from "./programs.ts";

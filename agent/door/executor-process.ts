@@ -4,6 +4,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync } fr
 import { createConnection, type Socket } from "node:net";
 import { entryUrl } from "../../assembly/built.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { cleanEnvironment } from "../host/processes.ts";
 import {
   checkExecutorEvent,
   type ExecutorEvent,
@@ -12,8 +13,7 @@ import {
   type FollowerRequest,
   lineBytesMax,
   operationSocketPath,
-} from "../executor/contract.ts";
-import { cleanEnvironment } from "./processes.ts";
+} from "./contract.ts";
 
 /** How an executor came to its request. */
 export interface StartedExecutor {

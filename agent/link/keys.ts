@@ -7,9 +7,9 @@ import {
   randomUUID,
   sign,
 } from "node:crypto";
-import { BedplateError } from "../protocol/errors.ts";
-import { hostIdOf } from "../protocol/link-proof.ts";
-import type { StateDirectory } from "./host/state-directory.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import { hostIdOf } from "../../protocol/link-proof.ts";
+import type { StateDirectory } from "../host/state-directory.ts";
 
 export interface HostKeys {
   /** SHA-256 of the public key, lower-case hexadecimal. */

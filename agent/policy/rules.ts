@@ -25,6 +25,11 @@ export interface KindRules {
   readonly exec: ExecRules | null;
 }
 
+/** The policy as a decision meets it. */
+export type PolicyFacts =
+  | { readonly state: "present" | "missing"; readonly rules: PolicyRules }
+  | { readonly state: "unusable"; readonly error: ErrorReport };
+
 /** Without a policy nothing is denied, and nothing that changes the host is allowed either. */
 export const noRules: PolicyRules = {
   denyKinds: [],

@@ -7,9 +7,8 @@ import type { Requirement } from "../../protocol/signer-sets.ts";
 import { normalWwn } from "../devices/disk-identity.ts";
 import type { FileDisk } from "../devices/disks.ts";
 import { errnoOf, type Files, parentOf } from "../host/files.ts";
-import type { PolicyFacts } from "./admit.ts";
 import { readPolicyText } from "./policy-file.ts";
-import { noRules, type PolicyRules } from "./rules.ts";
+import { noRules, type PolicyFacts, type PolicyRules } from "./rules.ts";
 
 export interface Policy {
   readonly path: string;

@@ -2,7 +2,7 @@
 import type { LogsArguments, LogsOutput } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
-import type { LogLines } from "../log-lines.ts";
+import type { LogLines } from "./log-lines.ts";
 
 export interface LogSources {
   readonly agent: Pick<LogLines, "newest">;
