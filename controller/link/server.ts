@@ -47,6 +47,8 @@ const unproven = { max: 512, maxOfAddress: 256 } as const;
 /** What one address may begin: connections of any kind, before TLS is spoken; and links. As many as can return by `scale`. */
 const connectionsOfAddress = { burst: 1024, perSecond: 400 } as const;
 const linksOfAddress = { burst: 512, perSecond: 200 } as const;
+/** After this a peer that was refused and does not close is cut off. */
+const refusedGraceMs = 1000;
 /** An agent that has not answered by then is noted as told when it does. */
 const authorityPatienceMs = 2000;
 /** A refused proof costs as much as so many connections, and so does a copy of a host's key, for which others are asked. */
@@ -93,10 +95,7 @@ export class LinkServer implements AsyncDisposable {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
     const refusal = this.#refusal(request, socket);
-    if (refusal !== undefined) {
-      socket.end(`HTTP/1.1 ${refusal}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
-      return;
-    }
+    if (refusal !== undefined) return this.#turnAway(socket, refusal);
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       const serving = this.#serve(webSocket, socket as TLSSocket, request.headers.host).finally(() =>
         this.#serving.delete(serving),
@@ -127,6 +126,15 @@ export class LinkServer implements AsyncDisposable {
     const told = sessions.all().map((session) => session.tellAuthority(trustedAuthority()));
     for (const each of await Promise.race([Promise.allSettled(told), late.then(() => [])]))
       if (each.status === "rejected") log.error({ err: each.reason }, "not noted that a host knows");
+  }
+
+  // The HTTP server has let go of the socket: nobody else would ever end one whose peer does not.
+  #turnAway(socket: Duplex, refusal: string): void {
+    const cut = this.#parts.clock.after(refusedGraceMs, () => socket.destroy());
+    socket.once("close", () => cut[Symbol.dispose]());
+    // Read, so that the peer's own end is seen.
+    socket.resume();
+    socket.end(`HTTP/1.1 ${refusal}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
   }
 
   #refusal(request: IncomingMessage, socket: Duplex): string | undefined {

@@ -151,6 +151,25 @@ test("who does not say what it wants is cut off within seconds, in TLS, in HTTP 
   clearInterval(dripping);
 }, 40_000);
 
+test("who is refused a link and keeps its end open is cut off all the same", async () => {
+  await using controller = await testController();
+  for (const path of ["/v1/hosts", "/v1/link?"]) {
+    const raw = connectTcp({ host: "127.0.0.1", port: portOf(controller), allowHalfOpen: true });
+    raw.on("error", () => {});
+    const gone = new Promise<void>((resolve) => raw.once("close", () => resolve()));
+    const socket = connectTls({ socket: raw, ca: controller.ca, servername: tlsServerName });
+    socket.on("error", () => {});
+    await new Promise<void>((resolve) => socket.once("secureConnect", () => resolve()));
+    socket.write(upgrade(path));
+    await new Promise<void>((resolve) => socket.once("data", () => resolve()));
+    // Neither reads on nor ends; what it goes on writing tells it that nobody is there any more.
+    socket.pause();
+    const writing = setInterval(() => socket.write("x"), 200);
+    await gone;
+    clearInterval(writing);
+  }
+}, 20_000);
+
 test("wrong tokens are slowed down by address; a right one always passes", async () => {
   const clock = stillClock();
   await using controller = await testController({ clock });
