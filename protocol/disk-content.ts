@@ -58,7 +58,7 @@ export type PartitionContent = Static<typeof PartitionContent>;
 export const DiskContent = Type.Object({
   table: Type.Union([PartitionTable, Type.Null()]),
   partitions: Type.Array(PartitionContent),
-  /** Of the disk as a whole, outside its partitions. */
+  /** Of the disk as a whole: those that no partition has. */
   signatures: Type.Array(Signature),
   /** What is wrong with the table, and what could not be read. */
   errors: Type.Array(Type.String()),

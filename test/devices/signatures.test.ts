@@ -287,6 +287,75 @@ describe("MBR", () => {
     expect((await probe(disk)).partitions).toHaveLength(3);
   });
 
+  test("that ends past the disk's end is looked into up to there, as the kernel does", async () => {
+    const disk = putMbr(sparseDisk(256 * mib), [{ type: 0x8e, startSector: 20_480, sectors: 2_048_000 }]);
+    layouts.LVM2_member!.put(disk, 10 * mib, 1000 * mib);
+    const found = await probe(disk);
+    expect(found.partitions[0]!.signatures).toMatchObject([{ kind: "LVM2_member" }]);
+    expect(found.errors).toEqual(["1 partitions end past the disk's end"]);
+  });
+
+  test("that an image has brought beside the backup of an older GPT is the one that counts; both are looked into", async () => {
+    const disk = putGpt(sparseDisk(256 * mib), 512, [
+      { type: linux, startBytes: 200 * mib, sizeBytes: 16 * mib },
+    ]).put(512, new Uint8Array(33 * 512));
+    layouts.zfs_member!.put(disk, 200 * mib, 16 * mib);
+    putMbr(disk, [{ type: 0x8e, startSector: 20_480, sectors: 204_800 }]);
+    layouts.LVM2_member!.put(disk, 10 * mib, 100 * mib);
+    const found = await probe(disk);
+    expect(found.table).toMatchObject({ type: "mbr" });
+    const kinds = found.partitions.map(({ signatures }) => signatures.map(({ kind }) => kind));
+    expect(kinds).toEqual([["LVM2_member"], ["zfs_member"]]);
+  });
+
+  test("a hybrid one's own partitions are looked into beside those of the GPT, each once", async () => {
+    const disk = putGpt(sparseDisk(256 * mib), 512, [{ type: linux, startBytes: mib, sizeBytes: 16 * mib }]);
+    putMbr(disk, [
+      { type: 0xee, startSector: 1, sectors: 2047 },
+      { type: 0x83, startSector: 2048, sectors: 32_768 },
+      { type: 0x8e, startSector: 65_536, sectors: 65_536 },
+    ]);
+    layouts.LVM2_member!.put(disk, 32 * mib, 32 * mib);
+    const found = await probe(disk);
+    expect(found.table).toMatchObject({ type: "gpt", primary: "good" });
+    expect(found.partitions.map(({ startBytes }) => startBytes / mib)).toEqual([1, 32]);
+    expect(found.partitions[1]!.signatures).toMatchObject([{ kind: "LVM2_member" }]);
+  });
+
+  test("with more logical partitions than are followed: what lies in the others is told not to be known", async () => {
+    const disk = putMbr(sparseDisk(256 * mib), [{ type: 0x0f, startSector: 2048, sectors: 262_144 }]);
+    for (let link = 0; link <= 64; link++)
+      putMbr(
+        disk,
+        [
+          { type: 0x83, startSector: 1, sectors: 8 },
+          { type: 0x05, startSector: (link + 1) * 64, sectors: 64 },
+        ],
+        (2048 + link * 64) * 512,
+      );
+    const found = await probe(disk);
+    expect(found.unread).toEqual(["only the first 64 logical partitions were looked into"]);
+  });
+
+  test.each([63, 2048])(
+    "what claims the whole disk is found though a table from before it has a partition there (sector %d)",
+    async (startSector) => {
+      for (const [name, { put }] of Object.entries(layouts)) {
+        const size = 64 * mib + 12_288;
+        const disk = sparseDisk(size);
+        put(disk, 0, size);
+        const [alone] = (await probe(disk)).signatures;
+        putMbr(disk, [{ type: 0x83, startSector, sectors: size / 512 - startSector }]);
+        const { signatures, partitions } = await probe(disk);
+        const all = [...signatures, ...partitions.flatMap((each) => each.signatures)];
+        expect(
+          all.filter(({ kind, offset }) => kind === alone!.kind && offset === alone!.offset),
+          name,
+        ).toEqual([alone]);
+      }
+    },
+  );
+
   test("the boot sector of a FAT file system is none", async () => {
     const disk = sparseDisk(64 * mib).put(446, "BOOTMGR is missing, press any key");
     layouts.vfat!.put(disk, 0, 64 * mib);

@@ -1,7 +1,7 @@
 // The partition table of PCs before GPT: four entries in the first sector, and the chain of the extended ones.
 
 import { typeNameOf } from "./partition-types.ts";
-import type { Spots, Stretch } from "./spots.ts";
+import type { Spots } from "./spots.ts";
 
 export interface MbrPartition {
   readonly number: number;
@@ -17,8 +17,8 @@ export interface Mbr {
   /** It only says that a GPT follows. */
   readonly protective: boolean;
   readonly partitions: readonly MbrPartition[];
-  /** Where the chain of logical partitions begins. */
-  readonly extended: Stretch | null;
+  /** Where chains of logical partitions begin: usually one. */
+  readonly extended: readonly number[];
 }
 
 const extendedTypes = new Set([0x05, 0x0f, 0x85]);
@@ -45,16 +45,14 @@ export function readMbr(spots: Spots, sectorBytes: number): Mbr | null {
     used.some(({ startSector, type }) => type !== 0xee && startSector * sectorBytes > spots.sizeBytes)
   )
     return null;
-  const extended = used.find(({ type }) => extendedTypes.has(type));
   const signature = spots.view(440, 4)?.getUint32(0, true) ?? 0;
   return {
     uuid: signature === 0 ? null : signature.toString(16).padStart(8, "0"),
     protective: used.some(({ type }) => type === 0xee),
     partitions: used.map((entry) => partition(entry.number, entry, 0, sectorBytes)),
-    extended:
-      extended === undefined
-        ? null
-        : { offset: extended.startSector * sectorBytes, length: extended.sectors * sectorBytes },
+    extended: used
+      .filter(({ type }) => extendedTypes.has(type))
+      .map(({ startSector }) => startSector * sectorBytes),
   };
 }
 

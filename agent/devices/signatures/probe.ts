@@ -10,6 +10,7 @@ import { filesystems } from "./filesystems.ts";
 import { type GptHeader, type GptPartition, readEntries, readHeader } from "./gpt.ts";
 import { logicalMax, type MbrPartition, readLink, readMbr } from "./mbr.ts";
 import { members } from "./members.ts";
+import { protectiveType } from "./partition-types.ts";
 import { sharedStorage } from "./shared.ts";
 import { type Spot, type Spots, type Stretch, spotsOf, stretchesOf } from "./spots.ts";
 import { zfs } from "./zfs.ts";
@@ -51,33 +52,35 @@ export async function probeDisk({ sizeBytes, sectorBytes, read, signal }: DiskTo
   const whole = () => spotsOf(sizeBytes, spots);
   for (const stretch of stretchesOf(sizeBytes, "disk")) await fetch(stretch);
 
-  const found =
-    (await gptOf(whole, { sizeBytes, sectorBytes, fetch, errors })) ??
-    (await mbrOf(whole, { sectorBytes, fetch }));
-  const inside = (found?.partitions ?? []).filter(
-    ({ startBytes, sizeBytes: length }) => startBytes + length <= sizeBytes && length > 0,
+  const found = together(
+    await gptOf(whole, { sizeBytes, sectorBytes, fetch, errors }),
+    await mbrOf(whole, { sectorBytes, fetch, unread }),
   );
-  const outside = (found?.partitions.length ?? 0) - inside.length;
+  const outside = found.partitions.filter((each) => each.startBytes + each.sizeBytes > sizeBytes).length;
   if (outside > 0) errors.push(`${outside} partitions end past the disk's end`);
   const partitions: PartitionContent[] = [];
-  for (const [index, partition] of (found?.partitions ?? []).entries()) {
+  for (const [index, partition] of found.partitions.entries()) {
+    // As the kernel does: what ends past the disk's end is there up to that end (block/partitions/core.c).
+    const length = Math.min(partition.sizeBytes, sizeBytes - partition.startBytes);
     let signatures: readonly Signature[] = [];
-    if (inside.includes(partition) && partition.typeName?.startsWith("extended") !== true) {
-      if (index < partitionsProbedMax) signatures = await signaturesIn(partition, { read, signal, unread });
+    if (length > 0 && partition.typeName?.startsWith("extended") !== true) {
+      if (index < partitionsProbedMax)
+        signatures = await signaturesIn({ ...partition, sizeBytes: length }, { read, signal, unread });
       else if (index === partitionsProbedMax)
         unread.push(`only the first ${partitionsProbedMax} partitions were looked into`);
     }
     partitions.push({ uuid: null, name: null, ...partition, signatures: [...signatures] });
   }
+  // The end of the last partition is often that of the disk: what a partition has is not told twice. But a RAID over the
+  // whole disk leaves the table that was there before it, and lies then within what that says is a partition.
+  const ofPartitions = new Set(
+    partitions.flatMap(({ signatures }) => signatures.map(({ kind, offset }) => `${kind} ${offset}`)),
+  );
   return {
-    table: found?.table ?? null,
+    table: found.table,
     partitions,
-    // The end of the last partition is often that of the disk: what lies in a partition is the partition's.
     signatures: findSignatures(whole(), 0).filter(
-      ({ offset }) =>
-        !inside.some(
-          ({ startBytes, sizeBytes: length }) => offset >= startBytes && offset < startBytes + length,
-        ),
+      ({ kind, offset }) => !ofPartitions.has(`${kind} ${offset}`),
     ),
     errors: [...errors.slice(0, errorsMax), ...unread].slice(0, errorsMax),
     ...(unread.length === 0 ? {} : { unread }),
@@ -108,6 +111,27 @@ type Partition = GptPartition | MbrPartition;
 interface FoundTable {
   readonly table: PartitionTable;
   readonly partitions: readonly Partition[];
+}
+
+/**
+ * The table that counts, and the partitions of both: a GUID partition table counts only behind a protective entry (UEFI
+ * 2.10, section 5.2.3), and its backup outlives an image with an MBR; what either one leads to may be somebody's.
+ */
+function together(
+  gpt: FoundTable | null,
+  mbr: (FoundTable & { readonly protective: boolean }) | null,
+): { readonly table: PartitionTable | null; readonly partitions: readonly Partition[] } {
+  if (gpt === null || mbr === null) {
+    const { table, partitions } = gpt ?? mbr ?? { table: null, partitions: [] };
+    return { table, partitions };
+  }
+  const starts = new Set(gpt.partitions.map(({ startBytes }) => startBytes));
+  const others = mbr.partitions.filter(
+    ({ type, startBytes }) => type !== protectiveType && !starts.has(startBytes),
+  );
+  return mbr.protective
+    ? { table: gpt.table, partitions: [...gpt.partitions, ...others] }
+    : { table: mbr.table, partitions: [...mbr.partitions, ...gpt.partitions] };
 }
 
 interface TableSearch {
@@ -163,28 +187,29 @@ async function gptOf(whole: () => Spots, search: TableSearch): Promise<FoundTabl
 
 async function mbrOf(
   whole: () => Spots,
-  { sectorBytes, fetch }: Pick<TableSearch, "sectorBytes" | "fetch">,
-): Promise<FoundTable | null> {
+  { sectorBytes, fetch, unread }: Pick<TableSearch, "sectorBytes" | "fetch"> & { readonly unread: string[] },
+): Promise<(FoundTable & { readonly protective: boolean }) | null> {
   const mbr = readMbr(whole(), sectorBytes);
   if (mbr === null) return null;
   const partitions: Partition[] = [...mbr.partitions];
   const visited = new Set<number>();
-  let next = mbr.extended?.offset ?? null;
-  while (mbr.extended !== null && next !== null && visited.size < logicalMax && !visited.has(next)) {
-    visited.add(next);
-    await fetch({ offset: next, length: sectorBytes });
-    const link = readLink(whole(), {
-      offset: next,
-      first: mbr.extended.offset,
-      number: 5 + visited.size - 1,
-      sectorBytes,
-    });
-    if (link.partition !== null) partitions.push(link.partition);
-    next = link.next;
+  for (const first of mbr.extended) {
+    for (let next: number | null = first; next !== null && !visited.has(next); ) {
+      if (visited.size === logicalMax) {
+        unread.push(`only the first ${logicalMax} logical partitions were looked into`);
+        break;
+      }
+      visited.add(next);
+      await fetch({ offset: next, length: sectorBytes });
+      const link = readLink(whole(), { offset: next, first, number: 4 + visited.size, sectorBytes });
+      if (link.partition !== null) partitions.push(link.partition);
+      next = link.next;
+    }
   }
   return {
     table: { type: "mbr", sectorBytes, uuid: mbr.uuid, primary: "good", backup: "missing" },
     partitions,
+    protective: mbr.protective,
   };
 }
 
