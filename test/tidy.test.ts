@@ -60,11 +60,11 @@ test("protocol is pure: msgpackr, the schema library and the web's own globals",
 const outside: readonly { what: RegExp; places: readonly string[] }[] = [
   {
     what: /\bDate\.now\(|\bnew Date\(\)|\bMath\.random\(/,
-    places: ["agent/host/", "controller/system.ts", "cli/clock.ts"],
+    places: ["agent/host/", "controller/machine/", "cli/clock.ts"],
   },
   {
     what: /(?<![.\w])(setTimeout|setInterval)\(/,
-    places: ["agent/host/", "controller/system.ts", "cli/clock.ts"],
+    places: ["agent/host/", "controller/machine/", "cli/clock.ts"],
   },
   {
     what: /from "node:fs(\/promises)?"/,
@@ -75,7 +75,7 @@ const outside: readonly { what: RegExp; places: readonly string[] }[] = [
       "agent/telemetry/",
       "controller/store/",
       "controller/images/",
-      "controller/files.ts",
+      "controller/machine/",
       "assembly/",
       "cli/",
     ],
@@ -108,6 +108,13 @@ test("the workers of an image operation load no schemas: those cost each of them
   const packages = reach("agent/devices/image-worker.ts").filter((name) => !name.startsWith("node:"));
   expect(seen.size).toBeGreaterThan(10);
   expect(packages).toEqual([]);
+});
+
+test("nobody imports node:http by name: that calls its getters, of which one loads all of fetch, 12 MB and 25 ms", () => {
+  const wrong = sources.filter(({ text }) =>
+    importsOf(code(text).replace(/^import type [^;]*;$/gm, "")).includes("node:http"),
+  );
+  expect(wrong.map(({ path }) => path)).toEqual([]);
 });
 
 test("only agent/devices touches block devices", () => {
@@ -144,13 +151,13 @@ const decisions = [
   "agent/operations/state.ts",
   "agent/operations/steps.ts",
   "controller/commands/explain.ts",
-  "controller/commands/generation.ts",
-  "controller/commands/offering.ts",
-  "controller/commands/output-rule.ts",
-  "controller/commands/record-rule.ts",
-  "controller/commands/reduce.ts",
-  "controller/commands/retention.ts",
-  "controller/commands/signatures.ts",
+  "controller/rules/generation.ts",
+  "controller/rules/offering.ts",
+  "controller/rules/output-rule.ts",
+  "controller/rules/record-rule.ts",
+  "controller/rules/reduce.ts",
+  "controller/rules/retention.ts",
+  "controller/rules/signatures.ts",
   "controller/hosts/explain.ts",
   "controller/link/contest.ts",
 ];
@@ -209,6 +216,7 @@ const flows = [
   "agent/policy/",
   "controller/commands/",
   "controller/link/",
+  "controller/rules/",
   "controller/store/",
 ];
 

@@ -1,6 +1,6 @@
 // HTTP to image sources: one pinned authority, no redirect, no link-local address, every answer bounded.
 import { type LookupAddress, type LookupOptions, lookup } from "node:dns";
-import { type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
 import { BlockList, isIP } from "node:net";
 import { checkServerIdentity, getCACertificates } from "node:tls";
@@ -15,6 +15,9 @@ import {
   stallMs,
   stallReason,
 } from "./connections.ts";
+
+// Imported by name, node:http has its getters called, and one of them loads all of fetch and HTTP/2.
+const { Agent: PlainAgent, request: plainRequest } = process.getBuiltinModule("node:http");
 
 /** What goes wrong with a socket is told by its request and its answer. */
 const ignore = () => {};

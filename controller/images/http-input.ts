@@ -1,8 +1,11 @@
 // Fetches an image over HTTP(S) as the exact bytes the server sends, with redirects, length and silence bounded.
-import { get as getHttp, type IncomingMessage } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { get as getHttps } from "node:https";
 import { BedplateError } from "../../protocol/errors.ts";
 import { imageLimits } from "./limits.ts";
+
+// Imported by name, node:http has its getters called, and one of them loads all of fetch and HTTP/2.
+const { get: getHttp } = process.getBuiltinModule("node:http");
 
 export interface HttpBody {
   readonly bytes: AsyncIterable<Uint8Array>;
