@@ -1,9 +1,10 @@
 // What the suites of the contract work with: processes of the built program, a directory for them, and its end.
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { cpSync, globSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { killAll, processMark } from "../../cli/demo/processes.ts";
 
 export {
   builtExecutor,
@@ -21,16 +22,29 @@ export interface Directory extends AsyncDisposable {
   readonly path: string;
 }
 
-/** A temporary directory. Whatever still runs with something of it mounted is killed before it goes. */
+/** A temporary directory. Whatever still runs with something of it mounted is killed before it goes; its logs are kept. */
 export async function openDirectory(name: string): Promise<Directory> {
   const path = await mkdtemp(join(tmpdir(), `bedplate-${name}-`));
   return {
     path,
     async [Symbol.asyncDispose]() {
-      for (const pid of mountedUnder(path)) killIfAlive(pid);
+      const left = mountedUnder(path).map(processMark);
+      await killAll(
+        left.filter((mark) => mark !== undefined),
+        5000,
+      );
+      keepLogs(path);
       await rm(path, { recursive: true, force: true, maxRetries: 5 });
     },
   };
+}
+
+/** For whoever started the suite, who shows them when it has failed. */
+function keepLogs(directory: string): void {
+  const { BEDPLATE_LOGS: kept } = process.env;
+  if (kept === undefined) return;
+  for (const log of globSync("{*,*/*}.log", { cwd: directory }))
+    cpSync(join(directory, log), join(kept, basename(directory), log));
 }
 
 /** A host's own agent and executors: they see a directory under `path` in another place, or are told of it. */

@@ -1,13 +1,12 @@
 // The process of many agents from outside: what it says, and what a controller has stored of its samples.
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { decodeFrame } from "../../protocol/frames.ts";
 import { checkAgentMessage } from "../../protocol/messages.ts";
 import { decodeReadings } from "../../protocol/readings.ts";
+import { fastDirectory } from "../support/fast-directory.ts";
 import { node, type Program, startProgram } from "./programs.ts";
 import type { SwarmOptions } from "./swarm-agents.ts";
 
@@ -32,10 +31,8 @@ export interface Swarm extends AsyncDisposable {
 }
 
 export async function startSwarm(options: Omit<SwarmOptions, "directory">, logFile: string): Promise<Swarm> {
-  // In memory where that can be: their two hundred little stores are not what is looked at.
-  const directory = await mkdtemp(
-    existsSync("/dev/shm") ? "/dev/shm/bedplate-swarm-" : join(tmpdir(), "bedplate-swarm-"),
-  );
+  // Their two hundred little stores are not what is looked at.
+  const directory = await mkdtemp(join(fastDirectory, "bedplate-swarm-"));
   const program = startProgram({
     argv: [
       node,

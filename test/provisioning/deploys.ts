@@ -28,9 +28,10 @@ import {
   resultOf,
   runRequest,
 } from "../support/executor-host.ts";
+import { fastDirectory } from "../support/fast-directory.ts";
 import type { TestImage } from "../support/test-image.ts";
 import { bootFindings } from "./boot-findings.ts";
-import { fastDirectory, type LoopDisk, type LoopOptions, openLoopDisk } from "./loop-disk.ts";
+import { type LoopDisk, type LoopOptions, openLoopDisk } from "./loop-disk.ts";
 
 export type Source = NonNullable<RunOptions["sources"]>[number];
 

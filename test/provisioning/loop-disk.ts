@@ -35,9 +35,6 @@ export function lackForLoops(): string | undefined {
   return undefined;
 }
 
-/** Where backing files lie: in memory where that can be, so that a sync costs nothing. */
-export const fastDirectory = existsSync("/dev/shm") ? "/dev/shm" : "/tmp";
-
 /** Bytes that repeat nowhere, and a partition table with boot code and backup. */
 export function oldSystem(sizeBytes: number, sectorBytes: SectorBytes = 512, name = "old system"): Buffer {
   const bytes = distinctBytes(sizeBytes, name);
