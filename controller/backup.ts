@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { BackupView } from "../protocol/api.ts";
 import { assert, BedplateError } from "../protocol/errors.ts";
-import { authorityFiles } from "./authority.ts";
+import { authorityFiles } from "./authority/authority.ts";
 import {
   isEmptyDirectory,
   openPrivateDirectory,
@@ -11,12 +11,12 @@ import {
   removeFile,
   sizeOfFile,
   writePrivateFile,
-} from "./files.ts";
-import type { Log } from "./log.ts";
+} from "./machine/files.ts";
+import type { Log } from "./machine/log.ts";
+import { type Clock, systemClock } from "./machine/system.ts";
 import { restoreBackup } from "./store/backup.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
-import { type Clock, systemClock } from "./system.ts";
 
 /** In the state directory, until whoever asked for it has fetched it. */
 const backupName = "backup.bedplate";

@@ -2,10 +2,10 @@
 import { join } from "node:path";
 import { ClientFile } from "../protocol/api.ts";
 import { checker } from "../protocol/schema.ts";
-import { createApiToken, findApiToken } from "./api-tokens.ts";
-import { readPrivateFile, writePrivateFile } from "./files.ts";
+import { createApiToken, findApiToken } from "./api/api-tokens.ts";
+import { readPrivateFile, writePrivateFile } from "./machine/files.ts";
+import type { Clock, Random } from "./machine/system.ts";
 import type { TokenStore } from "./store/store.ts";
-import type { Clock, Random } from "./system.ts";
 
 export const clientFileName = "client.json";
 const check = checker(ClientFile, "config.invalid", "client.json");

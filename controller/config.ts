@@ -5,8 +5,8 @@ import { parse } from "smol-toml";
 import Type from "typebox";
 import { configReader } from "../protocol/config.ts";
 import { BedplateError } from "../protocol/errors.ts";
-import { readConfigFile } from "./files.ts";
-import { type LogLevel, logLevels } from "./log.ts";
+import { readConfigFile } from "./machine/files.ts";
+import { type LogLevel, logLevels } from "./machine/log.ts";
 
 const File = Type.Object(
   {

@@ -3,8 +3,8 @@ import type { BackupView } from "../protocol/api.ts";
 import { backupStopped as backupStoppedOf } from "./backup.ts";
 import { type ConfigOptions, checkControllerConfig } from "./config.ts";
 import { type ControllerAddress, type ControllerParts, startController } from "./controller.ts";
-import { type Log, openLog, silentLog } from "./log.ts";
-import { systemClock } from "./system.ts";
+import { type Log, openLog, silentLog } from "./machine/log.ts";
+import { systemClock } from "./machine/system.ts";
 
 export { type RestoreOptions, restoreController } from "./backup.ts";
 export { clientFileName } from "./client-file.ts";

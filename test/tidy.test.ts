@@ -244,6 +244,10 @@ const noDecisions: Readonly<Record<string, readonly string[]>> = {
   "agent/executor/follower.ts": ["if (event.seq <= lastSeq) return;"],
   "controller/link/session.ts": ["if (message.seq <= this.#batchesTaken) return this.#acknowledgeSoon();"],
   // Another chain: the audit's, whose rules are in protocol/.
+  "controller/store/audit-chain.ts": [
+    "const heads = head === undefined || head.seq < anchor.seq ? [] : [head];",
+    "lines.length === 0 ? seq >= last.seq : seq >= last.seq && seq < end.seq,",
+  ],
   "agent/executor/audit-check.ts": ["headsHeld: good.filter(({ seq }) => seq >= first).length,"],
   "agent/link/audit-heads.ts": ["if (newest === undefined || seq > newest.seq) newest = { seq, hash };"],
 };

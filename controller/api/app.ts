@@ -8,29 +8,29 @@ import type {
   RawRequestDefaultExpression,
 } from "fastify";
 import type { Static, TSchema } from "typebox";
-import type { AuditKey } from "../audit-key.ts";
-import type { AuthorityKeeper } from "../authority-keeper.ts";
-import type { Backups } from "../backup.ts";
+import type { BackupView } from "../../protocol/api.ts";
+import type { AuditKey } from "../authority/audit-key.ts";
+import type { AuthorityKeeper } from "../authority/authority-keeper.ts";
 import type { OutputNews } from "../commands/output-news.ts";
-import type { ProgressBoard } from "../commands/progress.ts";
 import type { CommandService } from "../commands/service.ts";
 import type { HostService } from "../hosts/service.ts";
-import type { ImageBearers } from "../image-bearers.ts";
-import type { ImageMirrors } from "../image-mirrors.ts";
+import type { ImageBearers } from "../images/image-bearers.ts";
+import type { ImageMirrors } from "../images/image-mirrors.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { LinkMeters } from "../link/meters.ts";
 import type { Sessions } from "../link/sessions.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock, Random } from "../machine/system.ts";
 import type { Scope, Store, StoredToken } from "../store/store.ts";
-import type { Clock, Random } from "../system.ts";
 import type { LiveTelemetry } from "../telemetry/live.ts";
+import type { ProgressBoard } from "../telemetry/progress.ts";
 
 export interface ApiParts {
   readonly store: Store;
   readonly images: ImageStore;
   readonly commands: CommandService;
   readonly hosts: HostService;
-  readonly backups: Backups;
+  readonly backups: { make(): Promise<BackupView> };
   readonly outputs: OutputNews;
   readonly progress: ProgressBoard;
   readonly live: LiveTelemetry;

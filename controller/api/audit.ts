@@ -4,7 +4,7 @@ import Type from "typebox";
 import { AuditChainView, AuditList } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { Count, Digest } from "../../protocol/schema.ts";
-import { verifyAudit } from "../audit-chain.ts";
+import { verifyAudit } from "../store/audit-chain.ts";
 import type { ApiParts, App } from "./app.ts";
 import { problemOf, problemType, unwritable } from "./problems.ts";
 import { problemAnswers } from "./schemas.ts";

@@ -2,7 +2,7 @@
 // long as the reader's token is in force.
 import type { FastifyReply } from "fastify";
 import { limits } from "../../protocol/limits.ts";
-import { isInForce } from "../api-tokens.ts";
+import { isInForce } from "./api-tokens.ts";
 import type { ApiParts } from "./app.ts";
 
 export interface EventStream {

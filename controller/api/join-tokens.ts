@@ -10,9 +10,9 @@ import {
 import { hex } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { formatJoinToken } from "../../protocol/join-token.ts";
-import { isCidr } from "../hosts/cidr.ts";
-import { revoked } from "../hosts/standing.ts";
 import { hashOfSecret } from "../link/handshake.ts";
+import { isCidr } from "../rules/cidr.ts";
+import { revoked } from "../rules/standing.ts";
 import type { NewJoinToken, StoredJoinToken } from "../store/store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findHost } from "./hosts.ts";

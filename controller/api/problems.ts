@@ -3,7 +3,7 @@ import type { FastifyReply } from "fastify";
 import type { Problem } from "../../protocol/api.ts";
 import { type Code, codes } from "../../protocol/codes.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
 import type { App } from "./app.ts";
 
 export const problemType = "application/problem+json";

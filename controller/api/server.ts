@@ -4,7 +4,7 @@ import swagger from "@fastify/swagger";
 import Fastify from "fastify";
 import { limits } from "../../protocol/limits.ts";
 import { version } from "../../protocol/version.ts";
-import type { Authority } from "../authority.ts";
+import type { Authority } from "../authority/authority.ts";
 import { guardRoutes } from "./access.ts";
 import type { ApiParts, App } from "./app.ts";
 import { auditCalls, auditRoutes } from "./audit.ts";

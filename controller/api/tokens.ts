@@ -8,8 +8,8 @@ import {
   TokenView,
 } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { createApiToken } from "../api-tokens.ts";
 import type { StoredToken } from "../store/store.ts";
+import { createApiToken } from "./api-tokens.ts";
 import type { ApiParts, App } from "./app.ts";
 import { problemAnswers } from "./schemas.ts";
 

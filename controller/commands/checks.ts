@@ -5,9 +5,9 @@ import { decodePublicKey, fingerprintOfBlob } from "../../protocol/ssh-keys.ts";
 import { verifySignature } from "../../protocol/sshsig.ts";
 import { parseSignature } from "../../protocol/sshsig-format.ts";
 import type { ImageStore } from "../images/store.ts";
+import { judgeMinting, mintedAt } from "../rules/retention.ts";
+import type { KeptSignature } from "../rules/signatures.ts";
 import type { Store } from "../store/store.ts";
-import { judgeMinting, mintedAt } from "./retention.ts";
-import type { KeptSignature } from "./signatures.ts";
 
 /** @throws `command.bad-arguments`, `host.unknown`, `image.unknown` */
 export async function checkNewCommand(

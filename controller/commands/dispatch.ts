@@ -4,11 +4,12 @@ import { Check } from "typebox/value";
 import { textOf } from "../../protocol/bytes.ts";
 import type { ImageSource } from "../../protocol/messages.ts";
 import { Digest } from "../../protocol/schema.ts";
-import type { ImageBearers } from "../image-bearers.ts";
-import type { ImageMirrors } from "../image-mirrors.ts";
+import type { ImageBearers } from "../images/image-bearers.ts";
+import type { ImageMirrors } from "../images/image-mirrors.ts";
 import type { Session } from "../link/session.ts";
 import type { Sessions } from "../link/sessions.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
 import type {
   CommandStore,
   DueOffers,
@@ -17,7 +18,6 @@ import type {
   Store,
   StoredCommand,
 } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 
 export interface DispatchParts {
   readonly store: Pick<Store, "commands" | "events">;

@@ -2,9 +2,9 @@
 import { textOf } from "../../protocol/bytes.ts";
 import { type CommandLimits, isTerminal, type Progress } from "../../protocol/commands.ts";
 import { type ExplainedHost, type Explanation, explainHost, nothingToExplain } from "../hosts/explain.ts";
+import { changesState, holdOf } from "../rules/offering.ts";
+import { waitsUntil } from "../rules/retention.ts";
 import type { StoredCommand } from "../store/store.ts";
-import { changesState, holdOf } from "./offering.ts";
-import { waitsUntil } from "./retention.ts";
 
 /** How long an agent and its executor may take before somebody should look. */
 const usualMs = 10_000;

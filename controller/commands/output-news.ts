@@ -1,7 +1,7 @@
 // Tells of new output: whoever waits for a command's at once, the API's events at most four times a second a command.
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
 import type { Store } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 
 export interface OutputNewsParts {
   readonly store: Pick<Store, "events" | "records">;

@@ -2,16 +2,16 @@
 import { utf8 } from "../../protocol/bytes.ts";
 import { decodeCommand, isPausable, isTerminal } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import { revoked } from "../hosts/standing.ts";
 import type { ImageStore } from "../images/store.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
+import { holding } from "../rules/holding.ts";
+import { forgottenBefore, retention, waitedOutBefore } from "../rules/retention.ts";
+import { signaturesMax } from "../rules/signatures.ts";
+import { revoked } from "../rules/standing.ts";
 import { type Store, type StoredCommand, storeLimits } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 import { checkNewCommand, readHoldingSignature, readSignature } from "./checks.ts";
 import type { Dispatcher } from "./dispatch.ts";
-import { holding } from "./holding.ts";
-import { forgottenBefore, retention, waitedOutBefore } from "./retention.ts";
-import { signaturesMax } from "./signatures.ts";
 
 export interface CommandServiceParts {
   readonly store: Pick<Store, "commands" | "hosts">;

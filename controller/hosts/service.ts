@@ -1,16 +1,16 @@
 // What the API asks of hosts: approve, reject, revoke, rename; the connections follow what the store has decided.
 import { BedplateError } from "../../protocol/errors.ts";
-import type { Dispatcher } from "../commands/dispatch.ts";
 import type { Sessions } from "../link/sessions.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
+import type { StandingEvent } from "../rules/standing.ts";
 import type { Store, StoredHost } from "../store/store.ts";
-import type { Clock } from "../system.ts";
-import type { StandingEvent } from "./standing.ts";
 
 export interface HostServiceParts {
   readonly store: Pick<Store, "hosts">;
   readonly sessions: Sessions;
-  readonly dispatcher: Pick<Dispatcher, "wake">;
+  /** Brings commands to a host that may be sent more now. */
+  readonly dispatcher: { wake(host: string): void };
   readonly clock: Clock;
   readonly log: Log;
 }

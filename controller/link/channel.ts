@@ -6,8 +6,8 @@ import { BedplateError, reportOf } from "../../protocol/errors.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import { type AgentMessage, type ControllerMessage, checkAgentMessage } from "../../protocol/messages.ts";
-import type { Log } from "../log.ts";
-import type { Clock } from "../system.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
 import { FrameMeter } from "./frame-meter.ts";
 import type { LinkMeters } from "./meters.ts";
 

@@ -1,8 +1,8 @@
 // Two connections with one host's key: asks both who they are, and tells everyone who is concerned when they are two machines.
 import { BedplateError } from "../../protocol/errors.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
 import type { HostStore, StoredHost } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 import { contest, verdictOf } from "./contest.ts";
 import type { Session } from "./session.ts";
 import type { Sessions } from "./sessions.ts";

@@ -6,10 +6,10 @@ import { parseJoinToken } from "../../protocol/join-token.ts";
 import { limits } from "../../protocol/limits.ts";
 import { hostIdOf, linkProofBytes, verifyEd25519 } from "../../protocol/link-proof.ts";
 import { type AgentMessage, exporter, protocolVersion } from "../../protocol/messages.ts";
-import { revoked } from "../hosts/standing.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock, Random } from "../machine/system.ts";
+import { revoked } from "../rules/standing.ts";
 import type { HostFacts, Store, StoredHost } from "../store/store.ts";
-import type { Clock, Random } from "../system.ts";
 import type { Channel } from "./channel.ts";
 
 type Hello = Extract<AgentMessage, { t: "hello" }>;

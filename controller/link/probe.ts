@@ -3,7 +3,7 @@ import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { probeBytes, verifyEd25519 } from "../../protocol/link-proof.ts";
 import { type AgentMessage, exporter } from "../../protocol/messages.ts";
-import type { Clock, Random } from "../system.ts";
+import type { Clock, Random } from "../machine/system.ts";
 import type { Channel } from "./channel.ts";
 import { answerMsMax } from "./contest.ts";
 

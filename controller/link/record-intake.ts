@@ -2,11 +2,12 @@
 import type { AuditHead } from "../../protocol/audit.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { AgentMessage, RecordBody } from "../../protocol/messages.ts";
-import type { Vouched, Voucher } from "../hosts/records.ts";
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
+import type { Vouched } from "../rules/record-rule.ts";
 import type { RecordAnswer, RecordStore } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 import { jsonSafe } from "./json-safe.ts";
+import type { Voucher } from "./voucher.ts";
 
 export type RecordMessage = Extract<AgentMessage, { t: "record" }>;
 

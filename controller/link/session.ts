@@ -4,18 +4,17 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import { type AgentMessage, type ControllerMessage, subprotocol } from "../../protocol/messages.ts";
 import type { SigningKey } from "../../protocol/ssh-sign.ts";
-import type { Authority } from "../authority.ts";
-import type { ProgressBoard } from "../commands/progress.ts";
-import { Voucher } from "../hosts/records.ts";
-import type { Log } from "../log.ts";
+import type { Authority } from "../authority/authority.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock, Random } from "../machine/system.ts";
 import type { Store, StoredHost } from "../store/store.ts";
-import type { Clock, Random } from "../system.ts";
 import {
   type BatchMessage,
   type DictionaryMessage,
   type LiveTelemetry,
   Readings,
 } from "../telemetry/live.ts";
+import type { ProgressBoard } from "../telemetry/progress.ts";
 import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
 import type { Contender } from "./contest.ts";
@@ -23,6 +22,7 @@ import { jsonSafe } from "./json-safe.ts";
 import type { LinkMeters } from "./meters.ts";
 import { Probe } from "./probe.ts";
 import { RecordIntake, type RecordMessage } from "./record-intake.ts";
+import { Voucher } from "./voucher.ts";
 
 export type WelcomeMessage = Extract<ControllerMessage, { t: "welcome" }>;
 

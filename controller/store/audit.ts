@@ -1,7 +1,7 @@
 // Who called what of the API from where, in SQLite: a chain of hashes, pruned from its old end.
 import type { AuditEntry } from "../../protocol/api.ts";
 import { type AuditAnchor, nextChainLine } from "../../protocol/audit.ts";
-import { type ChainedCall, readCall, sha256Hex } from "../audit-chain.ts";
+import { type ChainedCall, readCall, sha256Hex } from "./audit-chain.ts";
 import type { Database, Row } from "./database.ts";
 import type { AuditCall, AuditStore } from "./store.ts";
 

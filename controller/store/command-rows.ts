@@ -1,7 +1,7 @@
 // Single commands in SQLite, read, and changed by the reducer, within the transaction that runs now.
 import { isTerminal, type OperationState, type Result } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
-import { holding } from "../commands/holding.ts";
+import { holding } from "../rules/holding.ts";
 import {
   type CancelAnswer,
   type CommandEvent,
@@ -9,8 +9,8 @@ import {
   eventOf,
   type PauseRequest,
   reduceCommand,
-} from "../commands/reduce.ts";
-import type { KeptSignature } from "../commands/signatures.ts";
+} from "../rules/reduce.ts";
+import type { KeptSignature } from "../rules/signatures.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { recountHeld } from "./held.ts";

@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { equalBytes } from "../../protocol/bytes.ts";
 import type { OperationState } from "../../protocol/commands.ts";
-import { holding } from "../commands/holding.ts";
-import { newCommandState } from "../commands/reduce.ts";
-import { addSignature, oneOfEachKey } from "../commands/signatures.ts";
+import { holding } from "../rules/holding.ts";
+import { newCommandState } from "../rules/reduce.ts";
+import { addSignature, oneOfEachKey } from "../rules/signatures.ts";
 import { applyToCommand, commandOfRow, getCommand, standingOf } from "./command-rows.ts";
 import type { Database, Row, Value } from "./database.ts";
 import { readEpoch } from "./epoch.ts";

@@ -1,7 +1,7 @@
 // What commands that have ended hold, in SQLite: counted along by triggers, let go of oldest first beyond the bounds.
 import type { Result } from "../../protocol/commands.ts";
-import { type HoldingBounds, letGoOf, trimmedResult } from "../commands/holding.ts";
-import type { KeptSignature } from "../commands/signatures.ts";
+import { type HoldingBounds, letGoOf, trimmedResult } from "../rules/holding.ts";
+import type { KeptSignature } from "../rules/signatures.ts";
 import type { Database } from "./database.ts";
 
 /** Counts anew what an ended command holds, and lets go of what is too much, within the transaction that runs now. */

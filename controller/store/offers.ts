@@ -1,9 +1,9 @@
 // Offers in SQLite: what the rule says is due is marked, with its generation, within the transaction that runs now.
 import type { OperationState } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
-import { assignGeneration } from "../commands/generation.ts";
-import { changesState, dueSteps, type OpenCommand } from "../commands/offering.ts";
-import { waitedOutBefore } from "../commands/retention.ts";
+import { assignGeneration } from "../rules/generation.ts";
+import { changesState, dueSteps, type OpenCommand } from "../rules/offering.ts";
+import { waitedOutBefore } from "../rules/retention.ts";
 import { applyToCommand, pauseOf, standingOf } from "./command-rows.ts";
 import type { Database } from "./database.ts";
 import { readEpoch } from "./epoch.ts";

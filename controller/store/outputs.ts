@@ -1,6 +1,6 @@
 // What programs printed, in SQLite: the newest pieces of each command, by their offset in the whole.
-import { holding } from "../commands/holding.ts";
-import { judgeOutput, outputKept, surplusPieces } from "../commands/output-rule.ts";
+import { holding } from "../rules/holding.ts";
+import { judgeOutput, outputKept, surplusPieces } from "../rules/output-rule.ts";
 import type { Database } from "./database.ts";
 import { recountHeld } from "./held.ts";
 import type { OutputPage, OutputRecord } from "./store.ts";

@@ -1,6 +1,6 @@
 // Records of hosts, in SQLite: the effect and the mark in one transaction.
 import type { RecordBody } from "../../protocol/messages.ts";
-import { ignoredBecause, judgeRecord } from "../commands/record-rule.ts";
+import { ignoredBecause, judgeRecord } from "../rules/record-rule.ts";
 import { applyToCommand, hostOfCommand, standingOf } from "./command-rows.ts";
 import type { Database } from "./database.ts";
 import type { PutEvent } from "./events.ts";

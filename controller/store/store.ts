@@ -5,11 +5,11 @@ import type { OperationState } from "../../protocol/commands.ts";
 import type { HostIdentity } from "../../protocol/identity.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import type { Standing } from "../../protocol/schema.ts";
-import type { DueSteps, SentInSession, Step } from "../commands/offering.ts";
-import type { CommandEvent, CommandState } from "../commands/reduce.ts";
-import type { AddedSignature, KeptSignature } from "../commands/signatures.ts";
-import type { Vouched } from "../hosts/records.ts";
-import type { StandingEvent } from "../hosts/standing.ts";
+import type { DueSteps, SentInSession, Step } from "../rules/offering.ts";
+import type { Vouched } from "../rules/record-rule.ts";
+import type { CommandEvent, CommandState } from "../rules/reduce.ts";
+import type { AddedSignature, KeptSignature } from "../rules/signatures.ts";
+import type { StandingEvent } from "../rules/standing.ts";
 
 export { type Scope, scopes } from "../../protocol/api.ts";
 

@@ -1,7 +1,7 @@
 // Gathers what may be written late (batches, when hosts were seen, progress) and writes it once a second, in one transaction.
-import type { Log } from "../log.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock } from "../machine/system.ts";
 import { minuteOf, type Sighting, type Store, type StoredBatch } from "../store/store.ts";
-import type { Clock } from "../system.ts";
 
 /** Written early beyond this, and whoever adds waits for it. */
 const pendingBytesMax = 8 << 20;

@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { openStateDirectory } from "../../agent/host/state-directory.ts";
 import { openPins } from "../../agent/link/authority.ts";
-import { type Authority, openAuthority } from "../../controller/authority.ts";
-import { openPrivateDirectory } from "../../controller/files.ts";
-import { systemRandom } from "../../controller/system.ts";
+import { type Authority, openAuthority } from "../../controller/authority/authority.ts";
+import { openPrivateDirectory } from "../../controller/machine/files.ts";
+import { systemRandom } from "../../controller/machine/system.ts";
 import { formatJoinToken } from "../../protocol/join-token.ts";
 
 let root: string;

@@ -14,9 +14,9 @@ import { createBell } from "../../agent/link/bell.ts";
 import { runLink } from "../../agent/link/link.ts";
 import { byeMs, replacedMs } from "../../agent/link/redial.ts";
 import { createSampleQueue } from "../../agent/link/sample-queue.ts";
-import { type Authority, openAuthority } from "../../controller/authority.ts";
-import { openPrivateDirectory } from "../../controller/files.ts";
-import { systemRandom } from "../../controller/system.ts";
+import { type Authority, openAuthority } from "../../controller/authority/authority.ts";
+import { openPrivateDirectory } from "../../controller/machine/files.ts";
+import { systemRandom } from "../../controller/machine/system.ts";
 import { type CloseName, closeCodes } from "../../protocol/codes.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import {

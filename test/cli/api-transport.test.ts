@@ -3,8 +3,8 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openTransport } from "../../cli/api-transport.ts";
-import { openAuthority } from "../../controller/authority.ts";
-import { systemRandom } from "../../controller/system.ts";
+import { openAuthority } from "../../controller/authority/authority.ts";
+import { systemRandom } from "../../controller/machine/system.ts";
 import { type TestController, testController } from "../support/controller.ts";
 
 let controller: TestController;

@@ -3,7 +3,7 @@
 import { connect as connectPlain } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
-import { lostMax } from "../../controller/commands/record-rule.ts";
+import { lostMax } from "../../controller/rules/record-rule.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { limits } from "../../protocol/limits.ts";
 import { linkProofBytes } from "../../protocol/link-proof.ts";

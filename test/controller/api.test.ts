@@ -3,9 +3,9 @@
 import { join } from "node:path";
 import { Compile } from "typebox/schema";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createApiToken } from "../../controller/api-tokens.ts";
+import { createApiToken } from "../../controller/api/api-tokens.ts";
+import { systemRandom } from "../../controller/machine/system.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
-import { systemRandom } from "../../controller/system.ts";
 import { ImageView, type JoinTokenView, type Problem, StatusView } from "../../protocol/api.ts";
 import { codes } from "../../protocol/codes.ts";
 import { checker } from "../../protocol/schema.ts";

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { sha256Hex } from "../../controller/audit-chain.ts";
+import { sha256Hex } from "../../controller/store/audit-chain.ts";
 import type { AuditChainView, AuditEntry, Problem } from "../../protocol/api.ts";
 import { type TestController, testController } from "../support/controller.ts";
 

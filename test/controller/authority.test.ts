@@ -24,12 +24,12 @@ import {
   finishRotation,
   openAuthority,
   sha256OfCertificate,
-} from "../../controller/authority.ts";
+} from "../../controller/authority/authority.ts";
 import { Backups } from "../../controller/backup.ts";
-import { openPrivateDirectory, writePrivateFile } from "../../controller/files.ts";
-import { silentLog } from "../../controller/log.ts";
+import { openPrivateDirectory, writePrivateFile } from "../../controller/machine/files.ts";
+import { silentLog } from "../../controller/machine/log.ts";
+import { systemClock, systemRandom } from "../../controller/machine/system.ts";
 import type { Store } from "../../controller/store/store.ts";
-import { systemClock, systemRandom } from "../../controller/system.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 
 let directory: string;

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startController } from "../../controller/controller.ts";
-import { silentLog } from "../../controller/log.ts";
+import { silentLog } from "../../controller/machine/log.ts";
 import { backupStopped, restoreController } from "../../controller/main.ts";
 import type { BackupView, ClientFile, CommandView, HostView, StatusView } from "../../protocol/api.ts";
 import { documentOf, submit } from "../support/commands.ts";

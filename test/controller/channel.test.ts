@@ -5,8 +5,8 @@ import { expect, test } from "vitest";
 import type { WebSocket } from "ws";
 import { Channel } from "../../controller/link/channel.ts";
 import { LinkMeters } from "../../controller/link/meters.ts";
-import { silentLog } from "../../controller/log.ts";
-import { systemClock } from "../../controller/system.ts";
+import { silentLog } from "../../controller/machine/log.ts";
+import { systemClock } from "../../controller/machine/system.ts";
 import { decodeFrame } from "../../protocol/frames.ts";
 import { checkControllerMessage } from "../../protocol/messages.ts";
 

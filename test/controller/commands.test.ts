@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { offering } from "../../controller/commands/offering.ts";
+import { offering } from "../../controller/rules/offering.ts";
 import type { CommandView, Problem } from "../../protocol/api.ts";
 import { textOf, utf8 } from "../../protocol/bytes.ts";
 import type { RecordBody } from "../../protocol/messages.ts";

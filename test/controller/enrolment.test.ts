@@ -1,6 +1,6 @@
 // Approval, revocation and re-adoption over real connections: what a host gets, and what it does not, in each standing.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { retention } from "../../controller/commands/retention.ts";
+import { retention } from "../../controller/rules/retention.ts";
 import type {
   ApiEvent,
   CommandView,

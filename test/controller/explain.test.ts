@@ -1,8 +1,8 @@
 // Why a command is not yet where it will be: in every state, whatever holds it, with what helps.
 import { describe, expect, test } from "vitest";
 import { explainCommand, sinceOf } from "../../controller/commands/explain.ts";
-import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/commands/reduce.ts";
-import { retention } from "../../controller/commands/retention.ts";
+import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/rules/reduce.ts";
+import { retention } from "../../controller/rules/retention.ts";
 import type { StoredCommand } from "../../controller/store/store.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
 import { Fleet } from "../../controller/link/fleet.ts";
-import { systemClock } from "../../controller/system.ts";
+import { systemClock } from "../../controller/machine/system.ts";
 import { testClock } from "../support/clock.ts";
 import { testController } from "../support/controller.ts";
 import { joinLink, newLinkKey } from "../support/link-client.ts";

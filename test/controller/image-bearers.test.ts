@@ -1,6 +1,6 @@
 // The right to fetch one image: how long it lasts, and for whom, with a clock that is moved ahead.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { ImageBearers } from "../../controller/image-bearers.ts";
+import { ImageBearers } from "../../controller/images/image-bearers.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import { testClock } from "../support/clock.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";

@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { silentLog } from "../../controller/log.ts";
+import { silentLog } from "../../controller/machine/log.ts";
 import {
   type ControllerAddress,
   checkControllerConfig,

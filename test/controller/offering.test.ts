@@ -1,9 +1,9 @@
 // Which commands are due in a session, which generation they get, and what becomes of a record: the pure rules.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { assignGeneration } from "../../controller/commands/generation.ts";
-import { dueSteps, holdOf, type OpenCommand, offering } from "../../controller/commands/offering.ts";
-import { ignoredBecause, judgeRecord, lostMax } from "../../controller/commands/record-rule.ts";
+import { assignGeneration } from "../../controller/rules/generation.ts";
+import { dueSteps, holdOf, type OpenCommand, offering } from "../../controller/rules/offering.ts";
+import { ignoredBecause, judgeRecord, lostMax } from "../../controller/rules/record-rule.ts";
 import type { OperationState } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
 

@@ -1,7 +1,7 @@
 // What programs print: kept once by its offset, bounded, read from any place, waited for; and what hosts say to a cancel.
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { judgeOutput, outputKept, surplusPieces } from "../../controller/commands/output-rule.ts";
+import { judgeOutput, outputKept, surplusPieces } from "../../controller/rules/output-rule.ts";
 import type { ApiEvent, CommandView, OutputView, Problem } from "../../protocol/api.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";

@@ -8,7 +8,7 @@ import {
   historyMax,
   newCommandState,
   reduceCommand,
-} from "../../controller/commands/reduce.ts";
+} from "../../controller/rules/reduce.ts";
 import { isTerminal, operationStates } from "../../protocol/commands.ts";
 
 const command = "01890000-0000-7000-8000-000000000000";

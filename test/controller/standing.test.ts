@@ -1,14 +1,14 @@
 // Standing, networks and explanations, pure: what may follow what, who is inside, and that nothing waits without a reason.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { isCidr, isWithin } from "../../controller/hosts/cidr.ts";
 import { explainHost } from "../../controller/hosts/explain.ts";
+import { isCidr, isWithin } from "../../controller/rules/cidr.ts";
 import {
   mayAnswer,
   mayBeOffered,
   reduceStanding,
   type StandingEvent,
-} from "../../controller/hosts/standing.ts";
+} from "../../controller/rules/standing.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { fingerprintOf } from "../../protocol/identifiers.ts";
 import type { Standing } from "../../protocol/schema.ts";

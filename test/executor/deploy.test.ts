@@ -422,7 +422,7 @@ describe("transfers that break", () => {
     expect(
       await tryWith({ ...offer, sources: [{ url: "http://127.0.0.1:9/image", bearer: "secret" }] }),
     ).toBe("source.refused");
-    const { openAuthority } = await import("../../controller/authority.ts");
+    const { openAuthority } = await import("../../controller/authority/authority.ts");
     const other = await openAuthority(`${host.directory}/other-ca`, [], {
       bytes: (count: number) => new Uint8Array(count).fill(7),
     } as never).catch(() => undefined);

@@ -1,9 +1,9 @@
 // What the simulated controller keeps, and its transactions: the product's rules over immutable states, as controller/store
 // applies them in SQLite.
 
-import type { SentInSession, Step } from "../../controller/commands/offering.ts";
-import type { OutputPiece } from "../../controller/commands/output-rule.ts";
-import type { CommandEvent, CommandState } from "../../controller/commands/reduce.ts";
+import type { SentInSession, Step } from "../../controller/rules/offering.ts";
+import type { OutputPiece } from "../../controller/rules/output-rule.ts";
+import type { CommandEvent, CommandState } from "../../controller/rules/reduce.ts";
 import { type Command, effectOf, isTerminal } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";
 import type { WaitingRecord } from "./outbox.ts";

@@ -1,7 +1,8 @@
 // The simulated controller: sessions, offers, records and acknowledgements around the product's rules, over a store that
 // commits first and syncs later.
-import type { CommandEvent } from "../../controller/commands/reduce.ts";
+
 import type { contest as contestRule } from "../../controller/link/contest.ts";
+import type { CommandEvent } from "../../controller/rules/reduce.ts";
 import { decodeCommand } from "../../protocol/commands.ts";
 import { limits } from "../../protocol/limits.ts";
 import type { Checker } from "./checker.ts";

@@ -15,12 +15,12 @@ import {
 import { redialMs } from "../../agent/link/redial.ts";
 import { createSampleQueue } from "../../agent/link/sample-queue.ts";
 import { reduceOperations } from "../../agent/operations/reduce.ts";
-import { assignGeneration } from "../../controller/commands/generation.ts";
-import { dueSteps } from "../../controller/commands/offering.ts";
-import { judgeOutput, surplusPieces } from "../../controller/commands/output-rule.ts";
-import { ignoredBecause, judgeRecord } from "../../controller/commands/record-rule.ts";
-import { newCommandState, reduceCommand } from "../../controller/commands/reduce.ts";
 import { contest, verdictOf } from "../../controller/link/contest.ts";
+import { assignGeneration } from "../../controller/rules/generation.ts";
+import { dueSteps } from "../../controller/rules/offering.ts";
+import { judgeOutput, surplusPieces } from "../../controller/rules/output-rule.ts";
+import { ignoredBecause, judgeRecord } from "../../controller/rules/record-rule.ts";
+import { newCommandState, reduceCommand } from "../../controller/rules/reduce.ts";
 
 export const productRules = {
   agent: {

@@ -1,5 +1,5 @@
 // A clock for tests: real timers, and a monotonic time that can be moved ahead.
-import { type Clock, systemClock } from "../../controller/system.ts";
+import { type Clock, systemClock } from "../../controller/machine/system.ts";
 
 export interface TestClock extends Clock {
   advance(ms: number): void;

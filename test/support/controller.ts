@@ -5,7 +5,7 @@ import { type RequestOptions, request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Controller, type ControllerParts, startController } from "../../controller/controller.ts";
-import { type Log, silentLog } from "../../controller/log.ts";
+import { type Log, silentLog } from "../../controller/machine/log.ts";
 import type { ClientFile, JoinTokenView } from "../../protocol/api.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { type WebSocket, WebSocketServer } from "ws";
-import { openAuthority } from "../../controller/authority.ts";
+import { openAuthority } from "../../controller/authority/authority.ts";
 import { decodeFrame, encodeFrame } from "../../protocol/frames.ts";
 import { hostIdOf, linkProofBytes, verifyEd25519 } from "../../protocol/link-proof.ts";
 import {

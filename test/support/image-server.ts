@@ -6,7 +6,7 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Authority, openAuthority } from "../../controller/authority.ts";
+import { type Authority, openAuthority } from "../../controller/authority/authority.ts";
 import type { TestImage } from "./test-image.ts";
 
 export interface ImageServer extends AsyncDisposable {

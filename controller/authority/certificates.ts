@@ -2,10 +2,10 @@
 import { createHash, createPrivateKey, type webcrypto, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import type * as x509 from "@peculiar/x509";
-import { hex } from "../protocol/bytes.ts";
-import { tlsServerName } from "../protocol/messages.ts";
+import { hex } from "../../protocol/bytes.ts";
+import { tlsServerName } from "../../protocol/messages.ts";
+import type { Random } from "../machine/system.ts";
 import { provideReflectMetadata } from "./reflect.ts";
-import type { Random } from "./system.ts";
 
 /** A certificate and its private key, both PEM. */
 export interface Issued {

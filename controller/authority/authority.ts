@@ -2,9 +2,11 @@
 // with an overlap: the old authority vouches for the new one until the hosts know it.
 import { join } from "node:path";
 import Type, { type Static } from "typebox";
-import { assert, BedplateError } from "../protocol/errors.ts";
-import { tlsServerName } from "../protocol/messages.ts";
-import { checker, UnixMs } from "../protocol/schema.ts";
+import { assert, BedplateError } from "../../protocol/errors.ts";
+import { tlsServerName } from "../../protocol/messages.ts";
+import { checker, UnixMs } from "../../protocol/schema.ts";
+import { readPrivateFile, readTextFile, writePrivateFile } from "../machine/files.ts";
+import type { Random } from "../machine/system.ts";
 import {
   type Issued,
   makeCa,
@@ -13,8 +15,6 @@ import {
   serves,
   sha256OfCertificate,
 } from "./certificates.ts";
-import { readPrivateFile, readTextFile, writePrivateFile } from "./files.ts";
-import type { Random } from "./system.ts";
 
 export { sha256OfCertificate } from "./certificates.ts";
 

@@ -6,19 +6,7 @@ import type { RecordBody } from "../../protocol/messages.ts";
 import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { type SigningKey, signMessage } from "../../protocol/ssh-sign.ts";
 import { verifySignature } from "../../protocol/sshsig.ts";
-
-/** What was found of a record that keys vouch for; without it the record has no effect. */
-export type Vouched =
-  | {
-      readonly type: "identity";
-      readonly fingerprint: string;
-      readonly digest: string;
-      /** What the host said of it the last time. */
-      readonly keyBefore: "none" | "same" | "another";
-    }
-  /** `attestation`: the key's line without comment. `countersignature`: by the controller's audit key. */
-  | { readonly type: "audit-head"; readonly attestation: string; readonly countersignature: string }
-  | { readonly type: "refused"; readonly reason: string };
+import type { Vouched } from "../rules/record-rule.ts";
 
 export interface VouchParts {
   readonly host: string;

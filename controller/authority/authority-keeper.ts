@@ -1,9 +1,9 @@
 // The authority while the controller runs: changed with an overlap, one step at a time, and told to all who must know.
-import type { RotationView } from "../protocol/api.ts";
+import type { RotationView } from "../../protocol/api.ts";
+import type { Log } from "../machine/log.ts";
+import type { Clock, Random } from "../machine/system.ts";
+import type { Store } from "../store/store.ts";
 import { type Authority, beginRotation, finishRotation, openAuthority } from "./authority.ts";
-import type { Log } from "./log.ts";
-import type { Store } from "./store/store.ts";
-import type { Clock, Random } from "./system.ts";
 
 export interface AuthorityKeeperParts {
   readonly directory: string;

@@ -1,6 +1,19 @@
 // What becomes of a record that came in, pure: stored once and in order, and whom a host may speak for.
 import type { Standing } from "../../protocol/schema.ts";
 
+/** What was found of a record that keys vouch for; without it the record has no effect. */
+export type Vouched =
+  | {
+      readonly type: "identity";
+      readonly fingerprint: string;
+      readonly digest: string;
+      /** What the host said of it the last time. */
+      readonly keyBefore: "none" | "same" | "another";
+    }
+  /** `attestation`: the key's line without comment. `countersignature`: by the controller's audit key. */
+  | { readonly type: "audit-head"; readonly attestation: string; readonly countersignature: string }
+  | { readonly type: "refused"; readonly reason: string };
+
 /** What is stored of one instance's outbox. */
 export interface OutboxMark {
   /** The highest record stored; 0 before the first. */

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { BedplateError } from "../protocol/errors.ts";
+import { BedplateError } from "../../protocol/errors.ts";
 
 /**
  * Makes `path` as a directory of ours alone, or checks that it is one.

@@ -1,9 +1,9 @@
 // The mirrors of images, and the sources that an offer of an image names: the controller itself, and those.
-import { type MirrorRequest, mirrorsMax } from "../protocol/api-images.ts";
-import { BedplateError } from "../protocol/errors.ts";
-import type { ImageSource } from "../protocol/messages.ts";
-import type { ImageRecordStore, StoredMirror } from "./store/store.ts";
-import type { Clock } from "./system.ts";
+import { type MirrorRequest, mirrorsMax } from "../../protocol/api-images.ts";
+import { BedplateError } from "../../protocol/errors.ts";
+import type { ImageSource } from "../../protocol/messages.ts";
+import type { Clock } from "../machine/system.ts";
+import type { ImageRecordStore, StoredMirror } from "../store/store.ts";
 
 export interface MirrorParts {
   readonly store: { readonly images: ImageRecordStore };

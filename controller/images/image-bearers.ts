@@ -3,7 +3,7 @@
 // One holds while its command is open, however long a deploy is paused, and ends with it. A command that we do not know, as
 // after our state was set back to a backup, may be under way all the same: its bearer then holds for a day.
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { Clock } from "./system.ts";
+import type { Clock } from "../machine/system.ts";
 
 const unknownValidMs = 24 * 3_600_000;
 

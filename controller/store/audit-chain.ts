@@ -1,10 +1,10 @@
 // The controller's own audit as a chain of hashes: what its entries are, and what is wrong with one that does not hold.
 import { createHash } from "node:crypto";
 import Type, { type Static } from "typebox";
-import type { AuditChainView } from "../protocol/api.ts";
-import { type AuditAnchor, chainFaults } from "../protocol/audit.ts";
-import { Count, checker, Digest, UnixMs } from "../protocol/schema.ts";
-import type { AuditStore } from "./store/store.ts";
+import type { AuditChainView } from "../../protocol/api.ts";
+import { type AuditAnchor, chainFaults } from "../../protocol/audit.ts";
+import { Count, checker, Digest, UnixMs } from "../../protocol/schema.ts";
+import type { AuditStore } from "./store.ts";
 
 /** An entry; its exact JSON text is what is hashed. */
 export const ChainedCall = Type.Object(

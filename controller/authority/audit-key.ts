@@ -1,9 +1,9 @@
 // The controller's audit key: made once, kept with its state, known to agents and operators by its public half.
 import { createPrivateKey, createPublicKey, sign } from "node:crypto";
-import { bytesOfHex, concatBytes } from "../protocol/bytes.ts";
-import { publicKeyLine, type SigningKey } from "../protocol/ssh-sign.ts";
-import type { Store } from "./store/store.ts";
-import type { Random } from "./system.ts";
+import { bytesOfHex, concatBytes } from "../../protocol/bytes.ts";
+import { publicKeyLine, type SigningKey } from "../../protocol/ssh-sign.ts";
+import type { Random } from "../machine/system.ts";
+import type { Store } from "../store/store.ts";
 
 export interface AuditKey extends SigningKey {
   /** `ssh-ed25519 AAAA… bedplate-controller-audit` */
