@@ -51,7 +51,7 @@ const sectorBytes = 512;
 const fileSectors = { logicalSectorBytes: 512, physicalSectorBytes: 4096 } as const;
 
 export function listDisks({ facts, files, fileDisks, allows, protectedPaths }: DiskSources): DiskListing {
-  const uses = readUses(facts);
+  const uses = readUses(facts, files);
   const disks: ListedDisk[] = [];
   const excluded: ExcludedDisk[] = [];
   const add = (found: Omit<ListedDisk, "carries"> | ExcludedDisk, carries: (path: string) => boolean) => {
@@ -84,6 +84,8 @@ interface Uses {
   readonly swaps: readonly string[];
   /** Loop device to the path behind it. */
   readonly loops: ReadonlyMap<string, string>;
+  /** Loop devices over this very file, whatever names it has, or over a part of it. */
+  readonly over: (path: string) => readonly string[];
   /** A path to the multipath device that it belongs to. */
   readonly multipath: ReadonlyMap<string, string>;
   readonly byId: ReadonlyMap<string, readonly string[]>;
@@ -91,7 +93,7 @@ interface Uses {
   readonly under: (mount: Mount | undefined) => ReadonlySet<string>;
 }
 
-function readUses(facts: Facts): Uses {
+function readUses(facts: Facts, files: Files): Uses {
   const mounts = parseMountinfo(facts.text("/proc/self/mountinfo") ?? "");
   const names = facts.list("/sys/block");
   const loops = new Map(
@@ -100,6 +102,11 @@ function readUses(facts: Facts): Uses {
       return backing === null ? [] : [[name, backing] as const];
     }),
   );
+  const fileOf = new Map([...loops].map(([loop, path]) => [loop, fileAt(files, path)] as const));
+  const over = (path: string) => {
+    const file = fileAt(files, path);
+    return [...loops.keys()].filter((loop) => fileOf.get(loop) === file);
+  };
   const ofPartition = new Map(
     names.flatMap((name) => partitionNames(facts, name).map((partition) => [partition, name] as const)),
   );
@@ -135,6 +142,7 @@ function readUses(facts: Facts): Uses {
     multipath,
     swaps: parseSwaps(facts.optionalText("/proc/swaps") ?? ""),
     loops,
+    over,
     byId: linksByTarget(facts, "/dev/disk/by-id"),
     under,
   };
@@ -200,7 +208,11 @@ function readBlockDisk(facts: Facts, name: string, uses: Uses): Omit<ListedDisk,
         .filter((mount) => numbers.has(mount.device) || nodePaths.has(mount.source))
         .map((mount) => cleanLine(mount.mountPoint, 1024)),
       swap: uses.swaps.some((swap) => nodePaths.has(swap)),
-      holders: holdersOf(facts, nodes, uses),
+      // The kernel lets several loop devices write to one file, whoever has one of them for himself.
+      holders: [
+        ...holdersOf(facts, nodes, uses),
+        ...(backing === null ? [] : uses.over(backing).filter((other) => other !== name)),
+      ],
       allowed: false,
       ...(state === null || state === "" ? {} : { state: cleanLine(state, 64) }),
       ...(paths.length === 0 ? {} : { paths: paths.map(devicePath) }),
@@ -259,10 +271,20 @@ function readFileDisk(
       partitions: [],
       mounts: [],
       swap: uses.swaps.includes(path),
-      holders: [...uses.loops].filter(([, backing]) => backing === path).map(([loop]) => loop),
+      holders: [...uses.over(path)],
       allowed: false,
     },
   };
+}
+
+/** What is one file for the kernel; where none is there any more, its name. */
+function fileAt(files: Files, path: string): string {
+  try {
+    const { device, inode } = files.status(path);
+    return `${device} ${inode}`;
+  } catch {
+    return path;
+  }
 }
 
 function exclusion(disk: {

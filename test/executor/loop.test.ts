@@ -1,8 +1,8 @@
 // Deploys onto real block devices: loop devices of both sector sizes, read-only, mounted, held, locked, full. Needs root.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { closeSync, constants, existsSync, openSync } from "node:fs";
-import { mkdir, open, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, readFile, symlink } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { mergeGroups } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";
@@ -178,6 +178,42 @@ describe.skipIf(!usable)("on loop devices", () => {
       upper.path.replace("/dev/", ""),
     );
     run("losetup", "--detach", upper.path);
+  });
+
+  test("another loop device over a part of the same file, mounted", async () => {
+    const loop = await makeLoop();
+    const part = attachLoop(loop.backing, "--offset", String(4 * mib));
+    run("mke2fs", "-q", "-F", part.path);
+    const at = join(host.directory, "part");
+    await mkdir(at);
+    run("mount", "-o", "ro", part.path, at);
+    try {
+      const whole = { disk: { loop: loop.backing, sizeBytes: diskBytes } };
+      const planned = resultOf((await runToEnd(host, command("plan", loop, whole), offer)).last)
+        .output as DeployPlanOutput;
+      const held = planned.guards.find(({ guard }) => guard === "held");
+      expect(held).toMatchObject({ ok: false, finding: expect.stringContaining(part.path.slice(5)) });
+      const before = await bytesOf(loop);
+      const { fingerprint } = planned;
+      const applied = await runToEnd(host, command("apply", loop, { ...whole, fingerprint }), offer);
+      expect(resultOf(applied.last)).toMatchObject({ outcome: "failed", error: { code: "disk.held" } });
+      expect(Buffer.compare(await bytesOf(loop), before)).toBe(0);
+    } finally {
+      run("umount", at);
+      run("losetup", "--detach", part.path);
+    }
+  });
+
+  test("a loop device over a declared file that the policy names by a link", async () => {
+    const loop = await makeLoop();
+    const linked = join(host.directory, `linked${made++}`);
+    await symlink(host.directory, linked);
+    const path = join(linked, basename(loop.backing));
+    await host.allowFiles({ name: "linked", path, sizeBytes: diskBytes });
+    const asked = { disk: { file: "linked" } };
+    const planned = resultOf((await runToEnd(host, command("plan", loop, asked), offer)).last)
+      .output as DeployPlanOutput;
+    expect(planned.guards.find(({ guard }) => guard === "held")).toMatchObject({ ok: false });
   });
 
   test("taken off and attached again since the plan: another disk of this moment", async () => {
