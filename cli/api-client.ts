@@ -30,7 +30,9 @@ import {
   TokenView,
 } from "../protocol/api.ts";
 import {
+  type CollectionProgress,
   type CollectionRequest,
+  CollectionState,
   CollectionView,
   ImageMirror,
   type ImageSignature,
@@ -97,9 +99,14 @@ export interface ApiClient extends Disposable {
   imageSignatures(root: string): Promise<ImageSignature[]>;
   /** Armored, over the manifest's bytes; the same again changes nothing. */
   signImage(root: string, signature: string): Promise<ImageSignature[]>;
+  /** Takes away the signature of one key, and answers those that stay. */
+  unsignImage(root: string, fingerprint: string): Promise<ImageSignature[]>;
   /** `force`: also while a command that has not ended names it. */
   removeImage(root: string, force: boolean): Promise<RemovedImage>;
+  /** When the connection ends before, so does the collection. */
   collectImages(wanted: CollectionRequest): Promise<CollectionView>;
+  /** Of the collection that runs now, if any. */
+  collectionProgress(until: AbortSignal): Promise<CollectionProgress | null>;
   /** Of all images. */
   mirrors(): Promise<ImageMirror[]>;
   addMirror(image: string, wanted: MirrorRequest): Promise<ImageMirror>;
@@ -257,6 +264,9 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
       (await get(ImageSignatures, `/v1/images/${segment(root)}/signatures`)).signatures,
     signImage: async (root, signature) =>
       (await post(ImageSignatures, `/v1/images/${segment(root)}/signatures`, { signature })).signatures,
+    unsignImage: async (root, fingerprint) =>
+      (await post(ImageSignatures, `/v1/images/${segment(root)}/signatures/remove`, { fingerprint }))
+        .signatures,
     removeImage: (root, force) => post(RemovedImage, `/v1/images/${segment(root)}/remove`, { force }),
     // It may write for long before it answers.
     collectImages: async (wanted) =>
@@ -266,6 +276,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
           idleMs: collectionIdleMs,
         }),
       ),
+    collectionProgress: async (until) =>
+      checkerOf(CollectionState)(
+        await transport.json({ method: "GET", path: "/v1/image-collection", signal: until }),
+      ).running,
     mirrors: async () => (await get(MirrorList, "/v1/mirrors")).mirrors,
     addMirror: (image, wanted) => post(ImageMirror, `/v1/images/${segment(image)}/mirrors`, wanted),
     async removeMirror(image, url) {

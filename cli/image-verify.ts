@@ -1,14 +1,11 @@
 // Verifying an image as the controller serves it: its root, every group, and whose signatures hold over its manifest.
 import { verifyFrames } from "../controller/images/verify.ts";
-import type { ImageSignature } from "../protocol/api-images.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import type { SignerSet } from "../protocol/signer-sets.ts";
-import { decodePublicKey } from "../protocol/ssh-keys.ts";
-import { verifySignature } from "../protocol/sshsig.ts";
-import { parseSignature } from "../protocol/sshsig-format.ts";
 import type { ApiClient } from "./api-client.ts";
 import { createMeter } from "./image-add.ts";
 import { fetchManifest } from "./image-sign.ts";
+import { type SignatureVerdict, verdictsOn } from "./image-signatures.ts";
 import { facts, formatBytes, formatTime } from "./output.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -21,16 +18,6 @@ export interface VerifyImageOptions {
   readonly signers?: SignerSet;
 }
 
-/** Of one signature that the controller has. */
-export interface SignatureVerdict {
-  readonly fingerprint: string;
-  /** Out of the signers given; null when it is none of theirs, or none were given. */
-  readonly operator: string | null;
-  readonly addedAt: number;
-  /** Why it does not hold; null when it does. */
-  readonly fault: string | null;
-}
-
 /** @throws `image.corrupt`, `image.truncated`, `image.bad-manifest`, `image.unsigned` */
 export async function verifyImage({
   client,
@@ -40,9 +27,7 @@ export async function verifyImage({
   signers,
 }: VerifyImageOptions): Promise<void> {
   const { image, bytes, manifest } = await fetchManifest(client, reference);
-  const signatures = await Promise.all(
-    (await client.imageSignatures(image.root)).map((one) => verdictOn(one, bytes, signers)),
-  );
+  const signatures = await verdictsOn(client, image.root, bytes, signers);
   const meter = createMeter(terminal, "verify");
   const total = manifest.frameBytes.reduce((sum, length) => sum + length, 0);
   try {
@@ -77,27 +62,6 @@ export async function verifyImage({
       ...(signatures.length === 0 ? ([["signed by", "nobody"]] as [string, string][]) : []),
     ]),
   );
-}
-
-async function verdictOn(
-  { signature, fingerprint, addedAt }: ImageSignature,
-  message: Uint8Array,
-  signers: SignerSet | undefined,
-): Promise<SignatureVerdict> {
-  try {
-    const claimed = decodePublicKey(parseSignature(signature).publicKey);
-    const verified = await verifySignature(signature, {
-      namespace: "bedplate-image",
-      message,
-      keys: [claimed],
-    });
-    const signer = signers?.signers.find(({ key }) => key.encoded === verified.key.encoded);
-    // The fingerprint is that of the key, whatever the controller says.
-    return { fingerprint: verified.fingerprint, operator: signer?.operator ?? null, addedAt, fault: null };
-  } catch (error) {
-    if (!(error instanceof BedplateError)) throw error;
-    return { fingerprint, operator: null, addedAt, fault: error.message };
-  }
 }
 
 function verdictText({ fingerprint, operator, addedAt, fault }: SignatureVerdict): string {

@@ -59,6 +59,12 @@ export function digestOption(text: string): string {
   return text.toLowerCase();
 }
 
+export function fingerprintOption(text: string): string {
+  if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(text))
+    throw new InvalidArgumentError("Write SHA256: and 43 characters, as ssh-keygen -l shows it.");
+  return text;
+}
+
 export function stateOption(text: string): string {
   if (!(operationStates as readonly string[]).includes(text))
     throw new InvalidArgumentError(`States are ${operationStates.join(", ")}.`);

@@ -51,6 +51,12 @@ export const ImageSignatureRequest = Type.Object(
   { additionalProperties: false },
 );
 
+/** Body of `POST /v1/images/{root}/signatures/remove`. */
+export const ImageSignatureRemoval = Type.Object(
+  { fingerprint: Fingerprint },
+  { additionalProperties: false },
+);
+
 export const ImageSignature = Type.Object({
   /** Armored SSHSIG. */
   signature: Type.String({ maxLength: signatureBytesMax }),
@@ -104,5 +110,23 @@ export const CollectionView = Type.Object({
   freedBytes: Count,
   /** What was written anew to free that. */
   copiedBytes: Count,
+  /**
+   * What stays, and why: dead bytes of files of which less than a quarter is dead, and what `all` would write anew to free
+   * them.
+   */
+  left: Type.Object({ files: Count, bytes: Count, copyBytes: Count }),
 });
 export type CollectionView = Static<typeof CollectionView>;
+
+/** How far a collection is. */
+export const CollectionProgress = Type.Object({
+  files: Count,
+  filesDone: Count,
+  copyBytes: Count,
+  copiedBytes: Count,
+  freedBytes: Count,
+});
+export type CollectionProgress = Static<typeof CollectionProgress>;
+
+/** Of `GET /v1/image-collection`. Null when none runs. */
+export const CollectionState = Type.Object({ running: Type.Union([CollectionProgress, Type.Null()]) });

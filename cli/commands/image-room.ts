@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { example } from "../options.ts";
-import { facts, formatBytes } from "../output.ts";
+import { formatBytes } from "../output.ts";
 
 export function addImageRoomCommands(image: Command, perform: Performer): void {
   const remove = image
@@ -25,33 +25,25 @@ export function addImageRoomCommands(image: Command, perform: Performer): void {
 
   const collect = image
     .command("gc")
-    .description("free what no image has any more: stored groups of removed images beside shared ones")
-    .option("--dry-run", "only say what would be freed")
-    .option("--all", "also what lies among much that is in use: more is then written than freed")
+    .description(
+      "free what no image has any more: what removed images left in files of frames that others share. Such a file is written anew without it, where at least a quarter of it is in no image; what stays is told. It can be interrupted",
+    )
+    .option("--dry-run", "only say what would be freed, and what would stay")
+    .option(
+      "--all",
+      "also files of which less than a quarter is in no image: more is then written than freed",
+    )
     .action(
       perform<{ dryRun?: boolean; all?: boolean }>(
-        async ({ terminal, api }, { dryRun = false, all = false }) => {
-          const found = await (await api()).collectImages({ dryRun, all });
-          const later = found.deadBytes - found.freedBytes;
+        async ({ terminal, signal, api }, { dryRun = false, all = false }) => {
+          const { collectImages, collectionText } = await import("../image-collect.ts");
+          const client = await api();
+          const found = await collectImages({ client, terminal, signal, request: { dryRun, all } });
           terminal.document({ dryRun, ...found });
-          terminal.print(
-            facts([
-              ["images", `${found.images}`],
-              ["stored", formatBytes(found.storedBytes)],
-              ["in no image", formatBytes(found.deadBytes)],
-              [dryRun ? "would free" : "freed", formatBytes(found.freedBytes)],
-              [dryRun ? "would copy" : "copied", formatBytes(found.copiedBytes)],
-              ...(later > 0
-                ? ([["left", `${formatBytes(later)} among much that is in use: --all frees them`]] as [
-                    string,
-                    string,
-                  ][])
-                : []),
-            ]),
-          );
+          terminal.print(collectionText(found, dryRun));
           return exitCodes.ok;
         },
       ),
     );
-  example(collect, "bedplate image gc --dry-run", "bedplate image gc");
+  example(collect, "bedplate image gc --dry-run", "bedplate image gc", "bedplate image gc --all");
 }

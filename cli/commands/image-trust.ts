@@ -1,10 +1,10 @@
-// `bedplate image sign|verify`.
+// `bedplate image sign|signatures|unsign|verify`.
 import type { Command } from "commander";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import type { SignImageAction } from "../image-sign.ts";
-import { example } from "../options.ts";
+import { example, fingerprintOption } from "../options.ts";
 
 interface SignOptions {
   readonly key?: string;
@@ -36,6 +36,56 @@ export function addImageTrustCommands(image: Command, perform: Performer): void 
     "bedplate image sign debian-12 --key ~/.ssh/id_ed25519",
     "bedplate image sign e72fb1addaf4fd90 --output debian-12.manifest",
     "bedplate image sign e72fb1addaf4fd90 --signature debian-12.manifest.sig",
+  );
+
+  const list = image
+    .command("signatures")
+    .argument("<image>", "name, root, or its first 8 digits or more")
+    .description("list an image's signatures, each verified here over the manifest of its root")
+    .option("--signers <file>", "public keys with their operators' names, a line each: says whose they are")
+    .action(
+      perform<{ signers?: string }>(async ({ terminal, api }, { signers }, [reference]) => {
+        const { listSignatures, signaturesText } = await import("../image-signatures.ts");
+        const { readSignersFile } = await import("../trust/signers-file.ts");
+        const known = signers === undefined ? undefined : await readSignersFile(signers);
+        const listed = await listSignatures(await api(), reference!, known);
+        terminal.document(listed);
+        terminal.print(signaturesText(listed, known !== undefined));
+        return exitCodes.ok;
+      }),
+    );
+  example(
+    list,
+    "bedplate image signatures debian-12",
+    "bedplate image signatures debian-12 --signers ops.pub",
+  );
+
+  const unsign = image
+    .command("unsign")
+    .argument("<image>", "name, root, or its first 8 digits or more")
+    .description(
+      "take one key's signature of an image away; hosts that ask for it then refuse the image. The controller's audit keeps who did",
+    )
+    .requiredOption(
+      "--fingerprint <SHA256:…>",
+      "of the key, as `bedplate image signatures` shows it",
+      fingerprintOption,
+    )
+    .action(
+      perform<{ fingerprint: string }>(async ({ terminal, api }, { fingerprint }, [reference]) => {
+        const client = await api();
+        const { root, name } = await client.image(reference!);
+        const signatures = await client.unsignImage(root, fingerprint);
+        terminal.document({ image: { root, name }, removed: fingerprint, signatures });
+        terminal.print(
+          `The signature of ${fingerprint} over ${name} (${root}) is removed; ${signatures.length === 0 ? "it has none now" : `it has ${signatures.length} still`}.`,
+        );
+        return exitCodes.ok;
+      }),
+    );
+  example(
+    unsign,
+    "bedplate image unsign debian-12 --fingerprint SHA256:M4u25yDD1XfCwtIYLRTFH/43+Iah68qr3tIPa1rdnXo",
   );
 
   const verify = image

@@ -1,5 +1,11 @@
 // Removing an image, and freeing what no image has.
-import { CollectionRequest, CollectionView, ImageRemoval, RemovedImage } from "../../protocol/api-images.ts";
+import {
+  CollectionRequest,
+  CollectionState,
+  CollectionView,
+  ImageRemoval,
+  RemovedImage,
+} from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findImage } from "./images.ts";
@@ -37,11 +43,24 @@ export function imageRoomRoutes(app: App, { images, mirrors, store, stopping, lo
       config: { access: "operate" },
       schema: { body: CollectionRequest, response: { 200: CollectionView, ...problemAnswers } },
     },
-    async (request) => {
-      const collected = await images.collect(request.body, stopping);
+    async (request, reply) => {
+      // Who asked and has gone wants it no more.
+      const gone = new AbortController();
+      reply.raw.once("close", () => gone.abort());
+      const collected = await images.collect(request.body, AbortSignal.any([stopping, gone.signal]));
       log.info({ ...collected, dryRun: request.body.dryRun === true }, "the image store was looked through");
       return collected;
     },
+  );
+
+  // Not below /v1/images, where it would be an image's name.
+  app.get(
+    "/v1/image-collection",
+    {
+      config: { access: "read" },
+      schema: { response: { 200: CollectionState, ...problemAnswers } },
+    },
+    () => ({ running: images.collection() }),
   );
 }
 

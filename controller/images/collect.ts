@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { CollectionRequest, CollectionView } from "../../protocol/api-images.ts";
+import type { CollectionProgress, CollectionRequest, CollectionView } from "../../protocol/api-images.ts";
 import { appendAll } from "./append.ts";
 import { type Catalog, createFile, type StoredImage } from "./catalog.ts";
 import { bytesOf, movedBy, type Stretch, unionOf } from "./dead.ts";
@@ -19,11 +19,18 @@ interface Pack {
   readonly live: readonly Stretch[];
 }
 
+export interface CollectOptions {
+  /** Stops it between two writes: what was freed stays freed, and no image has lost anything. */
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: CollectionProgress) => void;
+}
+
 export async function collect(
   catalog: Catalog,
   { dryRun = false, all = false }: CollectionRequest,
-  signal: AbortSignal,
+  { signal, onProgress }: CollectOptions,
 ): Promise<CollectionView> {
+  signal.throwIfAborted();
   await catalog.rescan();
   // While no image comes or goes: what is listed is then what lies there.
   const { images, packs, strayBytes } = await catalog.alone(async () => {
@@ -36,26 +43,32 @@ export async function collect(
     return { images: stored.length, ...surveyed, strayBytes };
   });
   const dead = ({ sizeBytes, live }: Pack) => sizeBytes - bytesOf(live);
-  const chosen = packs.filter(
-    (pack) => dead(pack) > 0 && (all || dead(pack) >= pack.sizeBytes * imageLimits.deadShareMin),
-  );
+  const worthwhile = (pack: Pack) => all || dead(pack) >= pack.sizeBytes * imageLimits.deadShareMin;
+  const [chosen, left] = [true, false].map((taken) =>
+    packs.filter((pack) => dead(pack) > 0 && worthwhile(pack) === taken),
+  ) as [Pack[], Pack[]];
   const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  const copyBytesOf = (some: readonly Pack[]) => sum(some.map(({ live }) => bytesOf(live)));
   const found = {
     images,
     storedBytes: sum(packs.map(({ sizeBytes }) => sizeBytes)) + strayBytes,
     deadBytes: sum(packs.map(dead)) + strayBytes,
+    left: { files: left.length, bytes: sum(left.map(dead)), copyBytes: copyBytesOf(left) },
   };
-  const planned = {
-    freedBytes: sum(chosen.map(dead)) + strayBytes,
-    copiedBytes: sum(chosen.map(({ live }) => bytesOf(live))),
-  };
-  if (dryRun) return { ...found, ...planned };
-  let [freedBytes, copiedBytes] = [strayBytes, 0];
+  const copyBytes = copyBytesOf(chosen);
+  if (dryRun) return { ...found, freedBytes: sum(chosen.map(dead)) + strayBytes, copiedBytes: copyBytes };
+  let [filesDone, freedBytes, copiedBytes] = [0, strayBytes, 0];
+  const tell = () => onProgress({ files: chosen.length, filesDone, copyBytes, copiedBytes, freedBytes });
+  tell();
   for (const pack of chosen) {
     signal.throwIfAborted();
-    await compact(catalog, pack, signal);
+    await compact(catalog, pack, signal, (bytes) => {
+      copiedBytes += bytes;
+      tell();
+    });
+    filesDone += 1;
     freedBytes += dead(pack);
-    copiedBytes += bytesOf(pack.live);
+    tell();
   }
   return { ...found, freedBytes, copiedBytes };
 }
@@ -117,7 +130,12 @@ async function survey(images: readonly StoredImage[]) {
   return { packs, strays, strayBytes };
 }
 
-async function compact(catalog: Catalog, { users, live }: Pack, signal: AbortSignal): Promise<void> {
+async function compact(
+  catalog: Catalog,
+  { users, live }: Pack,
+  signal: AbortSignal,
+  onCopied: (bytes: number) => void,
+): Promise<void> {
   await using staging = await createStaging(catalog.directory);
   const fresh = join(staging.path, ownPack);
   {
@@ -125,7 +143,7 @@ async function compact(catalog: Catalog, { users, live }: Pack, signal: AbortSig
     // All its images were removed meanwhile, and it with them.
     if (source === undefined) return;
     await using target = await createFile(fresh);
-    await copyStretches(source, target, live, signal);
+    for await (const bytes of copyStretches(source, target, live, signal)) onCopied(bytes);
     await target.sync();
   }
   const id = randomBytes(8).toString("hex");
@@ -181,12 +199,13 @@ async function openAny(paths: readonly string[]): Promise<FileHandle | undefined
   return undefined;
 }
 
-async function copyStretches(
+/** Gives the length of each piece once it is written. */
+async function* copyStretches(
   source: FileHandle,
   target: FileHandle,
   stretches: readonly Stretch[],
   signal: AbortSignal,
-): Promise<void> {
+): AsyncGenerator<number> {
   const buffer = Buffer.allocUnsafeSlow(1 << 20);
   for (const { start, end } of stretches) {
     for (let position = start; position < end; ) {
@@ -195,6 +214,7 @@ async function copyStretches(
       if (bytesRead === 0) throw new Error("a file of frames became shorter");
       await appendAll(target, buffer.subarray(0, bytesRead));
       position += bytesRead;
+      yield bytesRead;
     }
   }
 }

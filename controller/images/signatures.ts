@@ -57,6 +57,21 @@ export async function addSignature(
   return { signatures, fingerprint };
 }
 
+/** Takes away the signature of one key. @throws `api.not-found`, `image.corrupt` */
+export async function removeSignature(
+  directory: string,
+  fingerprint: string,
+): Promise<readonly ImageSignature[]> {
+  const before = await readSignatures(directory);
+  const signatures = before.filter((one) => one.fingerprint !== fingerprint);
+  if (signatures.length === before.length)
+    throw new BedplateError("api.not-found", `The image has no signature by ${fingerprint}.`, {
+      hint: "`bedplate image signatures IMAGE` lists those that it has.",
+    });
+  await replaceFile(directory, name, JSON.stringify({ signatures }));
+  return signatures;
+}
+
 /** In one step that survives a crash. */
 async function replaceFile(directory: string, file: string, content: string | Uint8Array): Promise<void> {
   const temporary = join(directory, `.${file}.new`);

@@ -1,6 +1,11 @@
 // The controller's image store: finds and serves images, and takes uploads, which are listed only when wholly verified.
 import type { ImageView } from "../../protocol/api.ts";
-import type { CollectionRequest, CollectionView, ImageSignature } from "../../protocol/api-images.ts";
+import type {
+  CollectionProgress,
+  CollectionRequest,
+  CollectionView,
+  ImageSignature,
+} from "../../protocol/api-images.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeManifest, groupCount } from "../../protocol/manifest.ts";
 import { type CatalogOptions, checkFrames, checkRoot, openCatalog } from "./catalog.ts";
@@ -9,7 +14,7 @@ import { basesOf, knownGroups } from "./frame-sink.ts";
 import { createGroupPool } from "./group-pool.ts";
 import { imageLimits } from "./limits.ts";
 import { receiveInto } from "./receive.ts";
-import { addSignature, readSignatures } from "./signatures.ts";
+import { addSignature, readSignatures, removeSignature } from "./signatures.ts";
 import { storeError } from "./store-error.ts";
 import { openStored, type StoredPart } from "./stored-part.ts";
 
@@ -52,6 +57,8 @@ export interface ImageStore extends AsyncDisposable {
   remove(root: string): Promise<number>;
   /** Frees what no image has. One at a time. @throws `image.store-failed`, `image.aborted` */
   collect(request: CollectionRequest, signal: AbortSignal): Promise<CollectionView>;
+  /** How far the collection is that runs now. */
+  collection(): CollectionProgress | null;
   /** @throws `image.unknown`, `image.corrupt` */
   signatures(root: string): Promise<readonly ImageSignature[]>;
   /**
@@ -63,6 +70,11 @@ export interface ImageStore extends AsyncDisposable {
     signature: string,
     at: number,
   ): Promise<{ readonly signatures: readonly ImageSignature[]; readonly fingerprint: string }>;
+  /**
+   * Takes away the signature of one key.
+   * @throws `image.unknown`, `api.not-found`, `image.corrupt`, `image.store-failed`
+   */
+  unsign(root: string, fingerprint: string): Promise<readonly ImageSignature[]>;
   /** Finds images that another process added or removed. */
   rescan(): Promise<void>;
 }
@@ -96,8 +108,20 @@ export async function openImageStore(
   };
   const directoryOf = (root: string) => storedImage(root).directory;
   let collecting: Promise<unknown> = Promise.resolve();
+  let collection: CollectionProgress | null = null;
   // One at a time: of two signatures that come at once, both must stay.
   let signing: Promise<unknown> = Promise.resolve();
+  const changeSignatures = <T>(change: () => Promise<T>): Promise<T> => {
+    const changed = signing.then(async () => {
+      try {
+        return await change();
+      } catch (error) {
+        throw storeError(error, closing.signal, directory);
+      }
+    });
+    signing = changed.catch(() => {});
+    return changed;
+  };
 
   const uploadOf = (root: string) => {
     const upload = uploads.get(root);
@@ -167,17 +191,8 @@ export async function openImageStore(
       }
     },
     signatures: async (root) => await readSignatures(directoryOf(root)),
-    sign(root, signature, at) {
-      const signed = signing.then(async () => {
-        try {
-          return await addSignature(directoryOf(root), signature, at);
-        } catch (error) {
-          throw storeError(error, closing.signal, directory);
-        }
-      });
-      signing = signed.catch(() => {});
-      return signed;
-    },
+    sign: (root, signature, at) => changeSignatures(() => addSignature(directoryOf(root), signature, at)),
+    unsign: (root, fingerprint) => changeSignatures(() => removeSignature(directoryOf(root), fingerprint)),
     async open(root, part) {
       return await openStored(storedImage(root), part);
     },
@@ -192,14 +207,20 @@ export async function openImageStore(
       const until = AbortSignal.any([signal, closing.signal]);
       const collected = collecting.then(async () => {
         try {
-          return await collect(catalog, request, until);
+          const onProgress = (progress: CollectionProgress) => {
+            collection = progress;
+          };
+          return await collect(catalog, request, { signal: until, onProgress });
         } catch (error) {
-          throw storeError(error, until, directory);
+          throw until.aborted ? stopped(error) : storeError(error, until, directory);
+        } finally {
+          collection = null;
         }
       });
       collecting = collected.catch(() => {});
       return collected;
     },
+    collection: () => collection,
     async [Symbol.asyncDispose]() {
       closing.abort();
       await Promise.allSettled([...receiving, signing, collecting]);
@@ -242,6 +263,13 @@ async function discard(
     bytes += chunk.length;
     if (bytes > bytesMax || signal.aborted) return;
   }
+}
+
+function stopped(cause: unknown): BedplateError {
+  return new BedplateError("image.aborted", "The collection was stopped before its end.", {
+    hint: "What was freed stays freed, and no image has lost anything: ask again for the rest.",
+    cause,
+  });
 }
 
 function inUse(root: string): BedplateError {

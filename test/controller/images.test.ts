@@ -1,7 +1,11 @@
 // Images by the API: upload, download with ranges, the bearer of an offer, and generations of what changes state.
+import { once } from "node:events";
+import { request } from "node:https";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { openImageStore } from "../../controller/images/store.ts";
 import type { CommandView, ImageView, Problem } from "../../protocol/api.ts";
 import { decodeManifest } from "../../protocol/manifest.ts";
+import { tlsServerName } from "../../protocol/tls.ts";
 import { documentOf, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
 import { type SmallImage, smallImage } from "../support/images.ts";
@@ -176,4 +180,38 @@ test("what changes state gets the host's next generation, the same at each offer
   const { body } = await controller.call<CommandView>("GET", `/v1/commands/${JSON.parse(documents[2]!).id}`);
   expect(body.history.map(({ state }) => state)).toEqual(["waiting", "offered"]);
   again.client[Symbol.dispose]();
+});
+
+test("a collection tells how far it is, and is stopped when who asked for it goes", async () => {
+  const progress = { files: 3, filesDone: 1, copyBytes: 900, copiedBytes: 300, freedBytes: 40 };
+  const asked = Promise.withResolvers<void>();
+  const stopped = Promise.withResolvers<void>();
+  await using busy = await testController({
+    openImages: async (directory) => {
+      const store = await openImageStore(directory);
+      return Object.assign(store, {
+        collection: () => progress,
+        collect: async (_: unknown, signal: AbortSignal) => {
+          asked.resolve();
+          await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          stopped.resolve();
+          throw signal.reason;
+        },
+      });
+    },
+  });
+  const interrupt = new AbortController();
+  const url = new URL("/v1/images/collect", busy.client.url);
+  const headers = { authorization: `Bearer ${busy.client.token}`, "content-type": "application/json" };
+  const sent = request(url, {
+    ...{ method: "POST", headers, signal: interrupt.signal },
+    ...{ ca: busy.client.ca, servername: tlsServerName },
+  });
+  const failed = once(sent, "error");
+  sent.end("{}");
+  await asked.promise;
+  expect((await busy.call("GET", "/v1/image-collection")).body).toEqual({ running: progress });
+  interrupt.abort();
+  await failed;
+  await stopped.promise;
 });

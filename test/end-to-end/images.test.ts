@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { ListedSignatures } from "../../cli/image-signatures.ts";
 import type { ImageView } from "../../protocol/api.ts";
 import type { CollectionView, ImageMirror, ImageSignature } from "../../protocol/api-images.ts";
 import { decodeManifest, frameOffsets } from "../../protocol/manifest.ts";
@@ -94,6 +95,64 @@ test.skipIf(!sshKeygenPresent)(
     ).toEqual([3, "image.unsigned"]);
   },
 );
+
+test("signatures are listed, each verified here; one is taken away by its key, and the audit keeps who did", async () => {
+  const manifest = (await controller.call("GET", "/v1/images/small/manifest")).bytes;
+  const before = (await signaturesOf()).map(({ fingerprint }) => fingerprint);
+  for (const operator of [alice!, bob!]) {
+    await writeFile(inDirectory("one.sig"), await operator.sign(manifest, "bedplate-image"));
+    await bedplate.json(0, "image", "sign", "small", "--signature", inDirectory("one.sig"));
+  }
+  await writeFile(inDirectory("bob.pub"), `${bob!.line}\n`);
+  const listed = await bedplate.json<ListedSignatures>(
+    ...([0, "image", "signatures", "small", "--signers", inDirectory("bob.pub")] as [number, ...string[]]),
+  );
+  expect(listed).toMatchObject({ image: { root: image.root } });
+  const bobs = listed.signatures.find(({ operator }) => operator === "bob")!;
+  const alices = listed.signatures.find(
+    ({ fingerprint }) =>
+      fingerprint !== bobs.fingerprint && (before.length === 0 || fingerprint !== before[0]),
+  )!;
+  expect(listed.signatures.every(({ fault }) => fault === null)).toBe(true);
+  const text = (await bedplate.run("image", "signatures", "small")).stdout;
+  expect(text).toContain(image.root);
+  expect(text.split("\n").find((line) => line.startsWith(bobs.fingerprint))).toMatch(/ yes$/);
+
+  const unsign = ["image", "unsign", "small", "--fingerprint"] as const;
+  const { signatures } = await bedplate.json<{ signatures: ImageSignature[] }>(
+    ...([0, ...unsign, bobs.fingerprint] as [number, ...string[]]),
+  );
+  expect(signatures.map(({ fingerprint }) => fingerprint)).not.toContain(bobs.fingerprint);
+  expect(signatures).toHaveLength(listed.signatures.length - 1);
+  expect(await signaturesOf()).toEqual(signatures);
+  expect(await bedplate.refusal(...unsign, bobs.fingerprint)).toEqual([1, "api.not-found"]);
+  expect(await bedplate.refusal(...unsign, "SHA256:short")).toEqual([2, "usage"]);
+  const { entries } = (
+    await controller.call<{ entries: { route: string; object: string | null; code: string | null }[] }>(
+      ...(["GET", "/v1/audit?limit=20"] as const),
+    )
+  ).body;
+  expect(
+    entries
+      .filter(({ route }) => route === "/v1/images/:root/signatures/remove")
+      .map(({ object, code }) => [object, code]),
+  ).toEqual([
+    [`${image.root} ${bobs.fingerprint}`, "api.not-found"],
+    [`${image.root} ${bobs.fingerprint}`, null],
+  ]);
+  await bedplate.json(0, ...unsign, alices.fingerprint);
+});
+
+test("a signature that does not hold, as a damaged store may have it, is told so", async () => {
+  const stored = join(controller.directory, "images", image.root, "signatures");
+  const before = await readFile(stored, "utf8");
+  const signature = await alice!.sign(Buffer.from("other bytes"), "bedplate-image");
+  const one = { signature, fingerprint: `SHA256:${"A".repeat(43)}`, addedAt: 1 };
+  await writeFile(stored, JSON.stringify({ signatures: [one] }));
+  const { stdout } = await bedplate.run("image", "signatures", "small");
+  expect(stdout).toMatch(/^SHA256:A{43} .* no: /m);
+  await writeFile(stored, before);
+});
 
 test("signatures that do not hold are not taken, and say why", async () => {
   const before = await signaturesOf();
@@ -203,14 +262,22 @@ test("an image that a command names is not removed but by force; what is dead be
     code: "image.in-use",
     details: { commands: [(JSON.parse(waiting) as { id: string }).id] },
   });
-  expect((await bedplate.run("image", "gc")).stdout).toMatch(/^in no image: +0 B$/m);
+  const nothing = (await bedplate.run("image", "gc")).stdout;
+  expect(nothing).toMatch(/^in no image: +0 B$/m);
+  expect(nothing).toMatch(/^stays: +nothing$/m);
 
   const removed = await bedplate.json<{ freedBytes: number }>(0, "image", "remove", "small", "--force");
   // All but one group is the next one's too.
   expect(removed.freedBytes).toBeLessThan(20_000);
   expect((await bedplate.json<{ mirrors: ImageMirror[] }>(0, "image", "mirror", "list")).mirrors).toEqual([]);
+  const little = await bedplate.json<CollectionView>(0, "image", "gc");
+  expect(little).toMatchObject({ freedBytes: 0, left: { files: 1, bytes: little.deadBytes } });
+  expect((await bedplate.run("image", "gc", "--dry-run")).stdout).toMatch(
+    /^would stay: .* in 1 file of which less than a quarter is in no image: --all frees them, and copies /m,
+  );
   const planned = await bedplate.json<CollectionView>(0, "image", "gc", "--dry-run", "--all");
   expect(planned.deadBytes).toBeGreaterThan(0);
+  expect(planned.left.files).toBe(0);
   expect(planned.freedBytes).toBe(planned.deadBytes);
   expect(await bedplate.json<CollectionView>(0, "image", "gc", "--all")).toEqual({
     ...planned,
@@ -243,6 +310,17 @@ test("no room to import: it is this machine's, and where to say another", async 
 
 test("the help tells of every verb", async () => {
   const { stdout } = await bedplate.run("image", "--help");
-  for (const verb of ["add", "import", "sign", "verify", "mirror", "export", "remove", "gc"])
+  for (const verb of [
+    "add",
+    "import",
+    "sign",
+    "signatures",
+    "unsign",
+    "verify",
+    "mirror",
+    "export",
+    "remove",
+    "gc",
+  ])
     expect(stdout).toMatch(new RegExp(`^  ${verb} `, "m"));
 });

@@ -3,6 +3,8 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { openCatalog } from "../../controller/images/catalog.ts";
+import { collect } from "../../controller/images/collect.ts";
 import { bytesOf, movedBy, type Stretch, unionOf } from "../../controller/images/dead.ts";
 import { createFrameSink } from "../../controller/images/frame-sink.ts";
 import { importImage } from "../../controller/images/import.ts";
@@ -10,6 +12,7 @@ import { decodeLayout, encodeLayout, layoutOf, stretchesOf } from "../../control
 import { type ImageStore, openImageStore } from "../../controller/images/store.ts";
 import { verifyFrames } from "../../controller/images/verify.ts";
 import type { ImageView } from "../../protocol/api.ts";
+import type { CollectionProgress } from "../../protocol/api-images.ts";
 import { decodeManifest, frameOffsets, groupDigest } from "../../protocol/manifest.ts";
 import { codeOf, content, mib, namesIn, readPart, readStored, temporaryDirectory } from "./support.ts";
 
@@ -367,8 +370,53 @@ describe("remove and collect", () => {
     const left = await place.store.collect({}, never);
     expect([left.freedBytes, left.copiedBytes]).toEqual([0, 0]);
     expect(left.deadBytes).toBeGreaterThan(0);
-    expect((await place.store.collect({ all: true }, never)).freedBytes).toBe(left.deadBytes);
+    expect(left.left).toMatchObject({ files: 1, bytes: left.deadBytes });
+    const all = await place.store.collect({ all: true }, never);
+    expect([all.freedBytes, all.copiedBytes]).toEqual([left.deadBytes, left.left.copyBytes]);
+    expect(all.left).toEqual({ files: 0, bytes: 0, copyBytes: 0 });
     await verifyAll(place);
+  });
+
+  test("it tells how far it is; stopped at any of its steps, nothing is lost and the rest is for the next time", async () => {
+    for (const stopAt of [0, 4]) {
+      await using place = await openPlace();
+      const first = await place.add("first", imageOf());
+      const changed = Array.from({ length: 14 }, (_, i) => 8 + i);
+      await place.add("second", imageOf(changed, 2));
+      await place.store.remove(first.root);
+      const planned = await place.store.collect({ dryRun: true }, never);
+      const catalog = await openCatalog(place.directory);
+      const told: CollectionProgress[] = [];
+      const stop = new AbortController();
+      const collecting = collect(
+        catalog,
+        {},
+        {
+          signal: stop.signal,
+          onProgress: (progress) => {
+            told.push(progress);
+            if (told.length > stopAt) stop.abort(new Error("stopped"));
+          },
+        },
+      );
+      await expect(collecting).rejects.toThrow("stopped");
+      expect(told[0]).toEqual({
+        ...{ files: 1, filesDone: 0, copyBytes: planned.copiedBytes, copiedBytes: 0, freedBytes: 0 },
+      });
+      await place.reopen();
+      await verifyAll(place);
+      expect(place.store.collection()).toBeNull();
+      const again = await place.store.collect({}, never);
+      expect(again.deadBytes).toBeGreaterThanOrEqual(planned.deadBytes);
+      expect(again.freedBytes).toBe(again.deadBytes);
+      expect(await place.store.collect({ all: true }, never)).toMatchObject({ deadBytes: 0 });
+      await verifyAll(place);
+    }
+  });
+
+  test("who asks with a signal that has ended gets image.aborted, and nothing happens", async () => {
+    await using place = await openPlace();
+    expect(await codeOf(place.store.collect({ all: true }, AbortSignal.abort()))).toBe("image.aborted");
   });
 
   test("an image that is removed while it is read, is read to its end", async () => {
