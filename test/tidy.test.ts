@@ -49,6 +49,101 @@ test("imports follow the arrows", () => {
   expect(wrong).toEqual([]);
 });
 
+/**
+ * The floors of agent and controller, from the ground up: what each folder may import of those before it. The files beside
+ * the folders are the roof: they build and connect the rest, and nothing imports them but the roof.
+ */
+const floors: Record<string, Record<string, readonly string[]>> = {
+  agent: {
+    host: [],
+    door: ["host"],
+    telemetry: ["host"],
+    link: ["door", "host"],
+    operations: ["link", "door", "host"],
+    devices: ["host"],
+    policy: ["devices", "host"],
+    commands: ["policy", "devices", "host"],
+    executor: ["commands", "policy", "devices", "door", "host"],
+  },
+  controller: {
+    machine: [],
+    rules: [],
+    store: ["rules"],
+    authority: ["store", "machine"],
+    telemetry: ["store", "machine"],
+    images: ["store", "machine"],
+    link: ["telemetry", "authority", "store", "rules", "machine"],
+    hosts: ["link", "store", "rules", "machine"],
+    commands: ["hosts", "link", "images", "store", "rules", "machine"],
+    api: ["commands", "hosts", "link", "images", "telemetry", "authority", "store", "rules", "machine"],
+  },
+};
+
+/** Which file imports which of ours, types too. */
+const imports = new Map(
+  globSync("{protocol,assembly,agent,controller,cli}/**/*.ts", { cwd: root }).map((path) => {
+    const targets = importsOf(readFileSync(`${root}${path}`, "utf8")).filter((name) => name.startsWith("."));
+    // AssemblyScript names its files without the extension.
+    return [path, targets.map((name) => normalize(`${dirname(path)}/${name.replace(/(\.ts)?$/, ".ts")}`))];
+  }),
+);
+
+test.each(Object.keys(floors))("in %s every folder imports only from the floors below it", (place) => {
+  const folders = floors[place]!;
+  const names = Object.keys(folders);
+  const folderOf = (path: string) => path.split("/").slice(1, -1)[0];
+  const arrows = [...imports]
+    .filter(([path]) => path.startsWith(`${place}/`) && folderOf(path) !== undefined)
+    .flatMap(([path, targets]) =>
+      targets
+        .filter((target) => target.startsWith(`${place}/`) && folderOf(target) !== folderOf(path))
+        .map((target) => ({ path, target, from: folderOf(path)!, to: folderOf(target) ?? "the roof" })),
+    );
+  expect(
+    arrows
+      .filter(({ from, to }) => !folders[from]?.includes(to))
+      .map(({ path, target }) => `${path} imports ${target}`),
+  ).toEqual([]);
+  // And the list is what it says: a floor stands on those before it, and on each of them.
+  const stated = names.flatMap((from, at) => folders[from]!.map((to) => ({ from, to, at })));
+  expect(stated.filter(({ to, at }) => !names.slice(0, at).includes(to))).toEqual([]);
+  expect(
+    stated
+      .filter(({ from, to }) => !arrows.some((arrow) => arrow.from === from && arrow.to === to))
+      .map(({ from, to }) => `${from} no longer imports ${to}`),
+  ).toEqual([]);
+});
+
+/** Of files that import each other in circles, and those between two circles: what each imports of the others. */
+function circlesIn(imports: ReadonlyMap<string, readonly string[]>): string[] {
+  let rest = imports;
+  for (;;) {
+    const imported = new Set([...rest.values()].flat());
+    const kept = new Map(
+      [...rest]
+        .map(([file, targets]) => [file, targets.filter((target) => rest.has(target))] as const)
+        .filter(([file, targets]) => targets.length > 0 && imported.has(file)),
+    );
+    if (kept.size === rest.size)
+      return [...kept].map(([file, targets]) => `${file} imports ${targets.join(", ")}`);
+    rest = kept;
+  }
+}
+
+test("no files import each other in a circle, not even types", () => {
+  expect(imports.size).toBeGreaterThan(sources.length);
+  expect(circlesIn(imports)).toEqual([]);
+});
+
+test("a planted circle is found", () => {
+  const planted = { above: ["one"], one: ["two", "below"], two: ["three"], three: ["one"], below: [] };
+  expect(circlesIn(new Map(Object.entries(planted)))).toEqual([
+    "one imports two",
+    "two imports three",
+    "three imports one",
+  ]);
+});
+
 test("protocol is pure: msgpackr, the schema library and the web's own globals", () => {
   const packages = sources
     .filter(({ path }) => path.startsWith("protocol/"))
@@ -133,12 +228,9 @@ test("only agent/devices touches block devices", () => {
  */
 const decisions = [
   "agent/executor/admit.ts",
-  "agent/policy/exec-rules.ts",
   "agent/executor/fence.ts",
   "agent/executor/link-duty.ts",
   "agent/executor/plans.ts",
-  "agent/policy/rules.ts",
-  "agent/policy/windows.ts",
   "agent/link/backoff.ts",
   "agent/link/credit.ts",
   "agent/link/outbox-rules.ts",
@@ -150,16 +242,21 @@ const decisions = [
   "agent/operations/reduce.ts",
   "agent/operations/state.ts",
   "agent/operations/steps.ts",
+  "agent/policy/exec-rules.ts",
+  "agent/policy/rules.ts",
+  "agent/policy/windows.ts",
   "controller/commands/explain.ts",
+  "controller/hosts/explain.ts",
+  "controller/link/contest.ts",
   "controller/rules/generation.ts",
+  "controller/rules/holding.ts",
   "controller/rules/offering.ts",
   "controller/rules/output-rule.ts",
   "controller/rules/record-rule.ts",
   "controller/rules/reduce.ts",
   "controller/rules/retention.ts",
   "controller/rules/signatures.ts",
-  "controller/hosts/explain.ts",
-  "controller/link/contest.ts",
+  "controller/rules/standing.ts",
 ];
 
 test("decisions are pure: they import each other, protocol and types, and wait for nothing", () => {
