@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import type { App } from "./app.ts";
 
 /** Requests that a connection may have unanswered. Clients ask one after the other; 16 KiB in a piece hold five hundred. */
-const unansweredMax = 16;
+const unansweredMax = 4;
 /** A stranger's connection on which nothing moves is closed. */
 const strangerIdleMs = 15_000;
 

@@ -1,5 +1,6 @@
 // The HTTPS server: Fastify with our checks, our problems, OpenAPI, and one file of routes a resource.
 import { createServer, type ServerOptions } from "node:https";
+import { Readable } from "node:stream";
 import swagger from "@fastify/swagger";
 import Fastify from "fastify";
 import { limits } from "../../protocol/limits.ts";
@@ -32,6 +33,8 @@ export function tlsOf({ keyPem, certificatePem }: Authority) {
   return { key: keyPem, cert: certificatePem, minVersion: "TLSv1.3" } as const;
 }
 
+const documentPieceBytes = 16 * 1024;
+
 function serverOptions(parts: ApiParts): ServerOptions {
   return {
     ...tlsOf(parts.authority.current),
@@ -43,6 +46,24 @@ function serverOptions(parts: ApiParts): ServerOptions {
     // How often Node looks for those that are late: at its default of 30 s a limit of 5 s would be one of 35.
     connectionsCheckingInterval: 1000,
   };
+}
+
+/** Anyone may ask for it: made once, and given piece by piece, so that whoever does not read makes us keep little. */
+function documentRoutes(app: App): void {
+  let pieces: readonly Buffer[] | undefined;
+  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async (_, reply) => {
+    pieces ??= piecesOf(Buffer.from(JSON.stringify(app.swagger())));
+    return reply
+      .header("content-type", "application/json; charset=utf-8")
+      .send(Readable.from(pieces, { highWaterMark: 1 }));
+  });
+}
+
+function piecesOf(whole: Buffer): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let at = 0; at < whole.length; at += documentPieceBytes)
+    pieces.push(whole.subarray(at, at + documentPieceBytes));
+  return pieces;
 }
 
 export async function createApi(parts: ApiParts): Promise<App> {
@@ -101,9 +122,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
   backupRoutes(app, parts);
   eventRoutes(app, parts);
   metricsRoutes(app, parts);
-  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async () =>
-    app.swagger(),
-  );
+  documentRoutes(app);
   await app.ready();
   return app;
 }
