@@ -29,8 +29,13 @@ export interface LaneTurnOptions {
 /** Takes the lane where it is free and needed. */
 export function openLaneTurn({ id, reads, idle, journal, paths, host }: LaneTurnOptions): LaneTurn {
   const directory = paths.stateDirectory;
-  const first = reads || idle ? "busy" : takeLane(directory);
-  let lane = first === "busy" ? undefined : first;
+  let lane: Disposable | undefined;
+  const tryLane = () => {
+    if (reads || idle || lane !== undefined) return;
+    const taken = takeLane(directory);
+    if (taken !== "busy") lane = taken;
+  };
+  tryLane();
   const release = () => {
     lane?.[Symbol.dispose]();
     lane = undefined;
@@ -50,6 +55,7 @@ export function openLaneTurn({ id, reads, idle, journal, paths, host }: LaneTurn
   return {
     async facts() {
       if (reads) return "not-needed";
+      tryLane();
       const waiting = await before();
       if (lane !== undefined && waiting.length === 0) return "taken";
       return {

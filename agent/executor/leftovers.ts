@@ -4,6 +4,7 @@ import type { Host } from "../commands/command.ts";
 import { endLeftover, type Leftover } from "../commands/process-group.ts";
 import { type ExecutorPaths, operationSocketPath } from "../door/contract.ts";
 import type { Admission } from "./admit.ts";
+import { executorLives } from "./executor-mark.ts";
 import { isListening } from "./followers.ts";
 import type { Journal } from "./journal.ts";
 
@@ -24,6 +25,7 @@ export async function endLeftoverOf(
   if (known?.effect !== "once" || known.state !== "running") return undefined;
   if (known.server === "run" && (await isListening(operationSocketPath(paths.runDirectory, id))))
     return undefined;
+  if (executorLives(journal.notes(id), host)) return undefined;
   const leftover = await endLeftover(id, journal.notes(id), host);
   if (leftover !== "gone") log(`${id}: left by an executor that died: ${leftover}`);
   return leftover;

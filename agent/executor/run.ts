@@ -16,10 +16,12 @@ import {
   recordAdmission,
   subjectOf,
 } from "./admission.ts";
+import type { Admission } from "./admit.ts";
 import { openAttestationKey } from "./attestation.ts";
 import { auditedJournal, createAuditLog } from "./audit-log.ts";
 import { requirePrivateDirectory, requireRunDirectory } from "./directories.ts";
 import { type Document, readDocument } from "./document.ts";
+import { executorLives, noteExecutor } from "./executor-mark.ts";
 import { bindFollowers, type Followers, isListening } from "./followers.ts";
 import { identityOf, publishIdentity } from "./identify.ts";
 import { type Journal, type JournalledEvent, keptMs, openJournal } from "./journal.ts";
@@ -37,6 +39,7 @@ export type ExecutorEnd = "ended" | "noted" | "conflict" | "interrupted";
 
 const takeoverPollMs = 100;
 const takeoverTriesMax = 50;
+const laneTriesMax = 10;
 
 /** @throws `state.unsafe`, `executor.failed`: what no journal could take */
 export async function execute(request: ExecutorRequest, options: ExecutorOptions): Promise<ExecutorEnd> {
@@ -206,8 +209,16 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
         journal.setServer(id, "run");
         return "taking-over";
       }
+      // Its socket is gone, or it is just about to go itself: either way it is not repeated beside it.
+      if (
+        (admission.do === "resume" || admission.do === "conclude") &&
+        executorLives(journal.notes(id), host)
+      )
+        return tries < takeoverTriesMax ? "taking-over" : "noted";
+      if (isHeldByNobodyKnown(admission) && tries < laneTriesMax) return "taking-over";
       recordAdmission(journal, audit, offer, admission, nowMs);
       if (admission.do === "conflict") return admission;
+      if (admission.do === "start" || admission.do === "resume") noteExecutor(journal.notes(id), host);
       return { admission, followers: await bindFollowers(host.files, path, gid) };
     });
     if (begun === "noted") return "noted";
@@ -236,4 +247,13 @@ async function run(request: RunRequest, executor: Executor): Promise<ExecutorEnd
     const started: StartedOffer = { offer, command: document.command, loaded, key, audit, turn };
     return await startOperation(started, followers, { ...executor, journal });
   }
+}
+
+/** Who has the lane has not told yet, or has ended and is about to give it back: an executor of this very command perhaps. */
+function isHeldByNobodyKnown(admission: Admission): boolean {
+  return (
+    admission.do === "refuse" &&
+    admission.error.code === "executor.lane-busy" &&
+    admission.error.details?.running === null
+  );
 }

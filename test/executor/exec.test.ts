@@ -3,9 +3,10 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ExecutorEvent } from "../../agent/door/contract.ts";
+import { type ExecutorEvent, operationSocketPath } from "../../agent/door/contract.ts";
 import { spoolBytesMax } from "../../agent/executor/output-spool.ts";
 import { createStreamHasher } from "../../assembly/index.ts";
 import { hex } from "../../protocol/bytes.ts";
@@ -523,7 +524,36 @@ describe("while another one has the lane", busy, () => {
   });
 });
 
+test(
+  "a lane that is held by nobody known is asked for again: whoever had it is just giving it back",
+  busy,
+  async () => {
+    const command = exec({ argv: shell("true") });
+    const held = new DatabaseSync(join(host.stateDirectory, "lane.db"));
+    held.exec("BEGIN EXCLUSIVE");
+    const running = run(command);
+    await sleep(700);
+    held.close();
+    expect(resultOf((await running).last)).toMatchObject({ outcome: "succeeded" });
+  },
+);
+
 describe("cut off", busy, () => {
+  test("an executor whose socket was taken away lives: its program is neither ended nor given up", async () => {
+    const marks = join(host.directory, "marks");
+    const command = exec({ argv: shell(`echo began >> ${marks}; sleep 8; echo ended >> ${marks}`) });
+    const request = runRequest(command);
+    const first = host.start(request);
+    await untilTrue("it runs", () => fileHas(marks, 1));
+    await rm(operationSocketPath(host.runDirectory, command.id));
+    expect(await host.start(request).ended).toBe(0);
+    await first.ended;
+    expect(readFileSync(marks, "utf8")).toBe("began\nended\n");
+    const { last, events } = await run(command);
+    expect(resultOf(last)).toMatchObject({ outcome: "succeeded" });
+    expect(events.filter(({ type }) => type === "running" || type === "result")).toHaveLength(2);
+  });
+
   test("an executor killed with KILL: no child is left, grandchildren neither; it ends indeterminate and never runs again", async () => {
     const pids = join(host.directory, "killed");
     const ran = join(host.directory, "killed-ran");
