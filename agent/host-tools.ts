@@ -89,12 +89,14 @@ function needsOf({ rules }: Policy, kind: string): string {
 /**
  * What this host's policy says to a command now. For facts of disks and of today's commands it needs the executor's rights.
  * @param document the command document's very bytes
+ * @param image of the command: its manifest's very bytes, which the caller has held against the root, and who signed them
  * @throws what `loadPolicy` and `decodeCommand` throw
  */
 export async function explainPolicy(
   paths: ExecutorPaths,
   document: Uint8Array,
   signatures: readonly string[] = [],
+  image?: { readonly manifest: Uint8Array; readonly signatures: readonly string[] },
 ): Promise<Explanation> {
   const policy = loadPolicy(systemFiles, paths.policy, user());
   const command = decodeCommand(document);
@@ -104,6 +106,10 @@ export async function explainPolicy(
     policy,
     command,
     signatures: await checkSignatures(signatures, document, policy.rules),
+    imageSignatures:
+      image === undefined
+        ? null
+        : await checkSignatures(image.signatures, image.manifest, policy.rules, "bedplate-image"),
     destructiveToday: acceptedToday(paths, nowMs),
     disks: listDisks({
       facts: createFacts(systemFiles),

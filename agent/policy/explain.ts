@@ -3,12 +3,13 @@ import { type Command, effectOf } from "../../protocol/commands.ts";
 import type { GuardFinding } from "../../protocol/disks.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import type { SignatureRequirement } from "../../protocol/plans.ts";
+import { countSignatures } from "../../protocol/signer-sets.ts";
 import type { DiskListing } from "../devices/disks.ts";
 import { nameForPolicy } from "../devices/guards.ts";
 import { selectDisk } from "../devices/select.ts";
 import { policyFindings } from "./findings.ts";
 import type { Policy } from "./policy.ts";
-import { deniedFault, describedRequirement, type SignatureFacts, signaturesOf } from "./rules.ts";
+import { deniedFault, described, describedRequirement, type SignatureFacts, signaturesOf } from "./rules.ts";
 
 export interface Explanation {
   readonly kind: string;
@@ -19,6 +20,13 @@ export interface Explanation {
   readonly requires: SignatureRequirement | null;
   /** Operators whose signatures count. */
   readonly signedBy: readonly string[];
+  /** What the policy's `imageSignatures` asks of the image; null where the command brings none, or nothing is asked. */
+  readonly image: {
+    readonly root: string;
+    readonly requires: SignatureRequirement;
+    /** Operators whose signatures of the image count; null where the image's are not known. */
+    readonly signedBy: readonly string[] | null;
+  } | null;
 }
 
 export interface ExplainFacts {
@@ -26,6 +34,8 @@ export interface ExplainFacts {
   readonly policy: Policy;
   readonly command: Command;
   readonly signatures: SignatureFacts;
+  /** Over the manifest of the command's image; null where that is not at hand. */
+  readonly imageSignatures: SignatureFacts | null;
   readonly destructiveToday: number;
   /** The host's disks as they are now. */
   readonly disks: DiskListing;
@@ -59,6 +69,8 @@ export function explainCommand(facts: ExplainFacts): Explanation {
         : finding("signatures", undefined, saidOf(describedRequirement(rules, kind), signed.signedBy)),
     );
   }
+  const image = imageOf(facts);
+  if (command.kind === "image.deploy") findings.push(imageFinding(policy.path, image));
   if ("disk" in command.arguments) findings.push(diskFinding(facts, command.arguments.disk));
   return {
     kind,
@@ -66,6 +78,42 @@ export function explainCommand(facts: ExplainFacts): Explanation {
     findings,
     requires: reads ? null : describedRequirement(rules, kind),
     signedBy: "fault" in signed ? [] : signed.signedBy,
+    image,
+  };
+}
+
+/** As a deploy and its plan ask it of the manifest that they fetch. */
+function imageOf({ policy, command, imageSignatures }: ExplainFacts): Explanation["image"] {
+  const { imageSignatures: requirement, rules } = policy;
+  if (command.kind !== "image.deploy" || requirement === null) return null;
+  const counted =
+    imageSignatures === null
+      ? null
+      : countSignatures(imageSignatures.verified, rules.signers, requirement).signedBy;
+  return {
+    root: command.arguments.image.root,
+    requires: described(rules, requirement),
+    signedBy: counted,
+  };
+}
+
+function imageFinding(path: string, image: Explanation["image"]): GuardFinding {
+  if (image === null)
+    return { guard: "image", ok: true, finding: "the policy asks for no signatures of images" };
+  const { root, requires, signedBy } = image;
+  const needs = `${requires.k} of ${requires.from.join(" or ")} (${requires.operators.join(", ")})`;
+  if (signedBy === null) {
+    const finding = `the image ${root} must be signed by ${needs}; its signatures are not known here (--image, --client)`;
+    return { guard: "image", ok: true, finding };
+  }
+  if (signedBy.length >= requires.k)
+    return { guard: "image", ok: true, finding: `the image ${root} is signed by ${signedBy.join(", ")}` };
+  const has = signedBy.length === 0 ? "nobody has signed it" : `only ${signedBy.join(", ")} signed it`;
+  return {
+    guard: "image",
+    ok: false,
+    code: "image.unsigned",
+    finding: `imageSignatures of ${path} asks for ${needs} to have signed the image ${root}; of these ${has}.`,
   };
 }
 

@@ -67,11 +67,14 @@ export function requirementOf(rules: PolicyRules, kind: string): Requirement | "
 /** A requirement as plans tell it. */
 export function describedRequirement(rules: PolicyRules, kind: string): SignatureRequirement | null {
   const requirement = requirementOf(rules, kind);
-  if (typeof requirement === "string") return null;
-  const { k, from } = requirement;
-  const operators = rules.signers
+  return typeof requirement === "string" ? null : described(rules, requirement);
+}
+
+/** With the names of those who may sign. */
+export function described({ signers }: PolicyRules, { k, from }: Requirement): SignatureRequirement {
+  const operators = signers
     .filter(({ name }) => from.includes(name))
-    .flatMap(({ signers }) => signers.map(({ operator }) => operator));
+    .flatMap((set) => set.signers.map(({ operator }) => operator));
   return { k, from: [...from], operators: [...new Set(operators)].slice(0, 256) };
 }
 

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { BedplateError } from "../../protocol/errors.ts";
 import { bytesOfBase64 } from "../../protocol/ssh-wire.ts";
+import type { ApiClient } from "../api-client.ts";
 import { findingsTable } from "../change-text.ts";
 import type { Context, Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
@@ -13,6 +14,7 @@ import { addJournalOption, type HostOptions } from "./host-options.ts";
 
 interface ExplainOptions extends HostOptions {
   readonly signature?: readonly string[];
+  readonly image?: string;
 }
 
 export function addPolicyCommands(program: Command, perform: Performer): void {
@@ -68,6 +70,10 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
       "a signature over the document; may be repeated",
       (file: string, before: readonly string[] = []) => [...before, file],
     )
+    .option(
+      "--image <directory>",
+      "the command's image, as `bedplate image export` writes it: says whether enough operators have signed it",
+    )
     .option("--policy <file>", "another policy than the one in force; not as root");
   addJournalOption(explain).action(
     perform<ExplainOptions>(async (context, options, [reference]) => {
@@ -78,10 +84,15 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
         ...(journal === undefined ? {} : { stateDirectory: journal }),
         ...(policy === undefined ? {} : { policy }),
       });
-      const { document, note } = await documentOf(context, reference!);
+      const { document, from } = await documentOf(context, reference!);
       const signatures = await Promise.all((options.signature ?? []).map((file) => textOf(file)));
-      const explained = await explainPolicy(paths, document, signatures);
-      if (note !== undefined) terminal.note(note);
+      const { imageToExplain } = await import("../policy-image.ts");
+      const image = await imageToExplain(document, { directory: options.image, controller: from });
+      const explained = await explainPolicy(paths, document, signatures, image);
+      if (from?.signed === true)
+        terminal.note(
+          "signatures of the command that the controller holds do not come this way: give them with --signature",
+        );
       terminal.document(explained);
       terminal.print(findingsTable(explained.findings));
       terminal.print(
@@ -92,27 +103,27 @@ export function addPolicyCommands(program: Command, perform: Performer): void {
   );
   example(
     explain,
-    "bedplate policy explain deploy.json --signature deploy.json.sig",
+    "bedplate policy explain deploy.json --signature deploy.json.sig --image /srv/mirror/debian-12",
     "bedplate policy explain 01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90 --client client.json",
   );
 }
 
+/** The document, and where it came from: the controller, where an id was given. */
 async function documentOf(
   { api }: Context,
   reference: string,
-): Promise<{ readonly document: Uint8Array; readonly note?: string }> {
+): Promise<{
+  readonly document: Uint8Array;
+  readonly from?: { readonly client: ApiClient; readonly signed: boolean };
+}> {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(reference))
     return { document: await bytesOfFile(reference) };
-  const view = await (await api()).command(reference);
+  const client = await api();
+  const view = await client.command(reference);
   const document = bytesOfBase64(view.document);
   if (document === undefined)
     throw new BedplateError("message.invalid", "The controller's copy of the document is not valid base64.");
-  return view.signatures.length === 0
-    ? { document }
-    : {
-        document,
-        note: "signatures that the controller holds do not come this way: give them with --signature",
-      };
+  return { document, from: { client, signed: view.signatures.length > 0 } };
 }
 
 async function bytesOfFile(file: string): Promise<Uint8Array> {

@@ -587,3 +587,57 @@ argv = [["/bin/true"]]
     signedBy: ["alice"],
   });
 });
+
+test("a policy says what it asks of the image of a deploy, and whether this one has it", busy, async () => {
+  const [alice, bob, eve] = ["alice", "bob", "eve"].map((name) => makeOperator(host.directory, name));
+  const manifest = Buffer.from("the very bytes of a manifest");
+  const fingerprint = {
+    ...{ serial: null, wwn: null, backing: "/a", model: null, sizeBytes: 4096 },
+    ...{ logicalSectorBytes: 512, physicalSectorBytes: 512, diskSequence: 1, bootId: "b" },
+    edges: "0".repeat(64),
+  };
+  const deploy = (mode: "plan" | "apply") =>
+    encodeCommand({
+      ...{ id: mintId(), host: hostId, kind: "image.deploy", mode, limits: {} },
+      arguments: {
+        ...{ image: { root: "a".repeat(64), sizeBytes: 4096 }, disk: { file: "none" } },
+        ...(mode === "plan" ? {} : { fingerprint }),
+      },
+    } as unknown as Command);
+  const imageFinding = async (document: Uint8Array, ...signers: (typeof alice)[]) => {
+    const signatures = await Promise.all(signers.map((one) => one!.sign(manifest, "bedplate-image")));
+    const { findings, image } = await explainPolicy(paths(), document, [], { manifest, signatures });
+    return { ...findings.find(({ guard }) => guard === "image")!, signedBy: image?.signedBy };
+  };
+  const policy = `[signers]\nops = ["${alice!.line}", "${bob!.line}"]\n`;
+  await host.writePolicy(policy);
+  expect(await imageFinding(deploy("plan"))).toMatchObject({
+    ...{ ok: true, finding: "the policy asks for no signatures of images" },
+  });
+  await host.writePolicy(`imageSignatures = { k = 2, from = ["ops"] }\n${policy}`);
+  for (const mode of ["plan", "apply"] as const) {
+    const document = deploy(mode);
+    const unknown = await explainPolicy(paths(), document);
+    expect(unknown.image).toEqual({
+      root: "a".repeat(64),
+      requires: { k: 2, from: ["ops"], operators: ["alice", "bob"] },
+      signedBy: null,
+    });
+    expect(unknown.findings.find(({ guard }) => guard === "image")).toMatchObject({
+      ok: true,
+      finding: expect.stringContaining(
+        "must be signed by 2 of ops (alice, bob); its signatures are not known",
+      ),
+    });
+    expect(await imageFinding(document)).toMatchObject({ ok: false, code: "image.unsigned", signedBy: [] });
+    const one = await imageFinding(document, alice, eve, alice);
+    expect(one).toMatchObject({ ok: false, code: "image.unsigned", signedBy: ["alice"] });
+    expect(one.finding).toContain("only alice signed it");
+    expect(await imageFinding(document, bob, alice)).toMatchObject({ ok: true, signedBy: ["bob", "alice"] });
+    // Of a command it is no signature of an image.
+    const asCommand = await bob!.sign(manifest);
+    const explained = await explainPolicy(paths(), document, [], { manifest, signatures: [asCommand] });
+    expect(explained.image?.signedBy).toEqual([]);
+  }
+  expect((await explainPolicy(paths(), encodeCommand(exec(["/bin/true"])))).image).toBeNull();
+});
