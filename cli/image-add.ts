@@ -101,7 +101,7 @@ export async function uploadImage({ client, terminal, signal, store, root }: Upl
     throw error;
   });
   if (known !== undefined) {
-    terminal.note(`The controller has this image already, as ${known.name}.`);
+    terminal.note(`The controller has this image already, as ${known.name} (${known.root}).`);
     return known;
   }
   const { openImported } = await import("../controller/images/import.ts");

@@ -25,7 +25,7 @@ export function addMirrorCommands(image: Command, perform: Performer): void {
         const exported = await exportImage({ ...request, client: await api() });
         terminal.document({ image: exported, directory: directory! });
         terminal.print(
-          `${exported.name} is in ${directory}, each of its ${exported.groups} groups verified. Where it is served:\n  bedplate image mirror add ${exported.root.slice(0, 16)} URL`,
+          `${exported.name} (${exported.root}) is in ${directory}, each of its ${exported.groups} groups verified. Where it is served:\n  bedplate image mirror add ${exported.root.slice(0, 16)} URL`,
         );
         return exitCodes.ok;
       }),

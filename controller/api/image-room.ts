@@ -1,4 +1,5 @@
 // Removing an image, and freeing what no image has.
+import type { ImageView } from "../../protocol/api.ts";
 import {
   CollectionRequest,
   CollectionState,
@@ -26,10 +27,11 @@ export function imageRoomRoutes(app: App, { images, mirrors, store, stopping, lo
       },
     },
     async (request) => {
-      const { root, name } = await findImage(images, request.params.root);
+      const image = await findImage(images, request.params.root);
+      const { root, name } = image;
       request.auditObject = root;
       const commands = await store.images.openCommandsOf(root);
-      if (commands.length > 0 && request.body.force !== true) throw inUse(name, commands);
+      if (commands.length > 0 && request.body.force !== true) throw inUse(image, commands);
       const freedBytes = await images.remove(root);
       await mirrors.forget(root);
       log.info({ image: root, name, freedBytes }, "an image was removed");
@@ -64,11 +66,11 @@ export function imageRoomRoutes(app: App, { images, mirrors, store, stopping, lo
   );
 }
 
-function inUse(name: string, commands: readonly string[]): BedplateError {
+function inUse({ name, root }: ImageView, commands: readonly string[]): BedplateError {
   const named = commands.slice(0, namedMax).join(", ");
   return new BedplateError(
     "image.in-use",
-    `${commands.length === 1 ? "A command that has not ended names" : `${commands.length} commands that have not ended name`} the image ${name}: ${named}${commands.length > namedMax ? ", …" : ""}.`,
+    `${commands.length === 1 ? "A command that has not ended names" : `${commands.length} commands that have not ended name`} the image ${name} (${root}): ${named}${commands.length > namedMax ? ", …" : ""}.`,
     {
       hint: "Wait for them, cancel them, or remove it all the same with --force: they then fail where they still need it.",
       details: { commands },
