@@ -1,13 +1,14 @@
 // The controller as a process of the built program, on one port and one state directory across restarts.
+import { randomInt } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { mintCommandId } from "../../cli/clock.ts";
 import { parseClientFile } from "../../cli/connection.ts";
 import type { CommandView } from "../../protocol/api.ts";
 import type { Command } from "../../protocol/commands.ts";
-import { builtProgram, eventually, freePort, node, type Program, startProgram } from "./programs.ts";
+import { builtProgram, eventually, node, type Program, startProgram } from "./programs.ts";
 
 export interface ControllerProcess extends AsyncDisposable {
   readonly url: string;
@@ -25,7 +26,7 @@ export interface ControllerProcess extends AsyncDisposable {
   submit(command: Omit<Command, "id" | "limits"> & Partial<Pick<Command, "limits">>): Promise<CommandView>;
 }
 
-const startMs = 30_000;
+const startMs = 90_000;
 
 export async function startControllerProcess(
   directory: string,
@@ -36,7 +37,7 @@ export async function startControllerProcess(
     logLevel = "info",
   } = {},
 ): Promise<ControllerProcess> {
-  const port = await freePort();
+  const port = await lastingPort();
   const stateDirectory = join(directory, "controller");
   const configFile = join(directory, "controller.toml");
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
@@ -64,7 +65,7 @@ export async function startControllerProcess(
   };
   let program = await start(wrap);
   const clientFile = join(stateDirectory, "client.json");
-  const connection = await eventually(5000, () => {
+  const connection = await eventually(startMs, () => {
     try {
       return parseClientFile(readFileSync(clientFile, "utf8"), clientFile);
     } catch {
@@ -98,6 +99,22 @@ export async function startControllerProcess(
       await program[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Below those that the kernel gives to whoever connects: nobody has it by chance while the controller is away. */
+async function lastingPort(): Promise<number> {
+  const [first = 32_768] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8")
+    .split("\t")
+    .map(Number);
+  for (;;) {
+    const port = randomInt(10_000, Math.max(first, 20_000));
+    const free = await new Promise<boolean>((resolve) => {
+      const server = createServer()
+        .once("error", () => resolve(false))
+        .listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
 }
 
 function accepts(port: number): Promise<boolean> {

@@ -22,7 +22,7 @@ export async function openFrom(localAddress: string, address: LinkAddress): Prom
   const url = `${address.url.replace(/^https/, "wss")}/v1/link`;
   const socket = new WebSocket(url, [subprotocol], {
     ...(tls as object),
-    ...{ perMessageDeflate: false, handshakeTimeout: 10_000 },
+    ...{ perMessageDeflate: false, handshakeTimeout: 60_000 },
   });
   const client = new LinkClient(socket);
   await new Promise<void>((resolve, reject) => {
@@ -39,6 +39,6 @@ export async function joinFrom(
 ): Promise<Joined> {
   const client = await openFrom(localAddress, address);
   await prove(client, identity);
-  const welcome = await client.next("welcome", 10_000);
+  const welcome = await client.next("welcome");
   return { client, welcome, host: await hostIdOf(identity.key.publicKey) };
 }

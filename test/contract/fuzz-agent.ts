@@ -11,6 +11,8 @@ import { controllerMessage } from "./samples.ts";
 export interface AgentFuzz {
   readonly controller: HostileController;
   readonly seconds: number;
+  /** Goes on until it says so, however long that takes. */
+  readonly enough: (counts: AgentCounts) => boolean;
   readonly seed: number;
 }
 
@@ -24,7 +26,7 @@ export interface AgentCounts {
 }
 
 const framesOfSession = 80;
-const answerMs = 10_000;
+const answerMs = 30_000;
 
 interface Run {
   readonly lots: Lots;
@@ -32,7 +34,7 @@ interface Run {
   readonly counts: AgentCounts;
 }
 
-export async function fuzzAgent({ controller, seconds, seed }: AgentFuzz): Promise<AgentCounts> {
+export async function fuzzAgent({ controller, seconds, enough, seed }: AgentFuzz): Promise<AgentCounts> {
   const lots = createLots(seed);
   const counts: AgentCounts = { connections: 0, frames: 0, taken: 0, refused: 0, broken: 0, flooded: 0 };
   const run: Run = { lots, odd: oddValues(seed, 400), counts };
@@ -50,7 +52,7 @@ export async function fuzzAgent({ controller, seconds, seed }: AgentFuzz): Promi
     }
   });
   const until = performance.now() + seconds * 1000;
-  while (performance.now() < until && failure === undefined) await sleep(50);
+  while ((performance.now() < until || !enough(counts)) && failure === undefined) await sleep(50);
   controller.serve(async () => {});
   if (failure !== undefined) throw failure;
   return counts;

@@ -23,6 +23,8 @@ import { type AgentSession, agentMessage } from "./samples.ts";
 export interface ControllerFuzz {
   readonly address: LinkAddress;
   readonly seconds: number;
+  /** Goes on until it says so, however long that takes. */
+  readonly enough: (counts: Counts) => boolean;
   readonly seed: number;
   readonly joinToken: string;
   /** Ids of commands that the host may speak of. */
@@ -43,7 +45,7 @@ type Foretold = { readonly taken: AgentMessage } | { readonly close: number; rea
 
 const peers = 8;
 const framesOfSession = 60;
-const answerMs = 10_000;
+const answerMs = 30_000;
 
 export async function fuzzController(fuzz: ControllerFuzz): Promise<Counts> {
   const counts: Counts = { connections: 0, frames: 0, taken: 0, refused: 0, broken: 0 };
@@ -60,7 +62,7 @@ export async function fuzzController(fuzz: ControllerFuzz): Promise<Counts> {
       };
       const run: Run = { ...fuzz, lots, odd, identity, counts, newAddress };
       (await joinFrom(newAddress(), fuzz.address, identity)).client[Symbol.dispose]();
-      while (performance.now() < until) {
+      while (performance.now() < until || !fuzz.enough(counts)) {
         counts.connections += 1;
         await lots.pick([
           early,

@@ -48,6 +48,8 @@ export interface Machine extends AsyncDisposable {
 }
 
 const mib = 1 << 20;
+/** However busy this machine is: nobody waits that long where all is well. */
+const patienceMs = 180_000;
 
 export interface MachineOptions {
   readonly directory: string;
@@ -95,9 +97,9 @@ export async function openMachine(options: MachineOptions): Promise<Machine | st
     void host.start({ wrap, environment, nodeOptions: ["--import", hastyWaits] });
   startAgent();
   const { id } = await eventually(
-    30_000,
+    patienceMs,
     async () => (await controller.api.hosts()).find(({ name }) => name === "machine"),
-    () => host.agent.log().slice(-500),
+    () => `the agent did not join: ${host.agent.log().slice(-1500)}`,
   );
   const images: Image[] = [];
   for (let k = 0; k < imageCount; k++) images.push(await makeImage(controller, directory, k, imageMib));
@@ -123,19 +125,20 @@ export async function openMachine(options: MachineOptions): Promise<Machine | st
       const whole = { id: mintCommandId(), host: id, limits: {}, ...command } as Command;
       // The same document again and again is the same command.
       return await eventually(
-        60_000,
+        patienceMs,
         () => controller.api.submit(whole).catch(refusedForGood),
-        () => whole.kind,
+        () => `the controller does not take ${whole.kind}: ${controller.program.log().slice(-1500)}`,
       );
     },
-    ended: (command, timeoutMs = 60_000) =>
+    ended: (command, timeoutMs = patienceMs) =>
       eventually(
         timeoutMs,
         async () => {
           const view = await controller.api.command(command).catch(() => undefined);
           return view !== undefined && isTerminal(view.state) ? view : undefined;
         },
-        () => `${command} did not end: ${host.agent.log().slice(-1500)}`,
+        () =>
+          `${command} did not end: ${host.agent.log().slice(-1500)}; controller: ${controller.program.log().slice(-1500)}`,
       ),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };

@@ -10,7 +10,6 @@ export {
   builtExecutor,
   builtProgram,
   eventually,
-  freePort,
   memoryOf,
   node,
   type Program,

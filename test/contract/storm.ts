@@ -7,7 +7,7 @@ import type { CommandView } from "../../protocol/api.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import type { Machine } from "./machine.ts";
 import type { Lots } from "./mutations.ts";
-import { killIfAlive } from "./programs.ts";
+import { eventually, killIfAlive } from "./programs.ts";
 
 export interface Storm {
   /** Every command that the controller said it has. */
@@ -18,6 +18,8 @@ export interface Storm {
 }
 
 const startWithinSeconds = 300;
+/** However long it takes: without them nothing is shown. */
+const killsLeast = 3;
 
 export async function ride(machine: Machine, seconds: number, lots: Lots): Promise<Storm> {
   const until = performance.now() + seconds * 1000;
@@ -25,7 +27,8 @@ export async function ride(machine: Machine, seconds: number, lots: Lots): Promi
   const commands: string[] = [];
   const starts = new Map<string, string>();
   const kills = { agent: 0, executor: 0, controller: 0 };
-  const over = () => performance.now() > until;
+  const over = () =>
+    performance.now() > until && kills.agent + kills.executor + kills.controller >= killsLeast;
   const pause = (ms: number) => sleep(ms, undefined, { signal: calm.signal }).catch(() => {});
 
   const small = async () => {
@@ -55,14 +58,14 @@ export async function ride(machine: Machine, seconds: number, lots: Lots): Promi
       const target = { image, disk: { file: lots.pick(machine.disks).name } };
       const plan = await machine.submit({ kind: "image.deploy", mode: "plan", arguments: target } as never);
       commands.push(plan.id);
-      const planned = await machine.ended(plan.id, 120_000);
+      const planned = await machine.ended(plan.id);
       const { fingerprint } = (planned.result?.output ?? {}) as { fingerprint?: unknown };
       // A plan is a read: its executor may have died too often, and then there is none.
       if (fingerprint === undefined) continue;
       const apply = { kind: "image.deploy", mode: "apply", arguments: { ...target, fingerprint } };
       const { id } = await machine.submit({ ...apply, limits: { startWithinSeconds } } as never);
       commands.push(id);
-      await machine.ended(id, 180_000);
+      await machine.ended(id);
     }
   };
   const killing = async () => {
@@ -101,9 +104,7 @@ export function faultsOf(machine: Machine, storm: Storm, views: readonly Command
     faults.push(
       `${view.kind} ${view.mode} ${view.id}: ${what}; ${view.history.map(({ state }) => state).join(" ")}`,
     );
-  using journal = new DatabaseSync(join(machine.host.directories.executorState, "journal.db"), {
-    readOnly: true,
-  });
+  using journal = new DatabaseSync(join(machine.host.directories.executorState, "journal.db"), reading);
   const journalled = journal.prepare("select state, runs from operations where id = ?");
   for (const view of views) {
     if (!isTerminal(view.state)) fault(view, "it has not ended");
@@ -130,14 +131,21 @@ export function faultsOf(machine: Machine, storm: Storm, views: readonly Command
 
 /** Until the agent knows that the controller has all its records: a command's end is seen before it is acknowledged. */
 export async function acknowledged(machine: Machine): Promise<void> {
-  for (const until = performance.now() + 10_000; performance.now() < until; await sleep(100)) {
-    using outbox = outboxOf(machine);
-    if (waitingIn(outbox) === 0) return;
-  }
+  await eventually(
+    60_000,
+    () => {
+      using outbox = outboxOf(machine);
+      return waitingIn(outbox) === 0;
+    },
+    () => `records wait on the host: ${machine.host.agent.log().slice(-1500)}`,
+  );
 }
 
+/** Its writer may be at work: it is waited for. */
+const reading = { readOnly: true, timeout: 5000 } as const;
+
 function outboxOf(machine: Machine): DatabaseSync {
-  return new DatabaseSync(join(machine.host.directories.agentState, "agent.db"), { readOnly: true });
+  return new DatabaseSync(join(machine.host.directories.agentState, "agent.db"), reading);
 }
 
 function waitingIn(outbox: DatabaseSync): number {
@@ -147,9 +155,7 @@ function waitingIn(outbox: DatabaseSync): number {
 /** All that the agent numbered is with the controller, and nothing waits. */
 function recordFaults(machine: Machine): string[] {
   using outbox = outboxOf(machine);
-  using store = new DatabaseSync(join(machine.controller.stateDirectory, "controller.db"), {
-    readOnly: true,
-  });
+  using store = new DatabaseSync(join(machine.controller.stateDirectory, "controller.db"), reading);
   const waiting = waitingIn(outbox);
   const numbered = Number(
     outbox.prepare("select seq from sqlite_sequence where name = 'records'").get()?.seq ?? 0,

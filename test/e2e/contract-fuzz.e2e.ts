@@ -18,6 +18,10 @@ const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 const smallHeap = ["--max-old-space-size=96", "--max-semi-space-size=4"];
 const residentKibMax = 224 * 1024;
 const stateBytesMax = 64 << 20;
+/** Whatever the budget: fewer would show nothing. */
+const enough = ({ frames, taken, refused }: { frames: number; taken: number; refused: number }) =>
+  frames > 100 && taken > 10 && refused > 10;
+const timeout = (budgetSeconds + 600) * 1000;
 const hastyWaits = fileURLToPath(new URL("../contract/hasty-waits.mjs", import.meta.url));
 
 let directory: Directory;
@@ -44,15 +48,12 @@ function watchMemory(pid: number) {
   return { [Symbol.dispose]: () => clearInterval(timer), mostKib: () => mostKib };
 }
 
-test(`the controller bears mutated frames (seed ${seed})`, {
-  timeout: (budgetSeconds + 60) * 1000,
-}, async () => {
+test(`the controller bears mutated frames (seed ${seed})`, { timeout }, async () => {
   const seconds = budgetSeconds / 2;
   using memory = watchMemory(controller.program.pid);
   const counts = await fuzzController({
     address: controller,
-    seconds,
-    seed,
+    ...{ seconds, enough, seed },
     joinToken: await controller.joinToken(100),
     command: async (host) => {
       // Refused when a thousand of them are open, as they should be: most of them never end.
@@ -64,9 +65,6 @@ test(`the controller bears mutated frames (seed ${seed})`, {
   });
   console.log(`controller: ${JSON.stringify(counts)}, at most ${memory.mostKib()} KiB`);
   expect(controller.program.alive).toBe(true);
-  expect(counts.frames).toBeGreaterThan(20 * seconds);
-  expect(counts.taken).toBeGreaterThan(2 * seconds);
-  expect(counts.refused).toBeGreaterThan(2 * seconds);
   expect(memory.mostKib()).toBeLessThan(residentKibMax);
   const faults = controller.program
     .log()
@@ -85,9 +83,7 @@ test(`the controller bears mutated frames (seed ${seed})`, {
   honest.client[Symbol.dispose]();
 });
 
-test(`the agent bears a hostile controller (seed ${seed})`, { timeout: (budgetSeconds + 60) * 1000 }, async ({
-  skip,
-}) => {
+test(`the agent bears a hostile controller (seed ${seed})`, { timeout }, async ({ skip }) => {
   const seconds = budgetSeconds / 2;
   await using hostile = await openHostileController();
   const host = await openTestHost({
@@ -99,13 +95,11 @@ test(`the agent bears a hostile controller (seed ${seed})`, { timeout: (budgetSe
   await using executor = await openRefusingExecutor(host.directories.runDirectory, seed);
   const agent = host.start({ nodeOptions: [...smallHeap, "--import", hastyWaits] });
   using memory = watchMemory(agent.pid);
-  const counts = await fuzzAgent({ controller: hostile, seconds, seed });
+  const counts = await fuzzAgent({ controller: hostile, seconds, enough, seed });
   console.log(
     `agent: ${JSON.stringify(counts)}, ${executor.requests} executors, at most ${memory.mostKib()} KiB`,
   );
   expect(agent.alive, agent.log().slice(-2000)).toBe(true);
-  expect(counts.frames).toBeGreaterThan(20 * seconds);
-  expect(counts.refused).toBeGreaterThan(2 * seconds);
   expect(memory.mostKib()).toBeLessThan(residentKibMax);
   for (const name of ["agent.db", "agent.db-wal"])
     expect(statSync(join(host.directories.agentState, name)).size, name).toBeLessThan(stateBytesMax);

@@ -8,17 +8,18 @@ import { holdsImage, openMachine } from "../contract/machine.ts";
 import { eventually, killIfAlive, openDirectory } from "../contract/programs.ts";
 
 test("paused, it waits through the death of executor, agent and controller, until it is resumed", {
-  timeout: 240_000,
+  timeout: 900_000,
 }, async ({ skip }) => {
   await using directory = await openDirectory("pause");
-  const opened = await openMachine({ directory: directory.path, images: 1, imageMib: 24 });
+  const opened = await openMachine({ directory: directory.path, images: 1, imageMib: 16 });
   if (typeof opened === "string") return skip(opened);
   await using machine = opened;
   const { api } = machine.controller;
   const [disk] = machine.disks;
   const target = {
     ...{ image: machine.images[0], disk: { file: disk!.name } },
-    limits: { bytesPerSecondMax: 2 << 20 },
+    // Slow enough that it can be paused on a busy machine, too.
+    limits: { bytesPerSecondMax: 1 << 20 },
   };
   const plan = await machine.submit({ kind: "image.deploy", mode: "plan", arguments: target } as never);
   const { fingerprint } = (await machine.ended(plan.id)).result!.output as DeployPlanOutput;
@@ -26,7 +27,7 @@ test("paused, it waits through the death of executor, agent and controller, unti
   const { id } = await machine.submit(apply as never);
   const until = (what: string, fits: (view: CommandView) => boolean) =>
     eventually(
-      60_000,
+      180_000,
       async () => {
         const view = await machine.controller.api.command(id).catch(() => undefined);
         return view !== undefined && fits(view) ? view : undefined;
@@ -56,7 +57,7 @@ test("paused, it waits through the death of executor, agent and controller, unti
   expect(readFileSync(disk!.path).equals(before)).toBe(true);
 
   await machine.controller.api.resume(id);
-  const ended = await machine.ended(id, 120_000);
+  const ended = await machine.ended(id);
   expect(ended.result?.error).toBeUndefined();
   expect(ended).toMatchObject({ state: "succeeded", pausedAt: null });
   expect(holdsImage(disk!.path, directory.path, 0)).toBe(true);

@@ -1,5 +1,6 @@
 // The demo with less than root has elsewhere: in a container whose root may neither mount nor attach loop devices.
 import { spawnSync } from "node:child_process";
+import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
@@ -27,8 +28,8 @@ describe.runIf(isRoot && has("setpriv") && has("unshare"))("a root that may not 
       ],
       {
         encoding: "utf8",
-        timeout: 180_000,
-        env: { PATH: process.env.PATH, HOME: "/nonexistent", TMPDIR: "/tmp" },
+        timeout: 600_000,
+        env: { PATH: process.env.PATH, HOME: "/nonexistent", TMPDIR: tmpdir() },
       },
     );
     expect(run.status, `${run.stderr}${run.stdout}`).toBe(0);

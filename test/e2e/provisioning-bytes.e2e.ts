@@ -1,6 +1,6 @@
 // What a deploy puts on a real disk, byte by byte: nothing unverified, nothing twice, nothing left of old holes; odd sizes.
 import { spawnSync } from "node:child_process";
-import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { groupBytes } from "../../protocol/groups.ts";
@@ -16,7 +16,7 @@ import {
   runCommand,
   type Source,
 } from "../provisioning/deploys.ts";
-import { lackForLoops } from "../provisioning/loop-disk.ts";
+import { type LoopDisk, lackForLoops, writersOf } from "../provisioning/loop-disk.ts";
 import { type Mirror, type MirrorOptions, mirrorAuthority, openMirror } from "../provisioning/mirror.ts";
 import { makeSystem, systemBytes, withFlippedBit } from "../provisioning/systems.ts";
 import { imageOf, type TestImage } from "../support/test-image.ts";
@@ -154,20 +154,19 @@ describe.skipIf(lack !== undefined)("on a real disk", () => {
       const deploy = { image, disk: onLoop(disk), offer: { ca, sources: [from.source] } };
       const command = await planned(host, deploy);
       const trace = join(host.directory, `trace-${group}`);
-      // Every sync is held up, so also that between the last write and the first reading (the third one).
-      const delay = "inject=fsync:delay_enter=800000";
+      // It stops after every sync, so also after that between the last write and the first reading (the third one).
       const strace = ["strace", "-f", "-qq", "-o", trace, "-P", disk.path];
       const running = runCommand(host, command, deploy.offer, [
-        ...[...strace, "-e", "trace=pwrite64,fsync", "-e", delay],
+        ...[...strace, "-e", "trace=pwrite64,fsync", "-e", "inject=fsync:signal=SIGSTOP"],
       ]);
       const at = group === 9 ? 9 * mib + 4097 : changed;
       const written = () => disk.bytes().subarray(mib, image.bytes.length).equals(image.bytes.subarray(mib));
-      await eventually(60_000, written);
+      await goOnUntil(disk, written);
       const second = openSync(disk.path, "r+");
       writeSync(second, Buffer.of(image.bytes[at]! ^ 0xff), 0, 1, at);
       fsyncSync(second);
       closeSync(second);
-      const { result, output } = await running;
+      const { result, output } = await goOnUntilEnd(disk, running);
       expect(result).toMatchObject({ outcome: "succeeded", output: { resumed: { groupsRewritten: 1 } } });
       expect(output.readback.root).toBe(image.reference.root);
       expect(faultsOfFinished(disk.bytes(), image.bytes, disk.old)).toEqual([]);
@@ -315,3 +314,40 @@ describe.skipIf(lack !== undefined)("on a real disk", () => {
     expect(faultsOfFinished(disk.bytes(), images[winner]!.bytes, disk.old)).toEqual([]);
   });
 });
+
+/** Lets whoever writes to the disk go on wherever it has stopped, until it has stopped where that holds. */
+async function goOnUntil(disk: LoopDisk, holds: () => boolean): Promise<void> {
+  await eventually(180_000, () => {
+    const stopped = writersOf(disk.path).filter(isStopped);
+    if (stopped.length > 0 && holds()) return true;
+    for (const pid of stopped) process.kill(pid, "SIGCONT");
+    return false;
+  });
+}
+
+async function goOnUntilEnd<T>(disk: LoopDisk, running: Promise<T>): Promise<T> {
+  const ended = new AbortController();
+  const going = eventually(180_000, () => {
+    for (const pid of writersOf(disk.path).filter(isStopped)) process.kill(pid, "SIGCONT");
+    return ended.signal.aborted;
+  });
+  try {
+    return await running;
+  } finally {
+    ended.abort();
+    await going;
+  }
+}
+
+/** All its threads: one that a tracer looks at stands still for a moment, too. */
+function isStopped(pid: number): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/task`).every((thread) => {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "latin1");
+      return /^[Tt]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+    });
+  } catch {
+    // It, or one of them, has ended.
+    return false;
+  }
+}

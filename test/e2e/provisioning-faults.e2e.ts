@@ -243,7 +243,7 @@ describe.skipIf(lack !== undefined)("mirrors", () => {
         requireTruth(bench, { command, result, image, before });
         return result;
       };
-      expect(await deploy([stalling], { stallAfterSeconds: 2 })).toMatchObject({
+      expect(await deploy([stalling], { stallAfterSeconds: 4 })).toMatchObject({
         outcome: "timed-out",
         error: { code: "command.stalled", details: { left: { marker: true } } },
       });

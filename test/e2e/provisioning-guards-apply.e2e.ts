@@ -5,7 +5,6 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { readdir, truncate } from "node:fs/promises";
-import { availableParallelism, loadavg } from "node:os";
 import { basename, join } from "node:path";
 import { describe, expect } from "vitest";
 import type { CommandView } from "../../protocol/api.ts";
@@ -97,7 +96,7 @@ describe("one disk and no other", () => {
 
 /** flock(1), until the end of the test. */
 async function lock(path: string): Promise<void> {
-  const holder = spawn("flock", ["--exclusive", path, "sh", "-c", "echo locked && exec sleep 60"], {
+  const holder = spawn("flock", ["--exclusive", path, "sh", "-c", "echo locked && exec sleep 900"], {
     stdio: ["ignore", "pipe", "ignore"],
     detached: true,
   });
@@ -321,6 +320,13 @@ describe("what the host tells of itself", () => {
     return { found, told: result!.output as Inventory | InventoryUnchanged };
   };
 
+  /** As nice as executors are: what this machine takes for something small, as busy as it is. */
+  const nodeStartMs = () => {
+    const began = performance.now();
+    run("nice", "-n", "10", node, "--eval", "0");
+    return performance.now() - began;
+  };
+
   guardTest(
     "two looks are alike and cost little; a disk more is another machine",
     async (host) => {
@@ -342,12 +348,16 @@ describe("what the host tells of itself", () => {
       const { found, told } = await inventory(host);
       expect(told).not.toHaveProperty("unchanged");
       expect(found.disks.find(({ path }) => path === loop.path)).toMatchObject({ backing: loop.backing });
-      const costs: number[] = [];
-      for (let look = 0; look < 5; look++) costs.push((await inventory(host)).told.collectMs);
-      console.log(`inventory of ${found.disks.length} disks: ${costs.map(Math.round).join(", ")} ms`);
-      // Told by the clock: who shares the processors with others takes longer for the same work.
-      const crowd = Math.max(1, loadavg()[0]! / availableParallelism());
-      expect(Math.min(...costs)).toBeLessThan(150 * crowd);
+      const [costs, starts]: [number[], number[]] = [[], []];
+      for (let look = 0; look < 5; look++) {
+        costs.push((await inventory(host)).told.collectMs);
+        starts.push(nodeStartMs());
+      }
+      const list = (times: readonly number[]) => times.map(Math.round).join(", ");
+      console.log(
+        `inventory of ${found.disks.length} disks: ${list(costs)} ms; Node starts in ${list(starts)} ms`,
+      );
+      expect(Math.min(...costs)).toBeLessThan(3 * Math.min(...starts));
     },
     ["lsblk"],
   );

@@ -252,7 +252,8 @@ describe("what lies on it", () => {
       const used = await makeDisk();
       host.writePolicy({ allow: [bare.entry, used.entry] });
       run("pvcreate", "-qq", "-y", bare.path, used.path);
-      run("vgcreate", "-qq", `vg-guards-${process.pid}`, used.path);
+      // Without the copies of its description that it keeps in /etc/lvm.
+      run("vgcreate", "-qq", "--autobackup", "n", `vg-guards-${process.pid}`, used.path);
       const refusal = { code: "disk.member", guards: ["member"] } as const;
       await expectRefused(host, { loop: bare }, { ...refusal, says: "LVM2_member at byte 512" });
       const says = `LVM2_member "vg-guards-${process.pid}"`;

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Command, DeployArguments, DeployPlanOutput } from "../../protocol/commands.ts";
 import { holdsImage, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
-import { hasProgram, killIfAlive, openDirectory } from "../contract/programs.ts";
+import { eventually, hasProgram, killIfAlive, openDirectory } from "../contract/programs.ts";
 import { budgetSeconds, seed, timeoutMs } from "../provisioning/budget.ts";
 import {
   deployed,
@@ -44,6 +44,8 @@ if (lack !== undefined) console.warn(`skipped: ${lack}`);
 
 const imageBytes = 23 * mib + 321;
 const diskBytes = 26 * mib;
+/** Whatever the budget: fewer would show nothing. */
+const killsLeast = 4;
 /** So that there is time to be killed in. */
 const limits = { bytesPerSecondMax: 32 * mib };
 
@@ -84,7 +86,7 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
       let kills = 0;
       let deploys = 0;
       const until = performance.now() + budgetSeconds * 1000;
-      while (performance.now() < until) {
+      while (performance.now() < until || kills < killsLeast) {
         const disk = await host.makeDisk({ sizeBytes: diskBytes });
         const command = await plan(disk);
         const request = runRequest(command, offer);
@@ -116,7 +118,6 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
         deploys++;
       }
       console.log(`${kills} kills in ${deploys} deploys`);
-      expect(kills).toBeGreaterThan(3);
     },
     timeoutMs,
   );
@@ -158,7 +159,7 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
 
       let taken = 0;
       const until = performance.now() + (budgetSeconds / 2) * 1000;
-      while (performance.now() < until && snapshots.length > 0) {
+      while ((performance.now() < until || taken === 0) && snapshots.length > 0) {
         const [snapshot] = snapshots.splice(lots.below(snapshots.length), 1);
         // As after a start of the host: the disk has a new number, the journal is what was on the medium.
         await using other = await openHost();
@@ -211,7 +212,7 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
 
   test("cancelled half-way: its journal knows the good groups, and a new command goes on by comparing", async () => {
     const disk = await host.makeDisk({ sizeBytes: diskBytes });
-    const command = await plan(disk, { limits: { bytesPerSecondMax: 8 * mib } });
+    const command = await plan(disk, { limits: { bytesPerSecondMax: 4 * mib } });
     const executor = host.executors.start(runRequest(command, offer));
     const follower = await follow(host, command, executor);
     await follower.until(
@@ -270,17 +271,23 @@ describe.skipIf(lack !== undefined)("a deploy through controller and agent", () 
       const target = { image, disk: { loop: disk.backing } };
       const plan = await machine.submit({ kind: "image.deploy", mode: "plan", arguments: target } as never);
       const { fingerprint } = (await machine.ended(plan.id)).result!.output as DeployPlanOutput;
-      const apply = { kind: "image.deploy", mode: "apply", arguments: { ...target, fingerprint, limits } };
+      const slow = { bytesPerSecondMax: 8 * mib };
+      const apply = {
+        ...{ kind: "image.deploy", mode: "apply" },
+        arguments: { ...target, fingerprint, limits: slow },
+      };
       const { id } = await machine.submit(apply as never);
       const kills = { agent: 0, executor: 0 };
       await using watch = watchWriters(disk);
-      const ending = machine.ended(id, 180_000);
+      const ending = machine.ended(id, 600_000);
       let over = false;
       void ending.finally(() => {
         over = true;
       });
+      await eventually(180_000, () => over || machine.executors().length > 0);
       const until = performance.now() + (budgetSeconds / 2) * 1000;
-      while (!over && performance.now() < until) {
+      const enough = () => performance.now() >= until && kills.agent + kills.executor > 0;
+      while (!over && !enough()) {
         await sleep(200 + lots.below(900));
         if (lots.chance(0.5)) {
           machine.host.agent.kill("SIGKILL");

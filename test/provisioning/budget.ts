@@ -3,4 +3,4 @@
 export const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 export const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 12);
 /** Also on a machine that does other things. */
-export const timeoutMs = 400_000 + budgetSeconds * 2000;
+export const timeoutMs = 900_000 + budgetSeconds * 2000;

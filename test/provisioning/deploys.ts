@@ -142,7 +142,7 @@ export interface Ended {
 
 /** As the agent does it: an executor that is gone before it told the end is asked for the very same again. */
 export async function runCommand(
-  host: Host,
+  host: Pick<Host, "executors">,
   command: Command,
   offer: RunOptions,
   under: readonly string[] = [],
@@ -166,7 +166,11 @@ export async function runCommand(
 }
 
 /** @throws what the executor logged, when it ends before anybody could follow it */
-export async function follow(host: Host, { id }: Command, executor: Executor): Promise<Follower> {
+export async function follow(
+  host: Pick<Host, "executors">,
+  { id }: Command,
+  executor: Executor,
+): Promise<Follower> {
   const { runDirectory } = host.executors;
   const died = executor.ended.then((how) => {
     throw new Error(`the executor ended (${how}): ${executor.log()}`);
@@ -183,7 +187,7 @@ export async function deployed(host: Host, deploy: Deploy, by = deploy.offer): P
 export function journalOf(host: Host, { id }: Command) {
   const path = join(host.executors.stateDirectory, "journal.db");
   if (!existsSync(path)) return { results: [] as Result[], runs: 0, state: undefined, good: undefined };
-  using journal = new DatabaseSync(path, { readOnly: true });
+  using journal = new DatabaseSync(path, { readOnly: true, timeout: 5000 });
   const operation = journal.prepare("select state, runs from operations where id = ?").get(id);
   const events = journal.prepare("select json from events where operation = ? order by seq").all(id);
   const good = journal.prepare("select value from notes where operation = ? and name = 'good'").get(id);

@@ -130,7 +130,7 @@ export async function openGuardsHost(
     builtProgram,
   );
   const waiting = await eventually(
-    30_000,
+    180_000,
     async () => (await controller.api.hosts()).find((host) => host.name === name),
     () => agent.log().slice(-1500),
   );

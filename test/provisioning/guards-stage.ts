@@ -59,7 +59,9 @@ export function setGuardStage(name: string, options: { readonly stateOnDisk?: bo
     }
   });
   afterEach(() => {
-    for (const step of undone.splice(0).reverse()) step();
+    // One that fails keeps none of the others from being done.
+    using steps = new DisposableStack();
+    for (const step of undone.splice(0)) steps.defer(step);
   });
   afterAll(async () => {
     if (typeof opened === "object") await opened[Symbol.asyncDispose]();

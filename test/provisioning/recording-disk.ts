@@ -89,7 +89,7 @@ export async function openRecordingDisk(
     await ended;
   });
   await eventually(
-    20_000,
+    180_000,
     () => spawnSync("stat", ["-c", "%s", backing]).stdout.toString().trim() === `${sizeBytes}`,
   );
   const disk = attachLoop({ backing, sizeBytes, old }, "--direct-io=on");

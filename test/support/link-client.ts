@@ -86,7 +86,7 @@ export class LinkClient implements Disposable {
   }
 
   /** The next message of a type; others before it stay in `received`. Fails when the connection ends or time is up. */
-  async next<T extends ControllerMessage["t"]>(type: T, timeoutMs = 5000): Promise<Of<T>> {
+  async next<T extends ControllerMessage["t"]>(type: T, timeoutMs = 30_000): Promise<Of<T>> {
     const until = performance.now() + timeoutMs;
     for (;;) {
       const index = this.received.findIndex((message) => message.t === type);
@@ -127,7 +127,7 @@ export async function openLink(
 ): Promise<LinkClient> {
   const tls: ConnectionOptions = { ca: address.ca, servername: tlsServerName, minVersion: "TLSv1.3" };
   // ws hands these on to tls.connect, which its typings do not know.
-  const settings: ClientOptions = { ...(tls as object), perMessageDeflate: false, handshakeTimeout: 10_000 };
+  const settings: ClientOptions = { ...(tls as object), perMessageDeflate: false, handshakeTimeout: 60_000 };
   const url = `${address.url.replace(/^https/, "wss")}/v1/link`;
   const socket = new WebSocket(url, options.protocols ?? [subprotocol], settings);
   const client = new LinkClient(socket);
