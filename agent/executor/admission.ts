@@ -126,7 +126,8 @@ export function recordAdmission(
       const sealed = audit.seal("refused", subject, refusalOf(admission.error));
       const { code, message } = admission.error;
       const error = boundedReport(new BedplateError(code, message, admission.error));
-      add({ type: "refused", at, error, audit: sealed }, []);
+      // With those that hold, by which it is told from what anybody may have refused.
+      add({ type: "refused", at, error, audit: sealed }, signatures.verified);
       break;
     }
     case "conflict":

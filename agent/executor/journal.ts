@@ -214,21 +214,29 @@ function journalOf(store: Store): Journal {
         }),
     }),
     prune(before) {
-      const old = sql("SELECT id, state FROM operations WHERE updated_at < ?").all(before);
+      // A clock that said 2000 and was set makes all that ended before it old at once.
+      const old = sql(
+        `SELECT id, state FROM operations WHERE updated_at < ? AND rowid NOT IN (SELECT rowid FROM operations
+         WHERE effect <> 'read' AND state <> 'refused' ORDER BY rowid DESC LIMIT ?)`,
+      ).all(before, endedKeptMin);
       for (const { id, state } of old) {
         if (isTerminal(state as OperationState)) sql("DELETE FROM operations WHERE id = ?").run(id!);
       }
       sql(
         `DELETE FROM operations WHERE rowid IN (SELECT rowid FROM operations
-         WHERE state = 'refused' OR (effect = 'read' AND state NOT IN ${statesThatRun}) ORDER BY rowid DESC LIMIT -1 OFFSET ?)`,
+         WHERE (state = 'refused' AND signatures = '[]') OR (effect = 'read' AND state NOT IN ${statesThatRun})
+         ORDER BY rowid DESC LIMIT -1 OFFSET ?)`,
       ).run(idleKeptMax);
     },
     [Symbol.dispose]: () => store[Symbol.dispose](),
   };
 }
 
-/** Refusals and reads that ended: whoever may ask for them without end must not fill the disk. */
+/** Refusals and reads that ended: whoever may ask for them without end must not fill the disk. What was signed has an end. */
 export const idleKeptMax = 1000;
+
+/** The newest operations that changed something are kept whatever their age. */
+export const endedKeptMin = 128;
 
 /** When operations that ended are forgotten. */
 export const keptMs = 2 * limits.resultDaysKept * 86_400_000;

@@ -7,7 +7,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { attestationKeyLine } from "../../agent/executor/attestation.ts";
 import { checkAudit } from "../../agent/executor/audit-check.ts";
-import { readJournal } from "../../agent/executor/journal.ts";
+import { openJournal, readJournal } from "../../agent/executor/journal.ts";
 import { systemFiles } from "../../agent/host/files.ts";
 import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type Command, type DeployPlanOutput, encodeCommand } from "../../protocol/commands.ts";
@@ -321,6 +321,14 @@ describe("what the policy says", busy, () => {
       "policy.outside-window",
     );
   });
+  test("its signatures are kept with the refusal, by which it is told from noise", () =>
+    restored(async () => {
+      await host.writePolicy(policyText({ top: "destructivePerDay = 0" }));
+      const command = applyOf(planned);
+      await comesToNothing(command, await byBoth(command), "policy.too-many");
+      using journal = openJournal(host.stateDirectory);
+      expect(journal.operation(command.id)?.signatures).toHaveLength(2);
+    }));
   test("none today: policy.too-many", () => under({ top: "destructivePerDay = 0" }, "policy.too-many"));
   test("neither signatures nor unsigned: policy.signature-required", () =>
     restored(async () => {
