@@ -47,7 +47,8 @@ export function openStateDirectory(path: string): StateDirectory {
       const temporary = join(path, `.${name}.new`);
       const fd = openSync(temporary, "w", 0o600);
       try {
-        writeSync(fd, bytes);
+        // A disk that fills up takes a part without a word; the next call says why it takes no more.
+        for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
         fsyncSync(fd);
       } finally {
         closeSync(fd);
