@@ -6,7 +6,7 @@ import type { Disk } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { groupBytes, groupCount, type Manifest } from "../../protocol/manifest.ts";
 import { type DirectFile, openDisk } from "../devices/direct-file.ts";
-import { openConnections } from "../devices/image-source.ts";
+import { lazyConnections } from "../devices/lazy-connections.ts";
 import { fetchManifest, fetchSignatures } from "../devices/manifest-source.ts";
 import type { OpenSources } from "../devices/open-sources.ts";
 import { requireSigned } from "../policy/image-signatures.ts";
@@ -29,7 +29,7 @@ export async function fetchCheckedManifest(
   asked?: "signed",
 ): Promise<Manifest> {
   for (const sentence of passedOver) log(sentence);
-  using connections = openConnections(ca);
+  using connections = lazyConnections(ca);
   return await fetchManifest(connections, {
     sources: all,
     ...{ clock: host.clock, random: host.random, signal },
