@@ -1,17 +1,16 @@
-// The handler of every kind of command that runs in an executor: a kind without one does not compile.
+// Where the handler of every kind of command is that runs in an executor: a kind without one does not compile. An executor
+// runs one command, and is there sooner without the code of the others.
 import type { Command, ExecutorKind } from "./command.ts";
-import { hostExec } from "./host-exec.ts";
-import { hostInventory } from "./host-inventory.ts";
-import { hostPowerOff } from "./host-poweroff.ts";
-import { hostReboot } from "./host-reboot.ts";
-import { imageDeploy } from "./image-deploy.ts";
-import { imageVerify } from "./image-verify.ts";
 
-export const commands: { readonly [K in ExecutorKind]: Command<K> } = {
-  "host.exec": hostExec,
-  "host.inventory": hostInventory,
-  "host.poweroff": hostPowerOff,
-  "host.reboot": hostReboot,
-  "image.deploy": imageDeploy,
-  "image.verify": imageVerify,
+const handlers: { readonly [K in ExecutorKind]: () => Promise<Command<K>> } = {
+  "host.exec": async () => (await import("./host-exec.ts")).hostExec,
+  "host.inventory": async () => (await import("./host-inventory.ts")).hostInventory,
+  "host.poweroff": async () => (await import("./host-poweroff.ts")).hostPowerOff,
+  "host.reboot": async () => (await import("./host-reboot.ts")).hostReboot,
+  "image.deploy": async () => (await import("./image-deploy.ts")).imageDeploy,
+  "image.verify": async () => (await import("./image-verify.ts")).imageVerify,
 };
+
+export async function handlerOf<K extends ExecutorKind>(kind: K): Promise<Command<K>> {
+  return await handlers[kind]();
+}

@@ -1,9 +1,8 @@
 // The command document as the executor takes it: its very bytes, their digest, and what they say or why they say nothing.
 import { createHash } from "node:crypto";
-import { type Command, decodeCommand, type Effect, effectOf } from "../../protocol/commands.ts";
+import { type Command, commandKinds, decodeCommand, type Effect, effectOf } from "../../protocol/commands.ts";
 import { BedplateError, type ErrorReport } from "../../protocol/errors.ts";
 import { boundedReport, CommandId, checker } from "../../protocol/schema.ts";
-import { commands } from "../commands/index.ts";
 import type { ExecutorCommand } from "./operation.ts";
 
 export interface Document {
@@ -33,7 +32,7 @@ export function readDocument(base64: string): Document {
 }
 
 function isForExecutor(command: Command): command is ExecutorCommand {
-  return Object.hasOwn(commands, command.kind);
+  return commandKinds[command.kind].runs === "executor";
 }
 
 function notForExecutor(kind: string): ErrorReport {

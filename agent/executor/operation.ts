@@ -3,8 +3,7 @@ import { type Command, effectOf, type Outcome, type Result } from "../../protoco
 import { BedplateError } from "../../protocol/errors.ts";
 import { limits } from "../../protocol/limits.ts";
 import { boundedReport } from "../../protocol/schema.ts";
-import type { CommandContext, CommandEnd, ExecutorKind } from "../commands/command.ts";
-import { commands } from "../commands/index.ts";
+import type { CommandContext, CommandEnd, ExecutorKind, Command as Handler } from "../commands/command.ts";
 import type { Clock } from "../host/clock.ts";
 import { createPause } from "../host/pause.ts";
 import type { CancelAnswer, Followers } from "./followers.ts";
@@ -16,6 +15,8 @@ export type ExecutorCommand = Extract<Command, { kind: ExecutorKind }>;
 
 export interface OperationOptions {
   readonly command: ExecutorCommand;
+  /** Of the command's kind. */
+  readonly handler: Handler<ExecutorKind>;
   readonly journal: Journal;
   readonly followers: Followers;
   readonly clock: Clock;
@@ -54,9 +55,9 @@ const tickMs = 1000;
 const notBegun = { phase: "prepare", done: 0, total: 0, unit: "items" } as const;
 
 export function createOperation(options: OperationOptions): Operation {
-  const { command, journal, followers, clock, stopping, context } = options;
+  const { command, handler, journal, followers, clock, stopping, context } = options;
   const { stallAfterSeconds, onLinkLost } = command.limits;
-  const runForSeconds = command.limits.runForSeconds ?? commands[command.kind].runForSeconds;
+  const runForSeconds = command.limits.runForSeconds ?? handler.runForSeconds;
   const controller = new AbortController();
   const { signal } = controller;
   const interruption = new BedplateError(
@@ -121,10 +122,6 @@ export function createOperation(options: OperationOptions): Operation {
   const runHandler = async (run: number): Promise<CommandEnd> => {
     begunMs = clock.monotonic();
     meter.hold();
-    // Each kind's handler takes its own command; which one that is, the index has checked.
-    const handler = commands[command.kind] as {
-      run(command: Command, context: CommandContext, signal: AbortSignal): Promise<CommandEnd>;
-    };
     const end = await handler.run(
       command,
       {

@@ -2,6 +2,7 @@
 import type { Command, Effect } from "../../protocol/commands.ts";
 import { assert, errorOf } from "../../protocol/errors.ts";
 import type { CommandEnd } from "../commands/command.ts";
+import { handlerOf } from "../commands/index.ts";
 import { listDisks } from "../devices/disks.ts";
 import type { Facts } from "../devices/facts.ts";
 import { type LoadedPolicy, loadedPolicy } from "../policy/policy.ts";
@@ -70,9 +71,11 @@ export async function startOperation(
   };
 
   const notes = journal.notes(id);
+  const handler = await handlerOf(command.kind);
 
   const operation = createOperation({
     command,
+    handler,
     journal,
     followers,
     clock: host.clock,

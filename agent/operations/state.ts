@@ -25,8 +25,8 @@ export const operationLimits = {
   stableMs: 60_000,
   deathPauseMs: { first: 250, max: 30_000 },
   /** How often it is tried to attach to an executor that was just started. */
-  attachTriesMax: 200,
-  attachPauseMs: 50,
+  attachTriesMax: 500,
+  attachPauseMs: 20,
   /** Operations that the journal is asked about, at once: each takes an executor. */
   askingMax: 4,
   /** How long a link must be up, and the controller silent about it, until what it does not repeat is not wanted any more. */

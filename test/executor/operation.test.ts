@@ -1,6 +1,8 @@
 // One run of an operation through simulated time: cancels, limits, lost links, and being told to stop, each answered truly.
 import { describe, expect, test } from "vitest";
 import type { CommandContext } from "../../agent/commands/command.ts";
+import { hostExec } from "../../agent/commands/host-exec.ts";
+import { hostReboot } from "../../agent/commands/host-reboot.ts";
 import type { ExecutorEvent } from "../../agent/door/contract.ts";
 import type { Followers } from "../../agent/executor/followers.ts";
 import type { Journal } from "../../agent/executor/journal.ts";
@@ -140,6 +142,7 @@ function stage(
   );
   const operation = createOperation({
     command,
+    handler: kind === "host.exec" ? hostExec : hostReboot,
     ...{ noReturn, paused },
     clock: time.clock,
     stopping: stopping.signal,
