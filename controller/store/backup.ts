@@ -35,6 +35,10 @@ export async function writeBackup(
   }
 }
 
+/** Events that a controller may have told of between the backup and the restore, in each epoch; of so many epochs at most. */
+const eventsOfEpoch = 2 ** 32;
+const epochsSkippedMax = 1000;
+
 export interface Restored {
   readonly epoch: number;
   readonly epochBefore: number;
@@ -70,6 +74,9 @@ export function restoreBackup(
     database.prepare("insert or replace into meta (key, value) values ('epoch', ?)").run(utf8(`${epoch}`));
     // What hosts delivered after the backup is gone: each one's next record may leave a hole, once.
     database.exec("update outboxes set restored = 1");
+    // Indexes that were given out since then are not given out again: who followed is told that it missed something.
+    const skipped = Math.min(epoch - epochBefore, epochsSkippedMax) * eventsOfEpoch;
+    database.prepare("update sqlite_sequence set seq = seq + ? where name = 'events'").run(skipped);
     database
       .prepare("insert into events (at, topic, id, event) values (?, 'controller', ?, 'restored')")
       .run(at, `epoch-${epoch}`);

@@ -6,9 +6,17 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { startController } from "../../controller/controller.ts";
 import { silentLog } from "../../controller/machine/log.ts";
 import { backupStopped, restoreController } from "../../controller/main.ts";
-import type { BackupView, ClientFile, CommandView, HostView, StatusView } from "../../protocol/api.ts";
+import type {
+  ApiEvent,
+  BackupView,
+  ClientFile,
+  CommandView,
+  HostView,
+  StatusView,
+} from "../../protocol/api.ts";
 import { documentOf, submit } from "../support/commands.ts";
 import { callApi, testController } from "../support/controller.ts";
+import { EventReader } from "../support/event-reader.ts";
 import { joinLink, newLinkKey } from "../support/link-client.ts";
 
 let directory: string;
@@ -16,6 +24,16 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "bedplate-backup-"));
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
+
+/** The first event after `index` that is wanted, or the status of a refusal. */
+async function since(index: number, client: ClientFile, wanted: (event: ApiEvent) => boolean = () => true) {
+  using reader = new EventReader(client, `/v1/events?since=${index}`, {
+    authorization: `Bearer ${client.token}`,
+  });
+  const found = () => reader.events.map(({ data }) => data as ApiEvent).find(wanted);
+  await reader.until(({ status }) => status >= 400 || found() !== undefined);
+  return found() ?? reader.status;
+}
 
 async function startOn(stateDirectory: string) {
   const controller = await startController(
@@ -88,6 +106,25 @@ test("a controller is restored with its hosts, commands, tokens and authority, a
   expect((await again.client.next("ack")).records).toBe(4);
   again.client.send({ t: "record", seq: 6, at: 1, body: gap });
   expect(await again.client.closed).toMatchObject({ code: 4400 });
+});
+
+test("who followed the events of the controller before is told that it missed some, and of no index twice", async () => {
+  await using before = await testController();
+  const { file } = (await before.call<BackupView>("POST", "/v1/backups")).body;
+  const made = await since(0, before.client, ({ event }) => event === "backup");
+  for (let i = 0; i < 3; i++) await before.joinToken();
+  const state = join(directory, "events");
+  await restoreController({ file, directory: state });
+  const { controller, client } = await startOn(state);
+  await using _running = controller;
+  const headers = { authorization: `Bearer ${client.token}`, "content-type": "application/json" };
+  for (let i = 0; i < 10; i++)
+    await callApi(client, "POST", "/v1/join-tokens", { headers, body: Buffer.from("{}") });
+  // Also where there are as many by now as it has seen.
+  expect(await since((made as ApiEvent).index + 3, client)).toBe(410);
+  const first = await since((made as ApiEvent).index, client);
+  expect(first).toMatchObject({ topic: "controller", event: "restored" });
+  expect((first as ApiEvent).index).toBeGreaterThan(2 ** 32);
 });
 
 test("each restore goes one epoch further, or as far as is asked", async () => {

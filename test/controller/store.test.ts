@@ -670,6 +670,15 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect(await store.events.newest()).toBe(4);
   });
 
+  test("events: nobody reads one that the disk may still lose, and with it its index", async () => {
+    await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
+    const appended = store.events.append({ topic: "image", id: "y", event: "added" }, 2);
+    expect([await store.events.newest(), await store.events.after(1, 10)]).toEqual([1, []]);
+    expect(await store.events.after(2, 10)).toBe("gone");
+    await appended;
+    expect([await store.events.newest(), await store.events.after(1, 10)]).toMatchObject([2, [{ index: 2 }]]);
+  });
+
   test("a failed transaction leaves nothing behind and tells nobody", async () => {
     let calls = 0;
     using _following = store.events.follow(() => calls++);
