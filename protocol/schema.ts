@@ -1,6 +1,7 @@
 // Pieces that schemas share, and checking a value against one.
 import Type, { type Static, type TSchema } from "typebox";
 import { Compile } from "typebox/compile";
+import { utf8 } from "./bytes.ts";
 import type { Code } from "./codes.ts";
 import { BedplateError, type ErrorReport, reportOf } from "./errors.ts";
 import { limits } from "./limits.ts";
@@ -50,7 +51,7 @@ export const Report = Type.Object({
 /** What was thrown, as an error that fits `Report` and leaves a result room for the rest. */
 export function boundedReport(error: unknown): ErrorReport {
   const report = reportOf(error);
-  const small = JSON.stringify(report.details ?? {}).length <= limits.resultBytesMax / 2;
+  const small = utf8(JSON.stringify(report.details ?? {})).length <= limits.resultBytesMax / 2;
   return {
     code: report.code,
     message: report.message.slice(0, lineLengthMax),

@@ -253,7 +253,8 @@ function resultOf(
     ...(end.output === undefined ? {} : { output: end.output }),
     ...(end.error === undefined ? {} : { error: boundedReport(end.error) }),
   };
-  if (JSON.stringify(result).length <= limits.resultBytesMax) return result;
+  // Bytes, not characters: whoever reads it closes at a line that is too long, and would again.
+  if (Buffer.byteLength(JSON.stringify(result)) <= limits.resultBytesMax) return result;
   return {
     outcome: "failed",
     startedAt,

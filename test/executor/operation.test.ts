@@ -12,6 +12,7 @@ import { openOutputSpool } from "../../agent/executor/output-spool.ts";
 import type { Clock } from "../../agent/host/clock.ts";
 import type { CommandLimits, Result } from "../../protocol/commands.ts";
 import { BedplateError } from "../../protocol/errors.ts";
+import { limits as bounds } from "../../protocol/limits.ts";
 import { hostId, mintId } from "../support/executor-host.ts";
 
 /** Time that passes only when it is told to, and lets all that became due run. */
@@ -457,6 +458,16 @@ describe("told to stop", () => {
     expect(await rebooting.end).toBe("interrupted");
     expect([waiting.result(), rebooting.result()]).toEqual([undefined, undefined]);
   });
+});
+
+test("a result's bound is one of bytes: text that takes three a character does not get past it", async () => {
+  const { end, pass, refuse, result } = stage("host.exec");
+  const details = { text: "\u20ac".repeat(bounds.resultBytesMax / 2 - 100) };
+  refuse(new BedplateError("disk.not-found", "None of many matches.", { details }));
+  await pass(100);
+  await end;
+  expect(result()).toMatchObject({ outcome: "failed", error: { code: "disk.not-found" } });
+  expect(Buffer.byteLength(JSON.stringify(result()))).toBeLessThanOrEqual(bounds.resultBytesMax);
 });
 
 test("progress of what has no known end: as much as was printed, and no time left", async () => {

@@ -72,7 +72,7 @@ const cuts: readonly Cut[] = [
 export function fitted(content: Content, note: (group: keyof Groups, error: string) => void): Content {
   let fitting = content;
   for (const { group, what, cut } of cuts) {
-    if (JSON.stringify(fitting).length <= contentBytesMax) return fitting;
+    if (Buffer.byteLength(JSON.stringify(fitting)) <= contentBytesMax) return fitting;
     fitting = cut(fitting);
     note(group, `${what} are left out: the inventory would be larger than ${contentBytesMax} bytes`);
   }
