@@ -95,7 +95,10 @@ export class LinkServer implements AsyncDisposable {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
     const refusal = this.#refusal(request, socket);
-    if (refusal !== undefined) return this.#turnAway(socket, refusal);
+    if (refusal !== undefined) {
+      this.#turnAway(socket, refusal);
+      return;
+    }
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       const serving = this.#serve(webSocket, socket as TLSSocket, request.headers.host).finally(() =>
         this.#serving.delete(serving),

@@ -14,11 +14,10 @@ import {
   type LiveTelemetry,
   Readings,
 } from "../telemetry/live.ts";
-import type { ProgressBoard } from "../telemetry/progress.ts";
+import { knownProgress, type ProgressBoard } from "../telemetry/progress.ts";
 import type { LateWriter } from "../telemetry/writer.ts";
 import type { Channel, Received } from "./channel.ts";
 import type { Contender } from "./contest.ts";
-import { jsonSafe } from "./json-safe.ts";
 import type { LinkMeters } from "./meters.ts";
 import { Probe } from "./probe.ts";
 import { RecordIntake, type RecordMessage } from "./record-intake.ts";
@@ -331,8 +330,7 @@ export class Session {
   #progress(message: Extract<AgentMessage, { t: "progress" }>): void {
     // Only of what this host was offered: no host speaks for another's command.
     if (!this.offered.has(message.command)) return;
-    // Members that this version does not know are kept, and may be what JSON cannot say.
-    this.#parts.progress.set(message.command, jsonSafe(message.progress));
+    this.#parts.progress.set(message.command, knownProgress(message.progress));
     this.#parts.writer.progressed(message.command);
   }
 

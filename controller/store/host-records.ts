@@ -48,7 +48,7 @@ function applyIdentity(
   const { type, encoded } = parsePublicKey(identity.attestationKey);
   database.run(
     "update hosts set identity = ?, identity_digest = ?, identity_since = ?, attestation = ? where id = ?",
-    JSON.stringify(identity),
+    JSON.stringify(knownIdentity(identity)),
     digest,
     at,
     `${type} ${encoded}`,
@@ -68,6 +68,16 @@ function applyIdentity(
     put({ topic: "host", id: host, event: "drift" }, at);
   put({ topic: "host", id: host, event: "identity" }, at);
   return undefined;
+}
+
+// What this version knows of it: other members come with each list of hosts, and may be as large as a message.
+function knownIdentity(identity: HostIdentity): HostIdentity {
+  const { bedplate, host, attestationKey, proof, linkSignature } = identity;
+  const { policyState, policyDigest, hostname, chassisSerial, privilegeSplit } = identity;
+  return {
+    ...{ bedplate, host, attestationKey, proof, linkSignature },
+    ...{ policyState, policyDigest, hostname, chassisSerial, privilegeSplit },
+  };
 }
 
 function sameKey(a: HostIdentity, b: HostIdentity): boolean {

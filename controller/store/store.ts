@@ -469,6 +469,9 @@ export const storeLimits = {
   openCommandsMax: 1024,
   /** Telemetry of one host in one minute; what exceeds it is counted as a gap. */
   minuteBytesMax: 1 << 20,
+  /** Dictionaries of one host that are kept: those used last. A message is larger than none of them. */
+  dictionariesMax: 1024,
+  dictionaryBytesMax: 64 << 20,
   /** Instances of one host whose marks are kept: the newest. */
   instancesMax: 8,
   /** Heads of one host's audit that are kept: the newest. */

@@ -21,7 +21,9 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
           frame,
           minuteOf(at),
         );
-        return Number(row!.number);
+        const number = Number(row!.number);
+        forgetDictionaries(database, host, number);
+        return number;
       });
     },
     async append({ batches, seen, progressed, at }) {
@@ -72,6 +74,27 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
       });
     },
   };
+}
+
+// Those that were used longest ago go, when there are more than any honest agent has within the time that is kept. What was
+// told in their terms cannot be read any more: a gap, not silence.
+function forgetDictionaries(database: Database, host: string, current: number): void {
+  const { dictionariesMax, dictionaryBytesMax } = storeLimits;
+  const { count, bytes } = database.one(
+    "select count(*) as count, sum(length(frame)) as bytes from dictionaries where host = ?",
+    host,
+  )!;
+  if (Number(count) <= dictionariesMax && Number(bytes) <= dictionaryBytesMax) return;
+  const forgotten = database.run(
+    `delete from dictionaries where number in (
+      select number from (
+        select number, row_number() over newest as count, sum(length(frame)) over newest as bytes
+        from dictionaries where host = ?1
+        window newest as (order by number = ?2 desc, used_minute desc, number desc))
+      where count > ?3 or bytes > ?4)`,
+    ...[host, current, dictionariesMax, dictionaryBytesMax],
+  );
+  database.run("update hosts set gaps = gaps + ? where id = ?", forgotten, host);
 }
 
 function appendOfHost(database: Database, host: string, batches: readonly StoredBatch[]): void {

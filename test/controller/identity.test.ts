@@ -129,6 +129,15 @@ test("an identity that both keys vouch for is shown, and the next welcome names 
   expect(await alarmsOf(host)).toEqual([]);
 });
 
+test("of an identity only what is known of one is kept: the list of hosts grows by nothing else", async () => {
+  const { key, client, host, send } = await joined("padded");
+  const identity = await identityOf(key, newKey());
+  await send(bodyOf({ ...identity, more: "x".repeat(500_000) } as HostIdentity));
+  expect((await viewOf(host)).identity).toMatchObject(identity);
+  expect((await controller.call("GET", "/v1/hosts")).bytes.length).toBeLessThan(100_000);
+  client[Symbol.dispose]();
+});
+
 test("what a key does not vouch for is acknowledged and not kept", async () => {
   const { key, client, host, send } = await joined("forged");
   const [attestation, other] = [newKey(), newKey()];

@@ -644,6 +644,43 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect(await store.hosts.get(id)).toMatchObject({ batches: 4, gaps: 1 });
   });
 
+  test("telemetry: a host that tells of ever other dictionaries fills neither disk nor memory", async () => {
+    const id = await host("a");
+    await store.hosts.connected(id, "s", facts, 0);
+    const dictionary = (salt: number, bytes: number, at: number) => {
+      const frame = new Uint8Array(bytes);
+      new DataView(frame.buffer).setUint32(0, salt);
+      return store.telemetry.dictionary(id, frame, 1, at);
+    };
+    const batch = (seq: number, number: number, at: number) => ({
+      batches: [{ host: id, instance: "i1", seq, at, dictionary: number, frame: Uint8Array.of(seq) }],
+      ...{ seen: [], progressed: [], at },
+    });
+    const read = async () =>
+      (await store.telemetry.read(id, { from: 0, to: 9 })).map(({ frame }) => frame[0]);
+    const minute = 60_000;
+    await store.telemetry.append(batch(1, await dictionary(1, 64, 0), 0));
+    const used = await dictionary(2, 64, 0);
+    await store.telemetry.append(batch(2, used, minute));
+    const { dictionariesMax, dictionaryBytesMax } = storeLimits;
+    const many = Array.from({ length: dictionariesMax - 2 }, (_, i) => dictionary(100 + i, 64, minute));
+    await Promise.all(many);
+    expect(await read()).toEqual([1, 2]);
+    await dictionary(5000, 64, minute);
+    expect(await read()).toEqual([2]);
+    expect(await store.hosts.get(id)).toMatchObject({ gaps: 1 });
+    const large = Array.from({ length: (dictionaryBytesMax >> 20) + 1 }, (_, i) =>
+      dictionary(6000 + i, limits.frameBytesMax, 2 * minute),
+    );
+    const numbers = await Promise.all(large);
+    await store.telemetry.append(batch(3, numbers.at(-1)!, 2 * minute));
+    await store.telemetry.append(batch(4, numbers[0]!, 2 * minute));
+    expect(await read()).toEqual([3]);
+    // Another host's are its own.
+    const other = await host("b");
+    expect(await store.hosts.get(other)).toMatchObject({ gaps: 0 });
+  });
+
   test("events: told after the transaction, by index, until pruned; an index is never given twice", async () => {
     let calls = 0;
     {
