@@ -12,6 +12,7 @@ import {
   type Requirement,
   type SignerSet,
 } from "../../protocol/signer-sets.ts";
+import { normalWwn } from "../devices/disk-identity.ts";
 import type { FileDisk } from "../devices/disks.ts";
 import { faultOfPlace } from "../devices/source-rules.ts";
 import type { KindRules, PolicyRules } from "./rules.ts";
@@ -139,6 +140,11 @@ export function readPolicyText(text: string, path: string): PolicyContent {
       (entry) => entry.startsWith("file:") && !fileDisks.some((disk) => `file:${disk.name}` === entry),
     );
     if (unknown !== undefined) throw fail(key, `"${key}" names ${unknown}, which no [[fileDisks]] declares`);
+    // What can match no disk would protect none, and nobody would know.
+    for (const entry of entries) {
+      const fault = faultOfDiskName(entry);
+      if (fault !== undefined) throw fail(key, `"${key}" names "${entry}": ${fault}`);
+    }
   }
   for (const place of imageSources) {
     const fault = faultOfPlace(place);
@@ -147,6 +153,24 @@ export function readPolicyText(text: string, path: string): PolicyContent {
   const rules = rulesOf(file, fail);
   const imageSignatures = requirementIn(file.imageSignatures, "imageSignatures", rules.signers, fail);
   return { allowDisks, protectDisks, allowOverrides, fileDisks, imageSources, imageSignatures, rules };
+}
+
+/** Why no disk can ever have that name, if so. */
+function faultOfDiskName(entry: string): string | undefined {
+  const at = entry.indexOf(":");
+  const value = entry.slice(at + 1).trim();
+  switch (entry.slice(0, at)) {
+    case "wwn":
+      return normalWwn(value) === null
+        ? "a wwn is written as lsblk prints it (0x5000c500a1b2c3d4), or begins with naa., eui., uuid. or nvme."
+        : undefined;
+    case "loop":
+      return /\/(\.{0,2}\/|\.{0,2}$)/.test(value) || value.includes("\0")
+        ? "the kernel tells the file behind a loop device by its plain path, without //, /./, /../ or a last /"
+        : undefined;
+    default:
+      return value === "" ? "there is no name" : undefined;
+  }
 }
 
 type Fail = (key: string, problem: string, cause?: Error) => BedplateError;

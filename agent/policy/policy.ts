@@ -105,8 +105,9 @@ export function missingPolicy(path: string): Policy {
 /** @throws `config.invalid` with file, line and key */
 export function parsePolicy(text: string, path: string): Policy {
   const { allowDisks, protectDisks, fileDisks, ...content } = readPolicyText(text, path);
-  const [allowed, kept] = [new Set(allowDisks.map(normalEntry)), new Set(protectDisks.map(normalEntry))];
-  const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(name));
+  const allowed = new Set(allowDisks.map(normalEntry));
+  const kept = new Set(protectDisks.map(normalEntry).map(looseEntry));
+  const protects = (disk: Disk) => aliasesOf(disk, fileDisks).some((name) => kept.has(looseEntry(name)));
   return {
     path,
     state: "present",
@@ -139,6 +140,11 @@ function normalEntry(entry: string): string {
   const at = entry.indexOf(":");
   const value = entry.slice(at + 1).trim();
   return `${entry.slice(0, at)}:${entry.startsWith("wwn:") ? (normalWwn(value) ?? value) : value}`;
+}
+
+/** Serials in either case: what is meant to be protected is, however it was typed. */
+function looseEntry(entry: string): string {
+  return entry.startsWith("serial:") ? entry.toLowerCase() : entry;
 }
 
 function requireSafe(files: Files, path: string, kind: "directory" | "file", owner: number): void {

@@ -45,6 +45,16 @@ describe("what it allows", () => {
 });
 
 describe("what it protects", () => {
+  test("a serial in either case, which allows in its own alone", () => {
+    const { allows, protects } = parsePolicy(
+      'allowDisks = ["serial:abc"]\nprotectDisks = ["serial:s3z9"]\n',
+      "/p",
+    );
+    expect(protects(disk({ serial: "S3Z9" }))).toBe(true);
+    expect(protects(disk({ serial: "S3Z" }))).toBe(false);
+    expect([allows(disk({ serial: "abc" })), allows(disk({ serial: "ABC" }))]).toEqual([true, false]);
+  });
+
   const policy = parsePolicy(
     `allowDisks = ["serial:S3Z9", "wwn:0x5000c500a1b2c3d4", "loop:/srv/a.img", "file:scratch", "file:other"]
 protectDisks = ["wwn:naa.5000C500A1B2C3D4", "loop:/srv/a.img", "file:scratch"]
@@ -251,6 +261,12 @@ describe("errors name file, line and key", () => {
       2,
       "kinds.host.exec.argv",
     ],
+    ["a wwn that no disk can have", 'protectDisks = ["wwn:5000c500a1b2c3d4"]\n', 1, "protectDisks"],
+    ["a wwn of its vendor alone", 'allowDisks = ["wwn:t10.ATA disk"]\n', 1, "allowDisks"],
+    ["a path with a step up", 'protectDisks = ["loop:/srv/../a.img"]\n', 1, "protectDisks"],
+    ["a path with an empty step", 'protectDisks = ["loop:/srv//a.img"]\n', 1, "protectDisks"],
+    ["the path of a directory", 'protectDisks = ["loop:/srv/"]\n', 1, "protectDisks"],
+    ["a serial of blanks", 'protectDisks = ["serial: "]\n', 1, "protectDisks"],
     ["a protected file disk that nothing declares", 'protectDisks = ["file:x"]\n', 1, "protectDisks"],
     ["a number of operations that is none", "destructivePerDay = -1\n", 1, "destructivePerDay"],
   ])("%s", (_, content, line, key) => {
