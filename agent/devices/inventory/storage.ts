@@ -1,7 +1,8 @@
 // Disks and the layers over them, with what is written on each, read by us.
 import type { DiskContent, Signature } from "../../../protocol/disk-content.ts";
 import type { InventoryDisk, Layer } from "../../../protocol/inventory-devices.ts";
-import { type ListedDisk, linksByTarget } from "../disks.ts";
+import { linksByTarget } from "../disk-uses.ts";
+import type { ListedDisk } from "../disks.ts";
 import type { Facts } from "../facts.ts";
 import { parseSwaps } from "../mounts.ts";
 import { findSignatures, probeDisk } from "../signatures/probe.ts";
