@@ -5,7 +5,7 @@ import { checker } from "../protocol/schema.ts";
 import { createApiToken, findApiToken } from "./api/api-tokens.ts";
 import { readPrivateFile, writePrivateFile } from "./machine/files.ts";
 import type { Clock, Random } from "./machine/system.ts";
-import type { TokenStore } from "./store/store.ts";
+import type { TokenStore } from "./store/token-store.ts";
 
 export const clientFileName = "client.json";
 const check = checker(ClientFile, "config.invalid", "client.json");

@@ -1,9 +1,9 @@
 // Who may do what: bearer tokens with scopes, the short-lived bearers of images, and patience with wrong ones.
 import type { IncomingHttpHeaders } from "node:http";
+import { type Scope, scopes } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageClaim } from "../images/image-bearers.ts";
 import type { Clock } from "../machine/system.ts";
-import { type Scope, scopes } from "../store/store.ts";
 import { findApiToken } from "./api-tokens.ts";
 import type { ApiParts, App } from "./app.ts";
 import { notFound } from "./problems.ts";

@@ -1,8 +1,9 @@
 // API tokens: random text for the caller, its hash for the store.
 import { createHash, timingSafeEqual } from "node:crypto";
+import type { Scope } from "../../protocol/api.ts";
 import { hex } from "../../protocol/bytes.ts";
 import type { Random } from "../machine/system.ts";
-import type { Scope, StoredToken, TokenStore } from "../store/store.ts";
+import type { StoredToken, TokenStore } from "../store/token-store.ts";
 
 export interface NewToken {
   readonly label: string;

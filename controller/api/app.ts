@@ -8,7 +8,7 @@ import type {
   RawRequestDefaultExpression,
 } from "fastify";
 import type { Static, TSchema } from "typebox";
-import type { BackupView } from "../../protocol/api.ts";
+import type { BackupView, Scope } from "../../protocol/api.ts";
 import type { AuditKey } from "../authority/audit-key.ts";
 import type { AuthorityKeeper } from "../authority/authority-keeper.ts";
 import type { OutputNews } from "../commands/output-news.ts";
@@ -21,7 +21,8 @@ import type { LinkMeters } from "../link/meters.ts";
 import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock, Random } from "../machine/system.ts";
-import type { Scope, Store, StoredToken } from "../store/store.ts";
+import type { Store } from "../store/store.ts";
+import type { StoredToken } from "../store/token-store.ts";
 import type { LiveTelemetry } from "../telemetry/live.ts";
 import type { ProgressBoard } from "../telemetry/progress.ts";
 

@@ -8,7 +8,8 @@ import { isTerminal } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
 import { PlanArtefact, PlanQuote } from "../../protocol/plans.ts";
 import { explainCommand, sinceOf } from "../commands/explain.ts";
-import type { Store, StoredCommand } from "../store/store.ts";
+import type { StoredCommand } from "../store/command-store.ts";
+import type { Store } from "../store/store.ts";
 import type { ApiParts } from "./app.ts";
 
 const PlanResult = Type.Object({ artefact: PlanArtefact });

@@ -13,7 +13,7 @@ import { formatJoinToken } from "../../protocol/join-token.ts";
 import { hashOfSecret } from "../link/handshake.ts";
 import { isCidr } from "../rules/cidr.ts";
 import { revoked } from "../rules/standing.ts";
-import type { NewJoinToken, StoredJoinToken } from "../store/store.ts";
+import type { NewJoinToken, StoredJoinToken } from "../store/token-store.ts";
 import type { ApiParts, App } from "./app.ts";
 import { findHost } from "./hosts.ts";
 import { problemAnswers } from "./schemas.ts";

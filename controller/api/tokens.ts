@@ -8,7 +8,7 @@ import {
   TokenView,
 } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
-import type { StoredToken } from "../store/store.ts";
+import type { StoredToken } from "../store/token-store.ts";
 import { createApiToken } from "./api-tokens.ts";
 import type { ApiParts, App } from "./app.ts";
 import { problemAnswers } from "./schemas.ts";

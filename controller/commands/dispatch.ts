@@ -15,9 +15,9 @@ import type {
   DueOffers,
   NewCommand,
   SessionNow,
-  Store,
   StoredCommand,
-} from "../store/store.ts";
+} from "../store/command-store.ts";
+import type { Store } from "../store/store.ts";
 
 export interface DispatchParts {
   readonly store: Pick<Store, "commands" | "events">;

@@ -4,7 +4,7 @@ import { type CommandLimits, isTerminal, type Progress } from "../../protocol/co
 import { type ExplainedHost, type Explanation, explainHost, nothingToExplain } from "../hosts/explain.ts";
 import { changesState, holdOf } from "../rules/offering.ts";
 import { waitsUntil } from "../rules/retention.ts";
-import type { StoredCommand } from "../store/store.ts";
+import type { StoredCommand } from "../store/command-store.ts";
 
 /** How long an agent and its executor may take before somebody should look. */
 const usualMs = 10_000;

@@ -9,7 +9,8 @@ import { holding } from "../rules/holding.ts";
 import { forgottenBefore, retention, waitedOutBefore } from "../rules/retention.ts";
 import { signaturesMax } from "../rules/signatures.ts";
 import { revoked } from "../rules/standing.ts";
-import { type Store, type StoredCommand, storeLimits } from "../store/store.ts";
+import type { StoredCommand } from "../store/command-store.ts";
+import { type Store, storeLimits } from "../store/store.ts";
 import { checkNewCommand, readHoldingSignature, readSignature } from "./checks.ts";
 import type { Dispatcher } from "./dispatch.ts";
 

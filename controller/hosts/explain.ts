@@ -1,6 +1,6 @@
 // Why a host is not yet where it will be, pure: what it waits for, what happens by itself, what helps.
 import { fingerprintOf } from "../../protocol/identifiers.ts";
-import type { StoredHost } from "../store/store.ts";
+import type { StoredHost } from "../store/host-store.ts";
 
 /** Each null where there is nothing to wait for. */
 export interface Explanation {

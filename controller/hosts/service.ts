@@ -4,7 +4,8 @@ import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock } from "../machine/system.ts";
 import type { StandingEvent } from "../rules/standing.ts";
-import type { Store, StoredHost } from "../store/store.ts";
+import type { StoredHost } from "../store/host-store.ts";
+import type { Store } from "../store/store.ts";
 
 export interface HostServiceParts {
   readonly store: Pick<Store, "hosts">;

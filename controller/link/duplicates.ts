@@ -2,7 +2,7 @@
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock } from "../machine/system.ts";
-import type { HostStore, StoredHost } from "../store/store.ts";
+import type { HostStore, StoredHost } from "../store/host-store.ts";
 import { contest, verdictOf } from "./contest.ts";
 import type { Session } from "./session.ts";
 import type { Sessions } from "./sessions.ts";

@@ -1,7 +1,7 @@
 // How many agents there are to reckon with: those that are connected, or were lately and may come back at any moment.
 
 import type { Clock } from "../machine/system.ts";
-import type { HostStore } from "../store/store.ts";
+import type { HostStore } from "../store/host-store.ts";
 import type { Sessions } from "./sessions.ts";
 
 const seenWithinMs = 86_400_000;

@@ -9,7 +9,8 @@ import { type AgentMessage, exporter, protocolVersion } from "../../protocol/mes
 import type { Log } from "../machine/log.ts";
 import type { Clock, Random } from "../machine/system.ts";
 import { revoked } from "../rules/standing.ts";
-import type { HostFacts, Store, StoredHost } from "../store/store.ts";
+import type { HostFacts, StoredHost } from "../store/host-store.ts";
+import type { Store } from "../store/store.ts";
 import type { Channel } from "./channel.ts";
 
 type Hello = Extract<AgentMessage, { t: "hello" }>;

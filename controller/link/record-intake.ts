@@ -5,7 +5,7 @@ import type { AgentMessage, RecordBody } from "../../protocol/messages.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock } from "../machine/system.ts";
 import type { Vouched } from "../rules/record-rule.ts";
-import type { RecordAnswer, RecordStore } from "../store/store.ts";
+import type { RecordAnswer, RecordStore } from "../store/record-store.ts";
 import { jsonSafe } from "./json-safe.ts";
 import type { Voucher } from "./voucher.ts";
 

@@ -13,7 +13,7 @@ import type { AuditKey } from "../authority/audit-key.ts";
 import type { Authority } from "../authority/authority.ts";
 import type { Random } from "../machine/system.ts";
 import { revoked } from "../rules/standing.ts";
-import type { Connected, StoredHost } from "../store/store.ts";
+import type { Connected, StoredHost } from "../store/host-store.ts";
 import { Channel } from "./channel.ts";
 import { Duplicates } from "./duplicates.ts";
 import { Fleet } from "./fleet.ts";

@@ -7,7 +7,8 @@ import type { SigningKey } from "../../protocol/ssh-sign.ts";
 import type { Authority } from "../authority/authority.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock, Random } from "../machine/system.ts";
-import type { Store, StoredHost } from "../store/store.ts";
+import type { StoredHost } from "../store/host-store.ts";
+import type { Store } from "../store/store.ts";
 import {
   type BatchMessage,
   type DictionaryMessage,

@@ -11,10 +11,10 @@ import {
   reduceCommand,
 } from "../rules/reduce.ts";
 import type { KeptSignature } from "../rules/signatures.ts";
+import type { StoredCommand } from "./command-store.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { recountHeld } from "./held.ts";
-import type { StoredCommand } from "./store.ts";
 
 export function getCommand(database: Database, id: string): StoredCommand | undefined {
   const row = database.one("select * from commands where id = ?", id);

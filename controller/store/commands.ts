@@ -6,13 +6,14 @@ import { holding } from "../rules/holding.ts";
 import { newCommandState } from "../rules/reduce.ts";
 import { addSignature, oneOfEachKey } from "../rules/signatures.ts";
 import { applyToCommand, commandOfRow, getCommand, standingOf } from "./command-rows.ts";
+import type { CommandStore, NewCommand, StoredCommand } from "./command-store.ts";
 import type { Database, Row, Value } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
 import { endedCount } from "./held.ts";
 import { offerDue } from "./offers.ts";
 import { readOutput } from "./outputs.ts";
-import { type CommandStore, type NewCommand, type StoredCommand, storeLimits } from "./store.ts";
+import { storeLimits } from "./store.ts";
 
 export function sqliteCommands(database: Database, put: PutEvent): CommandStore {
   return {

@@ -8,7 +8,9 @@ import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { raiseAlarm } from "./alarms.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
-import { type IncomingRecord, type KeptHead, storeLimits } from "./store.ts";
+import type { KeptHead } from "./host-store.ts";
+import type { IncomingRecord } from "./record-store.ts";
+import { storeLimits } from "./store.ts";
 
 export type HostRecordBody = Extract<RecordBody, { type: "identity" | "audit-head" }>;
 

@@ -10,6 +10,7 @@ import { endCommandsOf } from "./commands.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { newestHeadOf, readHeads } from "./host-records.ts";
+import type { HostStore, JoinRequest, StoredHost } from "./host-store.ts";
 import {
   chooseInstance,
   hasCopies,
@@ -18,7 +19,7 @@ import {
   noteInstances,
   seenInstances,
 } from "./instances.ts";
-import { type HostStore, type JoinRequest, type StoredHost, storeLimits } from "./store.ts";
+import { storeLimits } from "./store.ts";
 
 const hosts = `select *,
     (select json_group_array(id) from hosts as former where former.replaced_by = hosts.id) as former,

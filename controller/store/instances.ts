@@ -4,7 +4,8 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { raiseAlarm } from "./alarms.ts";
 import type { Database } from "./database.ts";
 import type { PutEvent } from "./events.ts";
-import { type SeenInstance, storeLimits } from "./store.ts";
+import type { SeenInstance } from "./host-store.ts";
+import { storeLimits } from "./store.ts";
 
 /** For an instance that is a copy whatever it was booted as. */
 const anyBoot = "";

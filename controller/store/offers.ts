@@ -5,10 +5,10 @@ import { assignGeneration } from "../rules/generation.ts";
 import { changesState, dueSteps, type OpenCommand } from "../rules/offering.ts";
 import { waitedOutBefore } from "../rules/retention.ts";
 import { applyToCommand, pauseOf, standingOf } from "./command-rows.ts";
+import type { DueOffers, SessionNow, StoredCommand } from "./command-store.ts";
 import type { Database } from "./database.ts";
 import { readEpoch } from "./epoch.ts";
 import type { PutEvent } from "./events.ts";
-import type { DueOffers, SessionNow, StoredCommand } from "./store.ts";
 
 export function offerDue(
   database: Database,

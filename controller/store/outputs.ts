@@ -1,9 +1,10 @@
 // What programs printed, in SQLite: the newest pieces of each command, by their offset in the whole.
 import { holding } from "../rules/holding.ts";
 import { judgeOutput, outputKept, surplusPieces } from "../rules/output-rule.ts";
+import type { OutputPage } from "./command-store.ts";
 import type { Database } from "./database.ts";
 import { recountHeld } from "./held.ts";
-import type { OutputPage, OutputRecord } from "./store.ts";
+import type { OutputRecord } from "./record-store.ts";
 
 /** Keeps a piece within the transaction that runs now. */
 export function addOutput(

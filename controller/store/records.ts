@@ -6,7 +6,7 @@ import type { Database } from "./database.ts";
 import type { PutEvent } from "./events.ts";
 import { applyHostRecord } from "./host-records.ts";
 import { addOutput } from "./outputs.ts";
-import type { IncomingRecord, RecordAnswer, RecordStore } from "./store.ts";
+import type { IncomingRecord, RecordAnswer, RecordStore } from "./record-store.ts";
 
 export function sqliteRecords(database: Database, put: PutEvent): RecordStore {
   const listeners = new Set<(command: string) => void>();

@@ -4,7 +4,8 @@ import { concatBytes } from "../../protocol/bytes.ts";
 import { assert } from "../../protocol/errors.ts";
 import type { Database } from "./database.ts";
 import type { PutEvent } from "./events.ts";
-import { minuteOf, type StoredBatch, storeLimits, type TelemetryStore } from "./store.ts";
+import { storeLimits } from "./store.ts";
+import { minuteOf, type StoredBatch, type TelemetryStore } from "./telemetry-store.ts";
 
 const headerBytes = 8;
 

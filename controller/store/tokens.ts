@@ -1,7 +1,9 @@
 // Join tokens and API tokens, hashed, in SQLite.
+
+import type { Scope } from "../../protocol/api.ts";
 import type { Database, Row } from "./database.ts";
 import type { PutEvent } from "./events.ts";
-import type { Scope, StoredJoinToken, StoredToken, TokenStore } from "./store.ts";
+import type { StoredJoinToken, StoredToken, TokenStore } from "./token-store.ts";
 
 const listedMax = 1000;
 const joinTokens =

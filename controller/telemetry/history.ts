@@ -4,7 +4,7 @@ import { equalBytes } from "../../protocol/bytes.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { decodeFrame } from "../../protocol/frames.ts";
 import { checkAgentMessage } from "../../protocol/messages.ts";
-import { minuteOf, type TelemetryStore } from "../store/store.ts";
+import { minuteOf, type TelemetryStore } from "../store/telemetry-store.ts";
 import { Readings } from "./live.ts";
 
 export interface HistoryQuery {

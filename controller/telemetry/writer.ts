@@ -1,7 +1,8 @@
 // Gathers what may be written late (batches, when hosts were seen, progress) and writes it once a second, in one transaction.
 import type { Log } from "../machine/log.ts";
 import type { Clock } from "../machine/system.ts";
-import { minuteOf, type Sighting, type Store, type StoredBatch } from "../store/store.ts";
+import type { Store } from "../store/store.ts";
+import { minuteOf, type Sighting, type StoredBatch } from "../store/telemetry-store.ts";
 
 /** Written early beyond this, and whoever adds waits for it. */
 const pendingBytesMax = 8 << 20;

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { explainCommand, sinceOf } from "../../controller/commands/explain.ts";
 import { type CommandEvent, newCommandState, reduceCommand } from "../../controller/rules/reduce.ts";
 import { retention } from "../../controller/rules/retention.ts";
-import type { StoredCommand } from "../../controller/store/store.ts";
+import type { StoredCommand } from "../../controller/store/command-store.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import type { Standing } from "../../protocol/schema.ts";

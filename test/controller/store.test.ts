@@ -7,17 +7,14 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { holding } from "../../controller/rules/holding.ts";
 import { retention } from "../../controller/rules/retention.ts";
 import { verifyAudit } from "../../controller/store/audit-chain.ts";
+import type { NewCommand } from "../../controller/store/command-store.ts";
 import { Database } from "../../controller/store/database.ts";
 import { recountHeld } from "../../controller/store/held.ts";
+import type { JoinRequest } from "../../controller/store/host-store.ts";
 import { migrations } from "../../controller/store/migrations.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
-import {
-  type JoinRequest,
-  type NewCommand,
-  type NewJoinToken,
-  type Store,
-  storeLimits,
-} from "../../controller/store/store.ts";
+import { type Store, storeLimits } from "../../controller/store/store.ts";
+import type { NewJoinToken } from "../../controller/store/token-store.ts";
 import type { AuditAnchor } from "../../protocol/audit.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { limits } from "../../protocol/limits.ts";
