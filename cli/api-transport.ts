@@ -53,9 +53,12 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     rejectUnauthorized: true,
   };
 
-  /** A kept connection may be closed by the other end just as it is used again; a fresh one then tells. */
+  /**
+   * A kept connection may be closed by the other end just as it is used again; a fresh one then tells. Nobody knows then
+   * whether it was done: what must not be done twice has a connection of its own from the start.
+   */
   async function send(asked: ApiRequest): Promise<IncomingMessage> {
-    const first = await attempt(asked, agent);
+    const first = await attempt(asked, isRepeatable(asked.method, asked.path) ? agent : false);
     if (first !== "closed") return first;
     const second = await attempt(asked, false);
     assert(second !== "closed", "a connection of its own is used once");
@@ -99,7 +102,7 @@ export function openTransport({ url, token, ca }: Connection): Transport {
     } catch (error) {
       signal.throwIfAborted();
       sent.destroy();
-      if (sent.reusedSocket && isReset(error) && isRepeatable(method, path)) return "closed";
+      if (sent.reusedSocket && isReset(error)) return "closed";
       throw unreachable(url, error);
     }
     sent.on("error", () => {});
