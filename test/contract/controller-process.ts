@@ -1,13 +1,13 @@
 // The controller as a process of the built program, on one port and one state directory across restarts.
-import { randomInt } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { mintCommandId } from "../../cli/clock.ts";
 import { parseClientFile } from "../../cli/connection.ts";
 import type { CommandView } from "../../protocol/api.ts";
 import type { Command } from "../../protocol/commands.ts";
+import { lastingPort } from "../support/lasting-port.ts";
 import { builtProgram, eventually, node, type Program, startProgram } from "./programs.ts";
 
 export interface ControllerProcess extends AsyncDisposable {
@@ -48,10 +48,13 @@ export async function startControllerProcess(
   const logFile = join(directory, "controller.log");
   const stopped = new AbortController();
   const start = async (wrapped: readonly string[]) => {
-    const program = startProgram({
-      argv: [...wrapped, node, ...nodeOptions, builtProgram, "controller", "--config", configFile],
-      logFile,
-    });
+    await using stack = new AsyncDisposableStack();
+    const program = stack.use(
+      startProgram({
+        argv: [...wrapped, node, ...nodeOptions, builtProgram, "controller", "--config", configFile],
+        logFile,
+      }),
+    );
     await eventually(
       startMs,
       async () => {
@@ -59,8 +62,9 @@ export async function startControllerProcess(
           throw new Error(`the controller ended (${await program.ended}): ${tail(program)}`);
         return await accepts(port);
       },
-      () => tail(program),
+      () => `the controller does not listen: ${tail(program)}`,
     );
+    stack.move();
     return program;
   };
   let program = await start(wrap);
@@ -99,22 +103,6 @@ export async function startControllerProcess(
       await program[Symbol.asyncDispose]();
     },
   };
-}
-
-/** Below those that the kernel gives to whoever connects: nobody has it by chance while the controller is away. */
-async function lastingPort(): Promise<number> {
-  const [first = 32_768] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8")
-    .split("\t")
-    .map(Number);
-  for (;;) {
-    const port = randomInt(10_000, Math.max(first, 20_000));
-    const free = await new Promise<boolean>((resolve) => {
-      const server = createServer()
-        .once("error", () => resolve(false))
-        .listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
-  }
 }
 
 function accepts(port: number): Promise<boolean> {

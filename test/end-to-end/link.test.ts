@@ -1,12 +1,12 @@
 // Agent and controller as real processes over real TLS: coming back, going on, and what an operator reads when it fails.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { type ApiClient, openApi } from "../../cli/api-client.ts";
 import { parseClientFile } from "../../cli/connection.ts";
+import { lastingPort } from "../support/lasting-port.ts";
 import { openPrivateRoot, type PrivateRoot } from "../support/private-root.ts";
 import { programPath } from "../support/programs.ts";
 
@@ -19,13 +19,6 @@ let api: ApiClient;
 let agents: ChildProcess[] = [];
 let root: PrivateRoot;
 
-const freePort = () =>
-  new Promise<number>((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 const ended = (child: ChildProcess) =>
   new Promise<void>((resolve) => {
     if (child.exitCode !== null || child.signalCode !== null) resolve();
@@ -44,7 +37,7 @@ async function startController(): Promise<void> {
     log += text;
   });
   controller = child;
-  await vi.waitFor(() => expect(log).toContain("the controller listens"), { timeout: 20_000 });
+  await vi.waitFor(() => expect(log).toContain("the controller listens"), { timeout: 30_000 });
   api = openApi(
     parseClientFile(readFileSync(join(state, "client.json"), "utf8"), "client.json"),
     stopped.signal,
@@ -83,7 +76,7 @@ const token = async () => (await api.createJoinToken({})).token;
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "bedplate-link-"));
   root = await openPrivateRoot(directory);
-  port = await freePort();
+  port = await lastingPort();
   await startController();
 });
 afterEach(async () => {
@@ -101,23 +94,23 @@ afterAll(async () => {
 
 test("a host joins, keeps its keys to itself, streams, and ends in order", async () => {
   const agent = startAgent("orderly", address(), "--join", await token());
-  await expect.poll(online("orderly"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("orderly"), { timeout: 30_000 }).toBe(true);
   await expect
-    .poll(async () => (await api.host("orderly")).telemetry.samples, { timeout: 10_000 })
+    .poll(async () => (await api.host("orderly")).telemetry.samples, { timeout: 30_000 })
     .toBeGreaterThan(1);
   for (const secret of ["link-key.pem", "instance", "agent.db"])
     expect(statSync(join(directory, "orderly", secret)).mode & 0o077, secret).toBe(0);
   agent.child.kill("SIGTERM");
   await ended(agent.child);
   expect(agent.child.exitCode).toBe(0);
-  await expect.poll(online("orderly"), { timeout: 10_000 }).toBe(false);
+  await expect.poll(online("orderly"), { timeout: 30_000 }).toBe(false);
 });
 
 test("after a controller's restart the agent comes back by itself and numbers go on", async () => {
   startAgent("patient", address(), "--join", await token());
   await expect
     .poll(async () => (await api.host("patient").catch(() => undefined))?.telemetry.samples ?? 0, {
-      timeout: 20_000,
+      timeout: 30_000,
     })
     .toBeGreaterThan(1);
   controller.kill("SIGKILL");
@@ -126,7 +119,7 @@ test("after a controller's restart the agent comes back by itself and numbers go
   const before = (await api.host("patient")).telemetry;
   await expect.poll(online("patient"), { timeout: 30_000 }).toBe(true);
   await expect
-    .poll(async () => (await api.host("patient")).telemetry.samples, { timeout: 10_000 })
+    .poll(async () => (await api.host("patient")).telemetry.samples, { timeout: 30_000 })
     .toBeGreaterThan(before.samples + 2);
   // A reading that came in the second before the kill was not stored yet: it is told of as a gap, and nothing else is.
   expect((await api.host("patient")).telemetry.gaps).toBeLessThanOrEqual(1);
@@ -134,19 +127,19 @@ test("after a controller's restart the agent comes back by itself and numbers go
 
 test("a killed agent starts again as the same host, without its token", async () => {
   const first = startAgent("reborn", address(), "--join", await token());
-  await expect.poll(online("reborn"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("reborn"), { timeout: 30_000 }).toBe(true);
   const { id, telemetry } = await api.host("reborn");
   first.child.kill("SIGKILL");
   await ended(first.child);
   startAgent("reborn", address());
   await expect
-    .poll(async () => (await api.host("reborn")).telemetry.samples, { timeout: 20_000 })
+    .poll(async () => (await api.host("reborn")).telemetry.samples, { timeout: 30_000 })
     .toBeGreaterThan(telemetry.samples + 2);
   expect((await api.host("reborn")).id).toBe(id);
 });
 
 test("a controller that is not there is named once, and the agent keeps trying", async () => {
-  const nowhere = await freePort();
+  const nowhere = await lastingPort();
   const joinToken = await token();
   const agent = startAgent("lonely", `controller = "https://127.0.0.1:${nowhere}"`, "--join", joinToken);
   await new Promise((resolve) => setTimeout(resolve, 4000));
@@ -176,7 +169,7 @@ test("another controller's token is refused before anything secret is sent", asy
 test("a used token is refused with its code, and the agent says what to do", async () => {
   const used = await token();
   startAgent("winner", address(), "--join", used);
-  await expect.poll(online("winner"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("winner"), { timeout: 30_000 }).toBe(true);
   const loser = startAgent("loser", address(), "--join", used);
   await expect.poll(() => loser.log(), { timeout: 15_000 }).toContain("enrol.token-used");
   expect(loser.child.exitCode).toBeNull();
@@ -196,7 +189,7 @@ const bedplate = (...argv: string[]) => {
 test("a host waits, shows its fingerprint on both ends, is approved, works, and is revoked", async () => {
   const joinToken = (await api.createJoinToken({ approve: "manual" })).token;
   const agent = startAgent("waiting", address(), "--join", joinToken);
-  await expect.poll(online("waiting"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("waiting"), { timeout: 30_000 }).toBe(true);
   const { fingerprint } = await api.host("waiting");
   expect(fingerprint).toMatch(/^([0-9A-F]{4}-){3}[0-9A-F]{4}$/);
   await expect.poll(() => agent.log()).toContain("This host waits for approval");
@@ -228,9 +221,9 @@ test("a host waits, shows its fingerprint on both ends, is approved, works, and 
 
 test("a host set up anew takes over its name and history", async () => {
   const first = startAgent("phoenix", address(), "--join", await token());
-  await expect.poll(online("phoenix"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("phoenix"), { timeout: 30_000 }).toBe(true);
   await expect
-    .poll(async () => (await api.host("phoenix")).telemetry.samples, { timeout: 10_000 })
+    .poll(async () => (await api.host("phoenix")).telemetry.samples, { timeout: 30_000 })
     .toBeGreaterThan(1);
   expect(bedplate("ping", "phoenix").status).toBe(0);
   first.child.kill("SIGTERM");
@@ -241,10 +234,10 @@ test("a host set up anew takes over its name and history", async () => {
   expect(run.stderr).toContain(`in the place of ${before.id.slice(0, 12)}`);
   startAgent("phoenix", address(), "--join", run.stdout.trim());
   await expect
-    .poll(async () => (await hostOf("phoenix"))?.formerIds, { timeout: 20_000 })
+    .poll(async () => (await hostOf("phoenix"))?.formerIds, { timeout: 30_000 })
     .toEqual([before.id]);
   await expect
-    .poll(async () => (await hostOf("phoenix"))?.telemetry.samples, { timeout: 20_000 })
+    .poll(async () => (await hostOf("phoenix"))?.telemetry.samples, { timeout: 30_000 })
     .toBeGreaterThan(before.telemetry.samples);
   const after = await api.host("phoenix");
   expect(after.id).not.toBe(before.id);
@@ -255,7 +248,7 @@ test("a host set up anew takes over its name and history", async () => {
 
 test("a controller that was set back in time is told of by its hosts, once", async () => {
   const first = startAgent("remembers", address(), "--join", await token());
-  await expect.poll(online("remembers"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("remembers"), { timeout: 30_000 }).toBe(true);
   const remembered = join(directory, "remembers/controller-epoch");
   await expect.poll(() => existsSync(remembered)).toBe(true);
   expect(readFileSync(remembered, "utf8")).toBe("1\n");
@@ -298,14 +291,14 @@ test("a backup of a controller at work is restored elsewhere, one epoch further"
 
 test("a copied agent is found out; nothing is changed on its host until a person has said which one is true", async () => {
   startAgent("twin", address(), "--join", await token());
-  await expect.poll(online("twin"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("twin"), { timeout: 30_000 }).toBe(true);
   spawnSync("cp", ["-a", join(directory, "twin"), join(directory, "copy")]);
   // As on another machine: there it would be the boot that differs.
   writeFileSync(join(directory, "copy/instance"), "the-copy", { mode: 0o600 });
   const copy = startAgent("copy", address());
-  await expect.poll(() => copy.log(), { timeout: 20_000 }).toContain("host.quarantined");
+  await expect.poll(() => copy.log(), { timeout: 30_000 }).toContain("host.quarantined");
   expect(copy.log()).toContain("remove its state directory");
-  await expect.poll(async () => (await hostOf("twin"))?.standing, { timeout: 10_000 }).toBe("quarantined");
+  await expect.poll(async () => (await hostOf("twin"))?.standing, { timeout: 30_000 }).toBe("quarantined");
   const view = (await hostOf("twin"))!;
   expect(view.instances.map(({ instance }) => instance)).toContain("the-copy");
   expect(bedplate("ping", "twin").status).toBe(0);
@@ -316,14 +309,14 @@ test("a copied agent is found out; nothing is changed on its host until a person
   const released = bedplate("host", "release", "twin", "--instance", first!.instance);
   expect(released.status, released.stderr).toBe(0);
   await expect.poll(async () => (await hostOf("twin"))?.standing).toBe("approved");
-  await expect.poll(() => copy.log(), { timeout: 20_000 }).toContain('"code":"host.copy"');
+  await expect.poll(() => copy.log(), { timeout: 30_000 }).toContain('"code":"host.copy"');
   expect(await online("twin")()).toBe(true);
   expect(bedplate("ping", "twin").status).toBe(0);
 });
 
 test("two agents never share one state directory", async () => {
   startAgent("single", address(), "--join", await token());
-  await expect.poll(online("single"), { timeout: 20_000 }).toBe(true);
+  await expect.poll(online("single"), { timeout: 30_000 }).toBe(true);
   const second = startAgent("single", address());
   await ended(second.child);
   expect(second.child.exitCode).toBe(1);

@@ -170,7 +170,7 @@ test("an executor that nobody follows ends by itself", async () => {
   const executor = host.start(runRequest(inventory()));
   const started = performance.now();
   expect(await executor.ended).toBe(0);
-  expect(performance.now() - started).toBeLessThan(15_000);
+  expect(performance.now() - started).toBeLessThan(50_000);
 });
 
 test("a follower that talks nonsense is closed, and the operation goes on", async () => {

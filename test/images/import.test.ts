@@ -483,16 +483,16 @@ describe("over HTTP", () => {
   });
   test("a body shorter than declared, or without its last chunk, is truncated", async () => {
     const half: RequestListener = (_, response) => {
-      response.writeHead(200, { "content-length": 2_000_000 }).write(content(1_000_000));
-      setTimeout(() => response.destroy(), 50);
+      response
+        .writeHead(200, { "content-length": 2_000_000 })
+        .write(content(1_000_000), () => response.destroy());
     };
     expect(await outcome(half)).toMatchObject({
       code: "image.truncated",
       details: { received: 1_000_000, expected: 2_000_000 },
     });
     const chunked: RequestListener = (_, response) => {
-      response.writeHead(200).write(content(1_000_000));
-      setTimeout(() => response.destroy(), 50);
+      response.writeHead(200).write(content(1_000_000), () => response.destroy());
     };
     expect((await outcome(chunked)).code).toBe("image.truncated");
   });

@@ -55,7 +55,7 @@ export class EventReader implements Disposable {
   }
 
   /** Waits until `done` holds of what came. */
-  async until(done: (reader: EventReader) => boolean, timeoutMs = 5000): Promise<void> {
+  async until(done: (reader: EventReader) => boolean, timeoutMs = 30_000): Promise<void> {
     const end = performance.now() + timeoutMs;
     while (!done(this)) {
       const leftMs = end - performance.now();

@@ -147,7 +147,7 @@ function peerOf(socket: WebSocket, tls: TLSSocket): AgentPeer {
     get open() {
       return socket.readyState === socket.OPEN;
     },
-    async next(type, timeoutMs = 5000) {
+    async next(type, timeoutMs = 30_000) {
       const until = performance.now() + timeoutMs;
       for (;;) {
         const index = received.findIndex(({ t }) => t === type);
