@@ -137,8 +137,13 @@ async function allEnd(machine: Machine, commands: ReadonlyMap<string, string>) {
 }
 
 async function stopAndCheck(machine: Machine, commands: ReadonlyMap<string, string>) {
-  const views = await allEnd(machine, commands);
-  await acknowledged(machine);
+  const views = await (async () => {
+    // What is injected may come as late as that.
+    await using _nurse = nurse(machine);
+    const ended = await allEnd(machine, commands);
+    await acknowledged(machine);
+    return ended;
+  })();
   await machine.host.agent[Symbol.asyncDispose]();
   await machine.controller.kill("SIGTERM");
   const starts = new Map([...commands].filter(([, name]) => name !== ""));

@@ -44,7 +44,7 @@ export function openGrounds(): Grounds {
       ...filesOf(directory),
     ]),
     ...installed
-      .filter((path) => !before.includes(path) && existsSync(path))
+      .filter((path) => !before.includes(path) && existsSync(path) && !mountPointsInUse())
       .map((path) => ({ what: `${path} on the machine itself: remove it`, remove: () => {} })),
   ];
   return {
@@ -57,10 +57,6 @@ export function openGrounds(): Grounds {
         left = look();
       }
       for (const { remove } of left) remove();
-      // What we have just killed may have had the lock, too.
-      await sleep(left.length > 0 ? 500 : 0);
-      const inUse = mountPointsInUse();
-      if (inUse) left = left.filter(({ what }) => !installed.some((path) => what.startsWith(`${path} `)));
       for (const directory of directories) rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
       return [...new Set(left.map(({ what }) => what))];
     },
@@ -120,7 +116,7 @@ function filesOf(directory: string): Leftover[] {
     .map((name) => ({ what: `${directory}/${name}`, remove: () => {} }));
 }
 
-/** By others: a suite of this machine's that has not ended. */
+/** By another suite that has not ended, or by a process that is left itself. */
 function mountPointsInUse(): boolean {
   return spawnSync("flock", ["--exclusive", "--nonblock", "/run", "true"]).status === 1;
 }
