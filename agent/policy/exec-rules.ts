@@ -8,10 +8,13 @@ export interface ExecRules {
   readonly shell: boolean;
   /** Names of variables that a command may set: a preload or a path could turn any program into another. */
   readonly environment: readonly string[];
+  /** Where programs may start besides `/`: many a one does what it finds in its directory. */
+  readonly directories: readonly string[];
 }
 
 export interface AskedProgram {
   readonly argv: readonly string[];
+  readonly directory: string;
   readonly environment: readonly string[];
 }
 
@@ -38,6 +41,11 @@ export function execFault(rules: ExecRules | null, asked: AskedProgram): ErrorRe
     return refuse(
       "No argument vector of this host's policy matches the program and its arguments.",
       `${where} lists what may run.`,
+    );
+  if (asked.directory !== "/" && !rules.directories.includes(asked.directory))
+    return refuse(
+      `This host's policy does not let a program start in ${asked.directory.slice(0, 256)}.`,
+      `directories in ${where} names those that it may start in, besides /.`,
     );
   const variable = asked.environment.find((name) => !rules.environment.includes(name));
   if (variable === undefined) return undefined;

@@ -103,6 +103,9 @@ const PolicyFile = Type.Object(
             environment: Type.Optional(
               Type.Array(Type.String({ pattern: "^[A-Za-z_][A-Za-z0-9_]{0,127}$" }), { maxItems: 64 }),
             ),
+            directories: Type.Optional(
+              Type.Array(Type.String({ pattern: "^/", maxLength: 4096 }), { maxItems: 256 }),
+            ),
           },
           closed,
         ),
@@ -280,14 +283,14 @@ function requirementIn(
 
 function kindRules(
   kind: string,
-  { signatures = undefined, window, argv, shell, environment }: KindFile,
+  { signatures = undefined, window, argv, shell, environment, directories }: KindFile,
   { signers, windows, fail }: { signers: SignerSet[]; windows: Map<string, Window>; fail: Fail },
 ): KindRules {
   const key = `kinds.${kind}`;
   const required = requirementIn(signatures, `${key}.signatures`, signers, fail);
   if (window !== undefined && !windows.has(window))
     throw fail(`${key}.window`, `there is no window "${window}"`);
-  const ofExec = { argv, shell, environment };
+  const ofExec = { argv, shell, environment, directories };
   const misplaced = Object.entries(ofExec).find(([, value]) => value !== undefined)?.[0];
   if (kind !== "host.exec" && misplaced !== undefined)
     throw fail(`${key}.${misplaced}`, `"${misplaced}" is for host.exec, not for ${kind}`);
@@ -301,7 +304,12 @@ function kindRules(
     window: window === undefined ? null : windows.get(window)!,
     exec:
       kind === "host.exec"
-        ? { argv: argv ?? [], shell: shell ?? false, environment: environment ?? [] }
+        ? {
+            argv: argv ?? [],
+            shell: shell ?? false,
+            environment: environment ?? [],
+            directories: directories ?? [],
+          }
         : null,
   };
 }

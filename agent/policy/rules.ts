@@ -171,5 +171,7 @@ export function programFault(
     "the arguments of host.exec were checked by its schema",
   );
   const environment = "environment" in given ? Object.keys(given.environment as object) : [];
-  return execFault(rules.kinds[kind]?.exec ?? null, { argv: given.argv as readonly string[], environment });
+  const directory = "directory" in given ? (given.directory as string) : "/";
+  const argv = given.argv as readonly string[];
+  return execFault(rules.kinds[kind]?.exec ?? null, { argv, directory, environment });
 }

@@ -315,7 +315,12 @@ describe("windows and quotas", () => {
 describe("host.exec", () => {
   const exec = (list: readonly string[][], more: object = {}) =>
     ruled({
-      kinds: { "host.exec": { ...rule, exec: { argv: list, shell: false, environment: [], ...more } } },
+      kinds: {
+        "host.exec": {
+          ...rule,
+          exec: { argv: list, shell: false, environment: [], directories: [], ...more },
+        },
+      },
     });
   const run = (argv: string[], more: object = {}) =>
     asked({ kind: "host.exec", arguments: { argv, ...more } }, "once");
@@ -337,6 +342,17 @@ describe("host.exec", () => {
       { ...exec([["/bin/a"]], { environment: ["TZ"] }), ...run(["/bin/a"], { environment: { TZ: "UTC" } }) },
       "start",
     ],
+    [
+      "in a directory that is not listed",
+      { ...exec([["/bin/a"]], { directories: ["/srv"] }), ...run(["/bin/a"], { directory: "/srv/x" }) },
+      "refuse policy.exec-not-allowed",
+    ],
+    [
+      "in a directory that is",
+      { ...exec([["/bin/a"]], { directories: ["/srv"] }), ...run(["/bin/a"], { directory: "/srv" }) },
+      "start",
+    ],
+    ["in / by name", { ...exec([["/bin/a"]]), ...run(["/bin/a"], { directory: "/" }) }, "start"],
     [
       "a shell that a pattern would match",
       { ...exec([["/bin/sh", "**"]]), ...run(["/bin/sh", "-c", "id"]) },

@@ -38,6 +38,7 @@ beforeAll(async () => {
       `argv = [["/bin/sh", "**"], ["/usr/bin/env"], ${JSON.stringify([process.execPath, "**"])}, ${programs.map((name) => JSON.stringify([at(name), "**"])).join(", ")}, ["/bin/no-such-program"], ["/etc"]]`,
       "shell = true",
       'environment = ["COLOUR", "PATH"]',
+      `directories = ${JSON.stringify([host.directory, "/no/such", "/etc/hostname", "/etc", "/nowhere/to/be/found", "/etc/passwd"])}`,
     ].join("\n"),
   );
 });
@@ -238,6 +239,15 @@ test("a plan says what would run, and runs nothing", busy, async () => {
   });
   expect(existsSync(at("script-ran"))).toBe(false);
 });
+
+test(
+  "a program does not start where the policy does not let it: a build does what lies there",
+  busy,
+  async () => {
+    const { last } = await run(exec({ argv: ["/usr/bin/env"], directory: join(host.directory, "bin") }));
+    expect(last).toMatchObject({ type: "refused", error: { code: "policy.exec-not-allowed" } });
+  },
+);
 
 test("a plan tells nothing of files that the policy does not let run", busy, async () => {
   const plans = [];

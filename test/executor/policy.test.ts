@@ -132,6 +132,7 @@ argv = [["/usr/bin/systemctl", "restart", "*"], ["/usr/bin/uptime"]]
         argv: [["/usr/bin/systemctl", "restart", "*"], ["/usr/bin/uptime"]],
         shell: false,
         environment: [],
+        directories: [],
       },
     },
   });

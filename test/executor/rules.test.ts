@@ -67,14 +67,19 @@ describe("argument vectors", () => {
   ])("%j takes %j: %s", (pattern, argv, matches) => expect(matchesVector(pattern, argv)).toBe(matches));
 
   test.each(["/bin/sh", "/usr/bin/bash", "/x/../bin/dash", "/usr/bin/zsh"])("%s is a shell", (program) => {
-    const rules = { argv: [[program, "**"]], shell: false, environment: [] };
-    expect(execFault(rules, { argv: [program, "-c", "id"], environment: [] })?.message).toContain("shell");
-    expect(execFault({ ...rules, shell: true }, { argv: [program], environment: [] })).toBeUndefined();
+    const rules = { argv: [[program, "**"]], shell: false, environment: [], directories: [] };
+    expect(
+      execFault(rules, { argv: [program, "-c", "id"], directory: "/", environment: [] })?.message,
+    ).toContain("shell");
+    expect(
+      execFault({ ...rules, shell: true }, { argv: [program], directory: "/", environment: [] }),
+    ).toBeUndefined();
   });
 
   test("busybox is a shell as one", () => {
-    const rules = { argv: [["/bin/busybox", "**"]], shell: false, environment: [] };
-    const ask = (...argv: string[]) => execFault(rules, { argv: ["/bin/busybox", ...argv], environment: [] });
+    const rules = { argv: [["/bin/busybox", "**"]], shell: false, environment: [], directories: [] };
+    const ask = (...argv: string[]) =>
+      execFault(rules, { argv: ["/bin/busybox", ...argv], directory: "/", environment: [] });
     expect(ask("sh", "-c", "id")?.code).toBe("policy.exec-not-allowed");
     expect(ask("uptime")).toBeUndefined();
   });
@@ -88,7 +93,7 @@ test("a plan says what the policy would say, and what it takes unsigned", () => 
       ({ guard, ok, code }) => `${guard} ${ok ? "ok" : code}`,
     );
   expect(findings({})).toEqual(["signatures policy.signature-required", "program policy.exec-not-allowed"]);
-  const exec = { argv: [["/bin/a"]], shell: false, environment: [] };
+  const exec = { argv: [["/bin/a"]], shell: false, environment: [], directories: [] };
   expect(
     findings({
       destructivePerDay: 3,

@@ -12,7 +12,7 @@ export const policyRules: PolicyRules = {
     "host.exec": {
       signatures: null,
       window: null,
-      exec: { argv: [[program, "**"]], shell: false, environment: [] },
+      exec: { argv: [[program, "**"]], shell: false, environment: [], directories: [] },
     },
   },
 };
