@@ -71,7 +71,10 @@ function explainPaused(
 
 function explainOpen(command: StoredCommand, host: ExplainedHost, online: boolean, at: number): Explanation {
   const { state, notAfter } = command;
-  if (state === "waiting") return explainWaiting(command, host, online);
+  if (state === "waiting") {
+    const { reason, ...waits } = explainWaiting(command, host, online);
+    return { reason: reason === null ? null : `${reason}${explainCancel(command)}`, ...waits };
+  }
   const { limits, arguments: args } = readDocument(command);
   const away = online
     ? ""

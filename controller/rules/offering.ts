@@ -114,6 +114,9 @@ export function dueSteps(
     // One of two machines runs it, perhaps: the other must not say that it has put an end to it.
     else if (!offered && hold === "quarantined" && command.state !== "waiting" && !wasCancelled)
       steps.push({ step: "cancel-known", id });
+    // Cancelled where it lacks signatures, it had them perhaps before this controller was set back: its host says.
+    else if (!offered && hold === "signatures" && standing === "approved" && !wasCancelled)
+      steps.push({ step: "cancel", id });
   }
   return { steps, rest };
 }

@@ -29,6 +29,8 @@ export interface CommandState {
   readonly runs: number;
   /** Set in every terminal state and in no other. */
   readonly result: Result | null;
+  /** This controller was set back to when it waited: its host may have been sent it since then, and may have ended it. */
+  readonly setBack?: boolean;
   readonly history: readonly { readonly state: OperationState; readonly at: number }[];
 }
 
@@ -89,7 +91,7 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       return end(before, event.result.outcome, event.result, at);
     case "ask-cancel":
       // Never offered: no host can have begun it. Otherwise the host decides, and its result says what came of it.
-      if (before.state === "waiting")
+      if (isUnsent(before))
         return end(
           before,
           "cancelled",
@@ -107,7 +109,7 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       if (before.pause?.paused === event.paused) return before;
       return { ...before, pause: { paused: event.paused, at }, updatedAt: at };
     case "revoke":
-      if (before.state === "waiting") {
+      if (isUnsent(before)) {
         const message = "The host's key was revoked before the command was sent to it.";
         return end(before, "failed", ended("failed", "enrol.host-revoked", message, at), at);
       }
@@ -125,7 +127,7 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       );
     case "expire":
       // Once offered, the host itself keeps the limit and answers; only what never left here ends here.
-      if (before.state !== "waiting") return before;
+      if (!isUnsent(before)) return before;
       return end(
         before,
         "failed",
@@ -141,6 +143,10 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
       );
     case "waited-out":
       if (before.state !== "waiting") return before;
+      if (before.setBack === true) {
+        const message = `The controller was set back to when the command waited, and its host has not answered in ${retention.waitedMs / 86_400_000} days: whether it was sent to it before, and what came of it, is not known.`;
+        return end(before, "indeterminate", ended("indeterminate", "command.expired", message, at), at);
+      }
       return end(
         before,
         "timed-out",
@@ -153,6 +159,11 @@ export function reduceCommand(before: CommandState, event: CommandEvent, at: num
         at,
       );
   }
+}
+
+/** Whether no host can have heard of it. */
+function isUnsent({ state, setBack }: CommandState): boolean {
+  return state === "waiting" && setBack !== true;
 }
 
 /** Whether the step from `before` to `after` is the command's end. */

@@ -60,7 +60,7 @@ export function restoreBackup(
   chmodSync(target, 0o600);
   const database = new DatabaseSync(target);
   try {
-    check(database, file);
+    const version = check(database, file);
     const files = Object.fromEntries(
       database
         .prepare("select name, content from backup_files")
@@ -71,7 +71,11 @@ export function restoreBackup(
     const epochBefore = kept === undefined ? 1 : Number(textOf(kept.value as Uint8Array));
     const epoch = Math.max(epochBefore + 1, epochMin);
     database.exec("begin immediate");
+    for (const sql of migrations.slice(version)) database.exec(sql);
+    database.exec(`pragma user_version = ${migrations.length}`);
     database.prepare("insert or replace into meta (key, value) values ('epoch', ?)").run(utf8(`${epoch}`));
+    // What waited may have been sent since, and have ended: only its host knows.
+    database.exec("update commands set set_back = 1 where state = 'waiting'");
     // What hosts delivered after the backup is gone: each one's next record may leave a hole, once.
     database.exec("update outboxes set restored = 1");
     // Indexes that were given out since then are not given out again: who followed is told that it missed something.
@@ -88,7 +92,8 @@ export function restoreBackup(
   }
 }
 
-function check(database: DatabaseSync, file: string): void {
+/** @returns its version */
+function check(database: DatabaseSync, file: string): number {
   const invalid = (why: string, cause?: unknown): BedplateError =>
     new BedplateError("state.backup-invalid", `${file} cannot be restored: ${why}.`, {
       hint: "Backups are made with `bedplate controller backup FILE`.",
@@ -110,6 +115,7 @@ function check(database: DatabaseSync, file: string): void {
     });
   }
   if (version < 2) throw invalid("it was made before backups could be restored");
+  return version;
 }
 
 function syncFile(path: string): void {

@@ -86,5 +86,6 @@ export function commandOfRow(row: Row): StoredCommand {
     runs: Number(row.runs),
     result: row.result === null ? null : (JSON.parse(String(row.result)) as Result),
     history: JSON.parse(String(row.history)) as StoredCommand["history"],
+    setBack: row.set_back === 1,
   };
 }

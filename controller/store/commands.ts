@@ -100,7 +100,7 @@ export function sqliteCommands(database: Database, put: PutEvent): CommandStore 
     async expired(at, takenBefore) {
       const missing = "id, max(0, signatures_wanted - json_array_length(signatures)) as missing";
       const own = database.all(
-        `select ${missing} from commands where state = 'waiting' and not_after is not null and not_after < ? limit 1000`,
+        `select ${missing} from commands where state = 'waiting' and set_back = 0 and not_after is not null and not_after < ? limit 1000`,
         at,
       );
       const waited = database.all(

@@ -249,4 +249,5 @@ export const migrations: readonly string[] = [
   ) strict;
   `,
   "alter table commands add column pause text;",
+  "alter table commands add column set_back integer not null default 0;",
 ];

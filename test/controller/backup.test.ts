@@ -127,6 +127,50 @@ test("who followed the events of the controller before is told that it missed so
   expect((first as ApiEvent).index).toBeGreaterThan(2 ** 32);
 });
 
+test("of what waited when the backup was made nobody says that it was never sent", async () => {
+  await using before = await testController();
+  const key = newLinkKey();
+  const { client, host } = await joinLink(before, { key, joinToken: await before.joinToken() });
+  client[Symbol.dispose]();
+  await client.closed;
+  // Its own limit will have passed by the time that it is restored.
+  const limits = { notAfter: Date.now() + 3000 };
+  const [ran, lapsed] = [
+    await submit(before, documentOf(host)),
+    await submit(before, documentOf(host, { limits })),
+  ];
+  const { file } = (await before.call<BackupView>("POST", "/v1/backups")).body;
+  // After the backup it ran: acknowledged here, unknown there.
+  const later = await joinLink(before, { key });
+  await later.client.next("offer");
+  const result = { outcome: "succeeded", startedAt: 0, endedAt: 1 } as const;
+  later.client.send({ t: "record", seq: 1, at: 0, body: { type: "result", command: ran.body.id, result } });
+  await later.client.next("ack");
+  later.client[Symbol.dispose]();
+
+  const state = join(directory, "waited");
+  await restoreController({ file, directory: state });
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, limits.notAfter - Date.now())));
+  const { controller, client: restored, call } = await startOn(state);
+  await using _running = controller;
+  const headers = { authorization: `Bearer ${restored.token}` };
+  await callApi(restored, "POST", `/v1/commands/${ran.body.id}/cancel`, { headers });
+  const view = async ({ body }: typeof ran) => (await call<CommandView>(`/v1/commands/${body.id}`)).body;
+  expect(await view(ran)).toMatchObject({ state: "waiting", result: null });
+  expect((await view(ran)).reason).toContain("cancellation");
+  // Looked at each second.
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  expect(await view(lapsed)).toMatchObject({ state: "waiting", result: null });
+  // The host knows.
+  const back = await joinLink(restored, { key });
+  await back.client.next("offer");
+  expect(await back.client.next("cancel")).toMatchObject({ command: ran.body.id });
+  back.client.send({ t: "record", seq: 2, at: 0, body: { type: "result", command: ran.body.id, result } });
+  await back.client.next("ack");
+  expect(await view(ran)).toMatchObject({ state: "succeeded" });
+  back.client[Symbol.dispose]();
+}, 30_000);
+
 test("each restore goes one epoch further, or as far as is asked", async () => {
   await using first = await testController();
   const { file } = (await first.call<BackupView>("POST", "/v1/backups")).body;

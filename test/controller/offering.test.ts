@@ -46,7 +46,9 @@ describe("what is due", () => {
     expect(holdOf(waiting, "approved")).toBe("signatures");
     expect(due([waiting, open("b")])).toEqual(["offer b"]);
     expect(due([{ ...waiting, signatures: 2 }, open("b")])).toEqual(["offer a", "offer b"]);
-    expect(due([{ ...waiting, cancelRequestedAt: 1 }])).toEqual([]);
+    // Cancelled and waiting still, it was sent perhaps by a controller that was set back since: its host is to say.
+    expect(due([{ ...waiting, cancelRequestedAt: 1 }])).toEqual(["cancel a"]);
+    expect(due([{ ...waiting, cancelRequestedAt: 1 }], "approved", sent({}, ["a"]))).toEqual([]);
     // Set back to before it was signed, and told by the host that it runs: it is asked about all the same.
     expect(due([{ ...waiting, state: "running", cancelRequestedAt: 1 }])).toEqual(["offer a", "cancel a"]);
   });
@@ -183,7 +185,8 @@ describe("whatever there is", () => {
               continue;
             }
             if (step !== "offer") {
-              expect(offered.has(id)).toBe(step === "cancel");
+              const lacking = holdOf(command, standing) === "signatures";
+              expect(offered.has(id) || lacking).toBe(step === "cancel");
               expect(command.cancelRequestedAt !== null).toBe(true);
               cancelled.add(id);
               continue;

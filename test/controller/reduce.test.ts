@@ -104,6 +104,20 @@ test("the last word on pausing holds until the end; to resume is said also of wh
   expect(reduceCommand(ended, { type: "ask-pause", paused: true }, 99)).toBe(ended);
 });
 
+test("what waited when the controller was set back was sent perhaps: its host says how it ended, or nobody knows", () => {
+  const waiting = { ...newCommandState(1), setBack: true };
+  const cancelled = reduceCommand(waiting, { type: "ask-cancel" }, 20);
+  expect(cancelled).toMatchObject({ state: "waiting", cancelRequestedAt: 20, result: null });
+  expect(reduceCommand(waiting, { type: "expire", missing: 0 }, 20)).toBe(waiting);
+  for (const type of ["waited-out", "revoke"] as const) {
+    const { state, result } = reduceCommand(cancelled, { type, missing: 0 }, 30);
+    expect([state, result?.outcome]).toEqual(["indeterminate", "indeterminate"]);
+  }
+  const done = { outcome: "succeeded", startedAt: 1, endedAt: 2 } as const;
+  const told = reduceCommand(cancelled, { type: "result", command, result: done }, 40);
+  expect(told).toMatchObject({ state: "succeeded", result: done });
+});
+
 test("records out of order never take a command back", () => {
   const late = run(
     { type: "running", command, run: 2 },

@@ -163,7 +163,7 @@ export class Checker {
       state === "cancelled" ||
       state === "refused" ||
       (state === "failed" && result?.error?.code === "command.expired");
-    // A controller that was set back to before it offered the command cannot know better.
+    // A controller that was set back to before it took the command cannot know better.
     if (!never || this.#uncertain.has(id) || this.#promisedNot.has(id)) return;
     this.#promisedNot.set(id, this.#now());
   }
@@ -233,9 +233,10 @@ export class Checker {
     this.#ended.clear();
     this.#backup = after;
     for (const { id } of before.commands.values()) if (!after.commands.has(id)) this.#uncertain.add(id);
-    for (const { id, state } of after.commands.values()) if (state === "waiting") this.#uncertain.add(id);
     // Nobody but the controller knew that these would not run.
     for (const id of this.#uncertain) this.#promisedNot.delete(id);
+    for (const { id, state } of after.commands.values())
+      if (state === "waiting") this.#promisedNot.delete(id);
   }
 
   // ---- at the end

@@ -230,7 +230,10 @@ function printed(rules: Rules, state: ControllerState, id: string, piece: Output
   return withCommand(state, { ...command, outputEnd: verdict.end, pieces: pieces.slice(surplus) });
 }
 
-/** As restoring a backup does it: the epoch goes up, and each host's next record may leave a hole, once. */
+/**
+ * As restoring a backup does it: the epoch goes up, each host's next record may leave a hole, once, and what waited may have
+ * been sent since.
+ */
 export function restored(backup: ControllerState): ControllerState {
   const hosts = new Map(
     [...backup.hosts].map(([id, row]) => [
@@ -243,7 +246,13 @@ export function restored(backup: ControllerState): ControllerState {
       },
     ]),
   );
-  return { ...backup, epoch: backup.epoch + 1, hosts };
+  const commands = new Map(
+    [...backup.commands].map(([id, command]) => [
+      id,
+      command.state === "waiting" ? { ...command, setBack: true } : command,
+    ]),
+  );
+  return { ...backup, epoch: backup.epoch + 1, hosts, commands };
 }
 
 function saysOnce(body: WaitingRecord["body"]): string | undefined {
