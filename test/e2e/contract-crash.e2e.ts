@@ -11,10 +11,9 @@ import { createLots } from "../contract/mutations.ts";
 import { builtExecutor, hasProgram, openDirectory } from "../contract/programs.ts";
 import { acknowledged, faultsOf } from "../contract/storm.ts";
 import { runCommand } from "../provisioning/deploys.ts";
+import { budgetSeconds, seed, timeoutMs } from "../support/budget.ts";
 import { type ExecutorHost, hostId, mintId, openExecutorHost, runRequest } from "../support/executor-host.ts";
 
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 8);
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 const root = process.geteuid?.() === 0;
 const traces = spawnSync("strace", ["-f", "-o", "/dev/null", "true"]).status === 0;
 if (!traces) console.warn("skipped: crashes at a sync need strace, which is not here or may not trace");
@@ -48,31 +47,35 @@ describe.skipIf(!traces)("an executor that is killed at its k-th sync", () => {
     return { program, count };
   }
 
-  test("starts a program once or never, and says which", async () => {
-    await using host = await openExecutorHost([], builtExecutor);
-    const { program, count } = await noteStarts(host);
-    const ends: string[] = [];
-    const left = Array.from({ length: syncsMost }, (_, k) => k + 1);
-    const lots = createLots(seed);
-    const until = performance.now() + budgetSeconds * 1000;
-    const killed = () => ends.some((end) => end.startsWith("killed"));
-    while (left.length > 0 && (performance.now() < until || !killed())) {
-      const [k = 0] = left.splice(lots.below(left.length), 1);
-      const name = `crash-${k}`;
-      const command = exec(program, name);
-      const request = runRequest(command);
-      const first = host.start(request, atSync(k, "signal=SIGKILL"));
-      const crashed = (await first.ended) !== 0;
-      // As the agent does: the very same request again. After a run without a crash it is answered from the journal.
-      const { outcome } = await resultOfAnother(host, command, request);
-      ends.push(`${crashed ? "killed at" : "whole before"} ${k}: ${outcome}, ${count(name)} starts`);
-      expect(count(name), ends.at(-1)).toBeLessThanOrEqual(1);
-      expect(["succeeded", "indeterminate"], ends.at(-1)).toContain(outcome);
-      if (outcome === "succeeded") expect(count(name), ends.at(-1)).toBe(1);
-    }
-    console.log(ends.join("\n"));
-    expect(killed()).toBe(true);
-  });
+  test(
+    "starts a program once or never, and says which",
+    async () => {
+      await using host = await openExecutorHost([], builtExecutor);
+      const { program, count } = await noteStarts(host);
+      const ends: string[] = [];
+      const left = Array.from({ length: syncsMost }, (_, k) => k + 1);
+      const lots = createLots(seed);
+      const until = performance.now() + budgetSeconds * 1000;
+      const killed = () => ends.some((end) => end.startsWith("killed"));
+      while (left.length > 0 && (performance.now() < until || !killed())) {
+        const [k = 0] = left.splice(lots.below(left.length), 1);
+        const name = `crash-${k}`;
+        const command = exec(program, name);
+        const request = runRequest(command);
+        const first = host.start(request, atSync(k, "signal=SIGKILL"));
+        const crashed = (await first.ended) !== 0;
+        // As the agent does: the very same request again. After a run without a crash it is answered from the journal.
+        const { outcome } = await resultOfAnother(host, command, request);
+        ends.push(`${crashed ? "killed at" : "whole before"} ${k}: ${outcome}, ${count(name)} starts`);
+        expect(count(name), ends.at(-1)).toBeLessThanOrEqual(1);
+        expect(["succeeded", "indeterminate"], ends.at(-1)).toContain(outcome);
+        if (outcome === "succeeded") expect(count(name), ends.at(-1)).toBe(1);
+      }
+      console.log(`BEDPLATE_SEED=${seed}\n${ends.join("\n")}`);
+      expect(killed()).toBe(true);
+    },
+    timeoutMs,
+  );
 
   test("answers for a disk that fails at that sync, and works again after it", async () => {
     await using host = await openExecutorHost([], builtExecutor);
@@ -180,6 +183,7 @@ test.skipIf(!traces)(
     const views = await stopAndCheck(machine, commands);
     expect(views.filter(({ kind, state }) => kind === "agent.ping" && state !== "succeeded")).toEqual([]);
   },
+  timeoutMs,
 );
 
 describe.skipIf(!mounts).concurrent("a full disk", () => {

@@ -5,9 +5,7 @@ import { holdsImage, type Machine, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
 import { builtProgram, type Directory, node, openDirectory } from "../contract/programs.ts";
 import { acknowledged, faultsOf, ride } from "../contract/storm.ts";
-
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 8);
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
+import { budgetSeconds, seed, timeoutMs } from "../support/budget.ts";
 
 let directory: Directory;
 let machine: Machine | string;
@@ -20,8 +18,7 @@ afterAll(async () => {
   await directory?.[Symbol.asyncDispose]();
 });
 
-const timeout = (budgetSeconds + 900) * 1000;
-test(`killed at any moment, nothing is lost, repeated or started twice (seed ${seed})`, { timeout }, async ({
+test("killed at any moment, nothing is lost, repeated or started twice", { timeout: timeoutMs }, async ({
   skip,
 }) => {
   if (typeof machine === "string") return skip(machine);
@@ -32,7 +29,7 @@ test(`killed at any moment, nothing is lost, repeated or started twice (seed ${s
     [kind, state, ...(result?.error === undefined ? [] : [result.error.code])].join(" "),
   );
   const counted = Object.fromEntries(Object.entries(outcomes).map(([key, each]) => [key, each!.length]));
-  console.log(`killed ${JSON.stringify(storm.kills)}; ${JSON.stringify(counted)}`);
+  console.log(`BEDPLATE_SEED=${seed}\nkilled ${JSON.stringify(storm.kills)}; ${JSON.stringify(counted)}`);
 
   // The last word of each disk: what was deployed there last, whole.
   for (const disk of machine.disks) {

@@ -9,11 +9,10 @@ import { fuzzAgent } from "../contract/fuzz-agent.ts";
 import { fuzzController } from "../contract/fuzz-controller.ts";
 import { type Directory, memoryOf, openDirectory } from "../contract/programs.ts";
 import { openRefusingExecutor } from "../contract/refusing-executor.ts";
+import { budgetSeconds, seed, timeoutMs } from "../support/budget.ts";
 import { openHostileController, welcomeOf } from "../support/hostile-controller.ts";
 import { joinLink, newLinkKey } from "../support/link-client.ts";
 
-const budgetSeconds = Number(process.env.BEDPLATE_BUDGET_SECONDS ?? 10);
-const seed = Number(process.env.BEDPLATE_SEED ?? Date.now() % 2 ** 31);
 /** V8 takes what it is given before it collects: with so little, what really grows ends the process. */
 const smallHeap = ["--max-old-space-size=96", "--max-semi-space-size=4"];
 const residentKibMax = 224 * 1024;
@@ -21,7 +20,6 @@ const stateBytesMax = 64 << 20;
 /** Whatever the budget: fewer would show nothing. */
 const enough = ({ frames, taken, refused }: { frames: number; taken: number; refused: number }) =>
   frames > 100 && taken > 10 && refused > 10;
-const timeout = (budgetSeconds + 600) * 1000;
 const hastyWaits = fileURLToPath(new URL("../contract/hasty-waits.mjs", import.meta.url));
 
 let directory: Directory;
@@ -48,7 +46,7 @@ function watchMemory(pid: number) {
   return { [Symbol.dispose]: () => clearInterval(timer), mostKib: () => mostKib };
 }
 
-test(`the controller bears mutated frames (seed ${seed})`, { timeout }, async () => {
+test("the controller bears mutated frames", { timeout: timeoutMs }, async () => {
   const seconds = budgetSeconds / 2;
   using memory = watchMemory(controller.program.pid);
   const counts = await fuzzController({
@@ -63,7 +61,9 @@ test(`the controller bears mutated frames (seed ${seed})`, { timeout }, async ()
       return (await controller.api.commands({ host, limit: 5 })).map(({ id }) => id);
     },
   });
-  console.log(`controller: ${JSON.stringify(counts)}, at most ${memory.mostKib()} KiB`);
+  console.log(
+    `BEDPLATE_SEED=${seed}\ncontroller: ${JSON.stringify(counts)}, at most ${memory.mostKib()} KiB`,
+  );
   expect(controller.program.alive).toBe(true);
   expect(memory.mostKib()).toBeLessThan(residentKibMax);
   const faults = controller.program
@@ -83,7 +83,7 @@ test(`the controller bears mutated frames (seed ${seed})`, { timeout }, async ()
   honest.client[Symbol.dispose]();
 });
 
-test(`the agent bears a hostile controller (seed ${seed})`, { timeout }, async ({ skip }) => {
+test("the agent bears a hostile controller", { timeout: timeoutMs }, async ({ skip }) => {
   const seconds = budgetSeconds / 2;
   await using hostile = await openHostileController();
   const host = await openTestHost({

@@ -6,6 +6,7 @@ import { existsSync, globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { seed } from "../support/budget.ts";
 import { openGrounds } from "./leftovers.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -42,7 +43,7 @@ const seconds = Math.round((performance.now() - began) / 1000);
 console.log(
   failures.length === 0
     ? `\n${chosen.length} suites passed in ${seconds} s`
-    : `\n${chosen.length} suites in ${seconds} s; failed:\n  ${failures.join("\n  ")}`,
+    : `\n${chosen.length} suites in ${seconds} s with BEDPLATE_SEED=${seed}; failed:\n  ${failures.join("\n  ")}`,
 );
 process.exit(failures.length === 0 ? 0 : 1);
 
@@ -55,6 +56,7 @@ async function run(suite: string): Promise<string[]> {
     env: {
       ...process.env,
       ...grounds.environment,
+      BEDPLATE_SEED: `${seed}`,
       ...(options.budget === undefined ? {} : { BEDPLATE_BUDGET_SECONDS: options.budget }),
     },
   });

@@ -8,7 +8,6 @@ import { isCode } from "../../protocol/codes.ts";
 import type { Command, Result } from "../../protocol/commands.ts";
 import { createLots, type Lots } from "../contract/mutations.ts";
 import { bootFindings } from "../provisioning/boot-findings.ts";
-import { budgetSeconds, seed, timeoutMs } from "../provisioning/budget.ts";
 import {
   faultsOfFinished,
   faultsOfUnfinished,
@@ -27,6 +26,7 @@ import { type Mirror, mirrorAuthority, openMirror } from "../provisioning/mirror
 import { judge } from "../provisioning/power-cut.ts";
 import { type DiskRule, lackForRecording, openRecordingDisk } from "../provisioning/recording-disk.ts";
 import { makeSystem } from "../provisioning/systems.ts";
+import { budgetSeconds, seed, timeoutMs } from "../support/budget.ts";
 import { runRequest } from "../support/executor-host.ts";
 import type { TestImage } from "../support/test-image.ts";
 

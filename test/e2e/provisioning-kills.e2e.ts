@@ -10,7 +10,6 @@ import type { Command, DeployArguments, DeployPlanOutput } from "../../protocol/
 import { holdsImage, openMachine } from "../contract/machine.ts";
 import { createLots } from "../contract/mutations.ts";
 import { eventually, hasProgram, killIfAlive, openDirectory } from "../contract/programs.ts";
-import { budgetSeconds, seed, timeoutMs } from "../provisioning/budget.ts";
 import {
   deployed,
   faultsOfFinished,
@@ -35,6 +34,7 @@ import {
 import { type Mirror, mirrorAuthority, openMirror } from "../provisioning/mirror.ts";
 import { judge } from "../provisioning/power-cut.ts";
 import { makeSystem } from "../provisioning/systems.ts";
+import { budgetSeconds, seed, timeoutMs } from "../support/budget.ts";
 import { type RunOptions, resultOf, runRequest } from "../support/executor-host.ts";
 import type { TestImage } from "../support/test-image.ts";
 

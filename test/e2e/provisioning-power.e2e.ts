@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { createLots } from "../contract/mutations.ts";
 import { hasProgram } from "../contract/programs.ts";
-import { seed } from "../provisioning/budget.ts";
 import { deployed, faultsOfFinished, onLoop, openHost } from "../provisioning/deploys.ts";
 import { mirrorAuthority, openMirror } from "../provisioning/mirror.ts";
 import { cutPower } from "../provisioning/power-cut.ts";
 import { lackForRecording, openRecordingDisk } from "../provisioning/recording-disk.ts";
 import { makeSystem } from "../provisioning/systems.ts";
+import { seed } from "../support/budget.ts";
 
 const mib = 1 << 20;
 
