@@ -80,8 +80,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
           standing: (standing) => tellStanding({ ...welcome, standing }, log),
         },
         signal,
-      );
-      options.onState({ connected: false });
+      ).finally(() => options.onState({ connected: false }));
       if (signal.aborted) break;
       log.warn(
         { code: closed.code, reason: closed.reason, livedMs: Math.round(closed.livedMs) },

@@ -23,6 +23,9 @@ export type Offer = Extract<ControllerMessage, { t: "offer" }>;
 export type Dictionary = Extract<AgentMessage, { t: "dictionary" }>;
 export type ProgressMessage = Extract<AgentMessage, { t: "progress" }>;
 
+/** `no-room`: nothing was noted of it, so it must be said again. */
+export type Taken = "taken" | "no-room";
+
 /** What the rest of the agent gives the link and takes from it. */
 export interface LinkParts {
   readonly outbox: Outbox;
@@ -33,11 +36,11 @@ export interface LinkParts {
   takeProgress(): ProgressMessage[];
   operations(): { readonly id: string; readonly state: OperationState }[];
   /** @throws when the offer is no valid command: it is refused, or where it has no id the connection closed */
-  offered(offer: Offer): void;
+  offered(offer: Offer): Taken;
   /** `ifKnown`: what is not known here is another machine's affair. */
-  cancel(command: string, ifKnown: boolean): void;
+  cancel(command: string, ifKnown: boolean): Taken;
   /** An operator wants the operation to wait, or to go on. */
-  pause(command: string, paused: boolean): void;
+  pause(command: string, paused: boolean): Taken;
   /** The controller names the authorities to trust: SHA-256 of those that are trusted now. @throws `controller.untrusted` */
   authority(pem: string): readonly string[];
   /** The controller has signed a head of this host's audit, with the key that its welcome named. */
@@ -78,14 +81,15 @@ export async function runSession(
   const state: SessionState = { heardAt: started, heartbeatMs, reconnectWindowMs, standing };
   const credit = createCredit(welcome.creditBytes);
 
-  parts.outbox.resume(welcome.records);
-  parts.samples.resume(welcome.samples);
-  const tasks = [
-    pump(socket, parts, credit, until, welcome.records),
-    beat(socket, parts, state, until),
-    listen(socket, welcome, keys, parts, credit, state),
-  ];
+  const tasks: Promise<void>[] = [];
   try {
+    parts.outbox.resume(welcome.records);
+    parts.samples.resume(welcome.samples);
+    tasks.push(
+      pump(socket, parts, credit, until, welcome.records),
+      beat(socket, parts, state, until),
+      listen(socket, welcome, keys, parts, credit, state),
+    );
     // The first to end is the reader: at the connection's end, whoever caused it.
     await Promise.race(tasks);
     return {
@@ -198,6 +202,12 @@ async function listen(
   credit: Credit,
   state: SessionState,
 ): Promise<void> {
+  const said = (taken: Taken) => {
+    if (taken !== "no-room") return;
+    parts.log.warn({}, "the disk takes nothing, and no more can wait for it; closing the connection");
+    // In each session the controller says all of it again.
+    socket.close("slowConsumer", "agent.outbox-full");
+  };
   for (;;) {
     const message = await socket.next();
     if (message === undefined) return;
@@ -214,7 +224,7 @@ async function listen(
         break;
       case "offer":
         try {
-          parts.offered(message);
+          said(parts.offered(message));
         } catch (error) {
           if (!refused(message, error, parts)) {
             parts.log.error(
@@ -226,10 +236,10 @@ async function listen(
         }
         break;
       case "cancel":
-        parts.cancel(message.command, message.ifKnown === true);
+        said(parts.cancel(message.command, message.ifKnown === true));
         break;
       case "pause":
-        parts.pause(message.command, message.paused);
+        said(parts.pause(message.command, message.paused));
         break;
       case "goaway":
         state.reconnectWindowMs = message.reconnectWindowMs;

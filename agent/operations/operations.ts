@@ -18,7 +18,7 @@ import type { Log } from "../host/log.ts";
 import type { AuditHeads } from "../link/audit-heads.ts";
 import type { Outbox } from "../link/outbox.ts";
 import type { KeptOffer } from "../link/outbox-rules.ts";
-import type { Offer, ProgressMessage } from "../link/session.ts";
+import type { Offer, ProgressMessage, Taken } from "../link/session.ts";
 import { faultHere } from "./here.ts";
 import { reduceOperations } from "./reduce.ts";
 import { type Effect, noOperations, type OperationsEvent, type OperationsStep, wireReport } from "./state.ts";
@@ -41,11 +41,11 @@ export interface OperationsOptions {
 
 export interface Operations {
   /** @throws when the offer is no valid command */
-  offered(offer: Offer): void;
+  offered(offer: Offer): Taken;
   /** `ifKnown`: what is not known here is another machine's affair. */
-  cancel(command: string, ifKnown?: boolean): void;
+  cancel(command: string, ifKnown?: boolean): Taken;
   /** The controller says that an operator wants it to wait, or to go on. */
-  pause(command: string, paused: boolean): void;
+  pause(command: string, paused: boolean): Taken;
   /** The controller has stored records. */
   acknowledged(): void;
   link(state: "up" | "down"): void;
@@ -65,7 +65,7 @@ type Happening = OperationsEvent extends infer E
     : E
   : never;
 
-/** Happenings that wait while the disk takes nothing; what the controller says beyond is dropped, and said again. */
+/** Happenings that wait while the disk takes nothing; beyond, the controller is told, and says all again in its next session. */
 const backlogMax = 1024;
 const retryPauseMs = 1000;
 const dayMs = 86_400_000;
@@ -289,11 +289,16 @@ export function createOperations(options: OperationsOptions): Operations {
     }
   };
 
+  const tell = (happening: Happening): Taken => {
+    if (backlog.length >= backlogMax) return "no-room";
+    void happen(happening);
+    return "taken";
+  };
+
   return {
     offered({ document, signatures, generation, epoch, sources }) {
       const command = decodeCommand(document);
-      if (backlog.length >= backlogMax) return;
-      void happen({
+      return tell({
         event: "offer",
         id: command.id,
         runs: commandKinds[command.kind].runs,
@@ -301,12 +306,8 @@ export function createOperations(options: OperationsOptions): Operations {
         offer: { document, signatures, generation, epoch, sources },
       });
     },
-    cancel(id, ifKnown = false) {
-      if (backlog.length < backlogMax) void happen({ event: "cancel", id, ifKnown });
-    },
-    pause(id, paused) {
-      if (backlog.length < backlogMax) void happen({ event: "pausing", id, paused });
-    },
+    cancel: (id, ifKnown = false) => tell({ event: "cancel", id, ifKnown }),
+    pause: (id, paused) => tell({ event: "pausing", id, paused }),
     acknowledged() {
       if (backlog.at(-1)?.happening.event !== "acknowledged") void happen({ event: "acknowledged" });
     },

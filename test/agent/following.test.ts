@@ -172,6 +172,24 @@ test("a disk that takes nothing for a while loses nothing and doubles nothing", 
   expect(commit.mock.results.filter(({ type }) => type === "throw")).toHaveLength(1);
 });
 
+test("while the disk takes nothing so much waits and no more, and whoever says more is told so", async () => {
+  const id = offer();
+  const executor = await following(id);
+  executor.say(accepted);
+  await recorded(id, "received", "accepted");
+  vi.spyOn(outbox, "commit").mockImplementation(() => {
+    throw new Error("database or disk is full");
+  });
+  const answers = Array.from({ length: 1100 }, () => operations.cancel(newCommandId()));
+  expect(answers.indexOf("no-room")).toBe(1024);
+  expect(operations.pause(id, true)).toBe("no-room");
+  vi.restoreAllMocks();
+  // What was taken is done when the disk takes it.
+  await vi.waitFor(() => expect(operations.pause(id, true)).toBe("taken"), { timeout });
+  await vi.waitFor(() => expect(executor.requests).toContainEqual({ pause: { paused: true } }), { timeout });
+  expect(outbox.recordCount).toBeGreaterThanOrEqual(2 * 1024);
+});
+
 test("output waits with its executor while the controller acknowledges nothing", async () => {
   outbox.resume(0);
   const id = offer();

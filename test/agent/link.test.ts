@@ -84,6 +84,10 @@ class Peer {
     this.#socket.close(closeCodes[name].code, reason.slice(0, 100));
   }
 
+  get ended(): Promise<void> {
+    return new Promise((resolve) => this.#socket.once("close", () => resolve()));
+  }
+
   cut(): void {
     this.#socket.terminate();
   }
@@ -113,12 +117,13 @@ beforeEach(() => {
 });
 
 /** Runs the link until it has waited so often between two dials; answers these waits. Nothing random: fractions are a half. */
-async function dialled(waits: number, joinToken?: string) {
+async function dialled(waits: number, joinToken?: string, resume = () => {}) {
   const state = openStateDirectory(join(mkdtempSync(join(root, "host-")), "state"));
   state.write("controller-ca.pem", Buffer.from(authority.caPem));
   const { publicKey, privateKey } = generateKeyPairSync("ed25519");
   const slept: number[] = [];
   const cancelled: unknown[][] = [];
+  const states: boolean[] = [];
   const stopping = new AbortController();
   const log = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
   await runLink(
@@ -135,14 +140,17 @@ async function dialled(waits: number, joinToken?: string) {
       parts: {
         outbox: {
           ...{ recordCount: 0, recordBytes: 0, outputBytes: 0, after: () => [], acknowledge: () => {} },
-          resume: () => {},
+          resume,
         } as never,
         samples: createSampleQueue(1 << 20),
         ...{ dictionary: () => undefined, takeProgress: () => [], operations: () => [] },
         ...{
-          offered: () => {},
-          cancel: (...told: unknown[]) => void cancelled.push(told),
-          pause: () => {},
+          offered: () => "taken" as const,
+          cancel(...told: unknown[]) {
+            cancelled.push(told);
+            return "taken" as const;
+          },
+          pause: () => "taken" as const,
           countersigned: async () => {},
         },
         bell: createBell(),
@@ -157,11 +165,11 @@ async function dialled(waits: number, joinToken?: string) {
         log: log as never,
         intervalMs: 1000,
       },
-      onState: () => {},
+      onState: ({ connected }) => void states.push(connected),
     },
     stopping.signal,
   );
-  return { slept, log, cancelled };
+  return { slept, log, cancelled, states };
 }
 
 const inSession: Record<(typeof closeCodes)[CloseName]["retry"], number> = {
@@ -207,6 +215,21 @@ test("a connection that is cut in its session comes back within the window of th
   expect(slept[0]).toBe(1000);
   for (const [i, ms] of slept.entries()) if (i > 0) expect(ms).toBeGreaterThan(slept[i - 1]!);
   expect(Math.max(...slept)).toBeLessThanOrEqual(90_000);
+});
+
+test("a session that cannot begin, since the disk takes nothing, ends for both sides, and is not taken for a link", async () => {
+  const ended: Promise<void>[] = [];
+  serve = async (peer) => {
+    ended.push(peer.ended);
+    await peer.introduced();
+    peer.welcome();
+  };
+  const { states, log } = await dialled(2, undefined, () => {
+    throw new Error("database or disk is full");
+  });
+  expect(states).toEqual([true, false, true, false]);
+  expect(log.warn.mock.calls[0]?.[1]).toContain("disk is full");
+  await Promise.all(ended);
 });
 
 test("a server that has no room is given the time it asks for", async () => {

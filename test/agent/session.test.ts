@@ -286,3 +286,18 @@ test.each(["{}", "no JSON", '{"id":"x"}'])("the offer %s closes the connection",
   expect((await link.ended).code).toBe(closeCodes.protocol.code);
   expect(link.records).toEqual([]);
 });
+
+test.each(["offered", "cancel"] as const)(
+  "where no more can wait for the disk (%s) the connection is closed: all is said again in the next",
+  async (part) => {
+    await using link = session();
+    link.parts[part].mockReturnValue("no-room");
+    const command = newCommandId();
+    link.hear(
+      part === "cancel"
+        ? { t: "cancel", command }
+        : { ...{ t: "offer", document: utf8("{}"), signatures: [], generation: 1, epoch: 1, sources: [] } },
+    );
+    expect(await link.ended).toMatchObject({ code: closeCodes.slowConsumer.code, ours: true });
+  },
+);
