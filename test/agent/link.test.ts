@@ -220,7 +220,10 @@ test("a connection that is cut in its session comes back within the window of th
 test("a session that cannot begin, since the disk takes nothing, ends for both sides, and is not taken for a link", async () => {
   const ended: Promise<void>[] = [];
   serve = async (peer) => {
+    const before = ended.at(-1);
     ended.push(peer.ended);
+    // Not only when the agent stops.
+    await before;
     await peer.introduced();
     peer.welcome();
   };
