@@ -147,7 +147,6 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
   const get = <T extends TSchema>(schema: T, path: string) => ask(schema, { method: "GET", path });
   const post = <T extends TSchema>(schema: T, path: string, json?: unknown) =>
     ask(schema, { method: "POST", path, ...(json === undefined ? {} : { json }) });
-  const segment = encodeURIComponent;
 
   async function* stream(
     path: (last: string) => string,
@@ -205,13 +204,12 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
         signatures,
         ...(signaturesWanted === undefined ? {} : { signaturesWanted }),
       }),
-    addSignature: (id, signature) =>
-      post(CommandView, `/v1/commands/${segment(id)}/signatures`, { signature }),
+    addSignature: (id, signature) => post(CommandView, `${commandPath(id)}/signatures`, { signature }),
     output: async (id, after, waitSeconds = 0, until = signal) =>
       checkerOf(OutputView)(
         await transport.json({
           method: "GET",
-          path: `/v1/commands/${segment(id)}/output?after=${after}&waitSeconds=${waitSeconds}`,
+          path: `${commandPath(id)}/output?after=${after}&waitSeconds=${waitSeconds}`,
           signal: until,
         }),
       ),
@@ -221,10 +219,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
       );
       return (await get(CommandList, `/v1/commands?${query}`)).commands;
     },
-    command: (id) => get(CommandView, `/v1/commands/${segment(id)}`),
-    cancel: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/cancel` }),
-    pause: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/pause` }),
-    resume: (id) => ask(CommandView, { method: "POST", path: `/v1/commands/${segment(id)}/resume` }),
+    command: (id) => get(CommandView, `${commandPath(id)}`),
+    cancel: (id) => ask(CommandView, { method: "POST", path: `${commandPath(id)}/cancel` }),
+    pause: (id) => ask(CommandView, { method: "POST", path: `${commandPath(id)}/pause` }),
+    resume: (id) => ask(CommandView, { method: "POST", path: `${commandPath(id)}/resume` }),
     images: async () => (await get(ImageList, "/v1/images")).images,
     async image(reference) {
       const image = await get(ImageView, `/v1/images/${segment(reference)}`);
@@ -350,6 +348,32 @@ export function requireImage(image: ImageView, reference: string): ImageView {
     `There is no image whose root begins with ${reference}; one has that for its name.`,
     { hint: `If that is the one you mean, say its root: ${image.root}.` },
   );
+}
+
+/**
+ * A name or an id as a part of a path: one that no server could take is not sent.
+ * @throws `usage`
+ */
+function segment(reference: string): string {
+  if (reference.length > segmentCharactersMax)
+    throw new BedplateError(
+      "usage",
+      `"${reference.slice(0, 64)}…" has ${reference.length} characters; no name or id has more than ${segmentCharactersMax}.`,
+    );
+  if (reference === "." || reference === "..")
+    throw new BedplateError("usage", `"${reference}" is no name or id.`);
+  return encodeURIComponent(reference);
+}
+
+const segmentCharactersMax = 256;
+
+/** @throws `usage` for what can be no command's id */
+function commandPath(id: string): string {
+  if (/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id))
+    return `/v1/commands/${id}`;
+  throw new BedplateError("usage", `"${id.slice(0, 64)}${id.length > 64 ? "…" : ""}" is no command's id.`, {
+    hint: "`bedplate commands` lists them.",
+  });
 }
 
 /** A terabyte is copied meanwhile. */

@@ -45,6 +45,7 @@ export function createPerformer(): Performer {
       };
       const context: Context = { terminal, signal: interrupt.signal, api: () => (client ??= api()) };
       try {
+        refuseEmpty(command);
         exitCode = await work(context, options, command.args);
       } catch (error) {
         const shown = interrupt.signal.aborted && error === interrupt.signal.reason ? interrupted() : error;
@@ -56,6 +57,21 @@ export function createPerformer(): Performer {
     };
   };
   return Object.assign(performer, { exitCode: () => exitCode });
+}
+
+/**
+ * What is empty was most likely a variable that nobody had set. What goes to a program as it is may be.
+ * @throws `usage`
+ */
+function refuseEmpty(command: Command): void {
+  for (const option of command.options) {
+    const given: unknown = command.getOptionValue(option.attributeName());
+    if (given === "" || (Array.isArray(given) && given.includes("")))
+      throw new BedplateError("usage", `${option.long} is empty.`);
+  }
+  for (const [index, argument] of command.registeredArguments.entries())
+    if (!argument.variadic && command.args[index] === "")
+      throw new BedplateError("usage", `The ${argument.name()} is empty.`);
 }
 
 /** An interrupt is the signal's reason, so whoever sees it knows that nobody else failed. */

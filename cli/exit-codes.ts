@@ -35,6 +35,7 @@ Exit codes:
 // What an error says about who must act: the caller (usage), the host's owner (refused), nobody but time.
 const byCode: Readonly<Record<string, ExitCode>> = {
   usage: exitCodes.usage,
+  "api.bad-request": exitCodes.usage,
   "command.bad-arguments": exitCodes.usage,
   "config.invalid": exitCodes.usage,
   "config.unreadable": exitCodes.usage,

@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { type Scope, scopes } from "../protocol/api.ts";
 import { operationStates } from "../protocol/commands.ts";
+import { limits } from "../protocol/limits.ts";
 import { parseBytes, parseSeconds } from "./output.ts";
 
 /** `15m` to seconds. */
@@ -57,6 +58,15 @@ export function scopeOption(text: string): Scope {
 export function digestOption(text: string): string {
   if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new InvalidArgumentError("Write 64 hexadecimal digits.");
   return text.toLowerCase();
+}
+
+/** Of a host or a token; a host's id passes, too. */
+export function nameOption(text: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(text) || text.length > limits.nameLengthMax)
+    throw new InvalidArgumentError(
+      `Write at most ${limits.nameLengthMax} of letters, digits and . _ : -, the first a letter or digit.`,
+    );
+  return text;
 }
 
 export function fingerprintOption(text: string): string {

@@ -4,10 +4,36 @@ import type { Static } from "typebox";
 import type { Progress } from "../protocol/commands.ts";
 import type { ErrorReport } from "../protocol/errors.ts";
 
-/** Text from hosts and servers without what could steer a terminal. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
+const steering = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text from hosts and servers without what could steer a terminal; a line of it. */
 export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "·");
+  return text.replace(steering, "·");
+}
+
+/** The same for what may have several lines, and with `painted` the bold, faint, red and green that we put there. */
+export function harmless(text: string, painted = false): string {
+  return text.replace(steering, (character, at: number) => {
+    if (character === "\n" || character === "\t") return character;
+    return painted && character === "\u001b" && /^\[(?:0|1|2|31|32)m/.test(text.slice(at + 1, at + 6))
+      ? character
+      : "·";
+  });
+}
+
+/** JSON in which nothing can steer a terminal either: it escapes what JSON.stringify leaves. */
+export function jsonText(value: unknown, lines: boolean): string {
+  return JSON.stringify(value, undefined, lines ? undefined : 2).replace(steering, (character) =>
+    character === "\n" ? character : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** What somebody else has made very long, with its middle left out. */
+export function shortened(text: string, charactersMax = 4000): string {
+  if (text.length <= charactersMax) return text;
+  const tail = Math.floor(charactersMax / 4);
+  return `${text.slice(0, charactersMax - tail)} … ${text.slice(-tail)}`;
 }
 
 export interface Column<Row> {
@@ -147,8 +173,8 @@ export function progressLine(progress: Static<typeof Progress>, columns: number)
 
 /** `error: …`, its hint and its code, for people. */
 export function errorText(error: ErrorReport): string {
-  const lines = [`error: ${plain(error.message)}`];
-  if (error.hint !== undefined) lines.push(`hint: ${plain(error.hint)}`);
+  const lines = [`error: ${plain(shortened(error.message))}`];
+  if (error.hint !== undefined) lines.push(`hint: ${plain(shortened(error.hint))}`);
   const candidates = candidateLines(error.details?.candidates);
   if (candidates.length > 0) lines.push("candidates:", ...candidates.map((line) => `  ${plain(line)}`));
   lines.push(`code: ${error.code}`);

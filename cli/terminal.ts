@@ -1,6 +1,6 @@
 // Where a command prints: one JSON document on stdout with --json, else text; notes and errors on stderr.
 import { reportOf } from "../protocol/errors.ts";
-import { errorText } from "./output.ts";
+import { errorText, harmless, jsonText } from "./output.ts";
 
 export interface Terminal {
   readonly json: boolean;
@@ -9,7 +9,7 @@ export interface Terminal {
   /** stdout may be coloured and rewritten. */
   readonly fancy: boolean;
   readonly columns: number;
-  /** Lines on stdout, for people. Nothing with --json. */
+  /** Lines on stdout, for people, without what could steer a terminal. Nothing with --json. */
   print(text: string): void;
   /** A line on stderr, for people. Nothing with --json. */
   note(text: string): void;
@@ -30,6 +30,8 @@ export interface TerminalOptions {
 export function openTerminal({ json, lines = false }: TerminalOptions): Terminal {
   const { stdin, stdout, stderr } = process;
   let statusShown = false;
+  const fancy =
+    !json && stdout.isTTY === true && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb";
   const clear = () => {
     if (statusShown) stderr.write("\r\u001b[K");
     statusShown = false;
@@ -37,8 +39,7 @@ export function openTerminal({ json, lines = false }: TerminalOptions): Terminal
   return {
     json,
     interactive: !json && stdin.isTTY === true && stderr.isTTY === true,
-    fancy:
-      !json && stdout.isTTY === true && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb",
+    fancy,
     get columns() {
       // A terminal that does not know its size says 0.
       return stderr.columns || 100;
@@ -46,28 +47,28 @@ export function openTerminal({ json, lines = false }: TerminalOptions): Terminal
     print(text) {
       if (json) return;
       clear();
-      stdout.write(`${text}\n`);
+      stdout.write(`${harmless(text, fancy)}\n`);
     },
     note(text) {
       if (json) return;
       clear();
-      stderr.write(`${text}\n`);
+      stderr.write(`${harmless(text)}\n`);
     },
     document(value) {
-      if (json) stdout.write(`${JSON.stringify(value, undefined, lines ? undefined : 2)}\n`);
+      if (json) stdout.write(`${jsonText(value, lines)}\n`);
     },
     status(text) {
       if (json || stderr.isTTY !== true) return;
       clear();
       if (text === "") return;
       // What is wrapped could not be taken away again.
-      stderr.write(text.slice(0, (stderr.columns || 100) - 1));
+      stderr.write(harmless(text).slice(0, (stderr.columns || 100) - 1));
       statusShown = true;
     },
     fail(error, extra = {}) {
       const report = reportOf(error);
       if (json) {
-        stdout.write(`${JSON.stringify({ error: report, ...extra }, undefined, lines ? undefined : 2)}\n`);
+        stdout.write(`${jsonText({ error: report, ...extra }, lines)}\n`);
         return;
       }
       clear();

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { example } from "../options.ts";
+import { example, nameOption } from "../options.ts";
 import { formatAge, table } from "../output.ts";
 
 const hostArgument = ["<host>", "name, id or the beginning of an id"] as const;
@@ -149,7 +149,7 @@ export function addHostCommands(program: Command, perform: Performer): void {
   const rename = noun
     .command("rename")
     .argument(...hostArgument)
-    .argument("<name>", "the new name; no other host may have it")
+    .argument("<name>", "the new name; no other host may have it", nameOption)
     .description("call a host by another name; its id stays")
     .action(
       perform(async ({ terminal, api }, _, [reference, name]) => {

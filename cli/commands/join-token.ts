@@ -4,7 +4,7 @@ import type { JoinTokenView } from "../../protocol/api.ts";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { approveOption, countOption, durationOption, example } from "../options.ts";
+import { approveOption, countOption, durationOption, example, nameOption } from "../options.ts";
 import { formatTime, table } from "../output.ts";
 import { stateOf } from "./token.ts";
 
@@ -32,6 +32,7 @@ export function addJoinTokenCommands(program: Command, perform: Performer): void
     .option(
       "--for <host>",
       "its new key takes over this host's name and history; the old key is revoked then",
+      nameOption,
     )
     .option("--cidr <network>", "only from addresses within it, such as 10.1.0.0/16")
     .action(

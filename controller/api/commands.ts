@@ -8,8 +8,8 @@ import {
   SignatureRequest,
   State,
 } from "../../protocol/api.ts";
-import { BedplateError } from "../../protocol/errors.ts";
 import { CommandId, Name } from "../../protocol/schema.ts";
+import { unknownCommand } from "../commands/service.ts";
 import type { ApiParts, App } from "./app.ts";
 import { commandView } from "./command-view.ts";
 import { findHost } from "./hosts.ts";
@@ -89,8 +89,7 @@ export function commandRoutes(app: App, parts: ApiParts): void {
     },
     async (request) => {
       const command = await store.commands.get(request.params.id);
-      if (command === undefined)
-        throw new BedplateError("api.not-found", `There is no command ${request.params.id}.`);
+      if (command === undefined) throw unknownCommand(request.params.id);
       return commandView(parts, command);
     },
   );

@@ -161,7 +161,7 @@ export async function findHost(store: Pick<Store, "hosts">, reference: string): 
   const [host, another] = await store.hosts.find(reference);
   if (host === undefined) {
     throw new BedplateError("host.unknown", `There is no host "${reference}".`, {
-      hint: "Give its name, its id, or at least 6 digits of the id: see GET /v1/hosts.",
+      hint: "Give its name, its id, or at least 6 digits of the id: `bedplate hosts` lists them.",
     });
   }
   if (another !== undefined) {

@@ -2,8 +2,8 @@
 import Type from "typebox";
 import { OutputView as OutputSchema, type OutputView } from "../../protocol/api.ts";
 import { isTerminal } from "../../protocol/commands.ts";
-import { BedplateError } from "../../protocol/errors.ts";
 import { CommandId, Count } from "../../protocol/schema.ts";
+import { unknownCommand } from "../commands/service.ts";
 import type { ApiParts, App } from "./app.ts";
 import { problemAnswers } from "./schemas.ts";
 
@@ -83,8 +83,7 @@ async function readOutput(store: ApiParts["store"], id: string, after: number): 
   // The state first: what is printed last comes before the end.
   const command = await store.commands.get(id);
   const page = await store.commands.output(id, after, answerBytesMax);
-  if (command === undefined || page === undefined)
-    throw new BedplateError("api.not-found", `There is no command ${id}.`);
+  if (command === undefined || page === undefined) throw unknownCommand(id);
   const [first, last] = [page.pieces[0], page.pieces.at(-1)];
   const to = last === undefined ? after : last.offset + last.data.length;
   return {

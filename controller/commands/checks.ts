@@ -28,7 +28,7 @@ export async function checkNewCommand(
   }
   if ((await parts.store.hosts.get(command.host)) === undefined) {
     throw new BedplateError("host.unknown", `There is no host ${command.host}.`, {
-      hint: "A command names its host by its whole id: see GET /v1/hosts.",
+      hint: "A command names its host by its whole id: `bedplate host show HOST` prints it.",
     });
   }
   if (!("image" in command.arguments)) return;

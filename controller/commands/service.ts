@@ -217,6 +217,8 @@ export class CommandService implements Disposable {
   }
 }
 
-function unknownCommand(id: string): BedplateError {
-  return new BedplateError("api.not-found", `There is no command ${id}.`);
+export function unknownCommand(id: string): BedplateError {
+  return new BedplateError("api.not-found", `There is no command ${id}.`, {
+    hint: "`bedplate commands` lists them. What ended long ago is forgotten.",
+  });
 }

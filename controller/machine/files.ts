@@ -1,16 +1,15 @@
 // Files outside the store and the images: the state directory, key files written atomically, ranges to serve.
-import { readFileSync } from "node:fs";
+import { readFileSync, type Stats } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BedplateError } from "../../protocol/errors.ts";
 
 /**
  * Makes `path` as a directory of ours alone, or checks that it is one.
- * @throws `state.unsafe` when others own it or may enter it
+ * @throws `state.unsafe` when others own it or may enter it, `state.unwritable` when it cannot be made or is none
  */
 export async function openPrivateDirectory(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
-  const found = await stat(path);
+  const found = await makeDirectory(path);
   const mode = found.mode & 0o777;
   if ((mode & 0o077) !== 0) {
     throw new BedplateError(
@@ -23,6 +22,19 @@ export async function openPrivateDirectory(path: string): Promise<void> {
     );
   }
   refuseForeign(path, found.uid);
+}
+
+async function makeDirectory(path: string): Promise<Stats> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    return await stat(path);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new BedplateError("state.unwritable", `The state directory ${path} cannot be made: ${code}.`, {
+      hint: "Name another one with --state-directory, or see to who owns the one above it.",
+      cause,
+    });
+  }
 }
 
 /**

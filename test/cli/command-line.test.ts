@@ -135,6 +135,76 @@ describe("usage", () => {
   });
 });
 
+const noCommand = "01980c6e-9f2a-7cc1-8a4b-5f0d6c7e8f90";
+
+describe("what no server could take is not sent", () => {
+  test.each([
+    [["host", "show", ""], "The host is empty."],
+    [["deploy", "web-1", "--image", "", "--disk", "serial=S", "--plan"], "--image is empty."],
+    [["image", "add", "x.raw", "--name="], "--name is empty."],
+    [["controller", "--state-directory="], "--state-directory is empty."],
+    [["policy", "explain", "x", "--signature", ""], "--signature is empty."],
+    [["host", "show", ".."], '".." is no name or id.'],
+    [["host", "show", "x".repeat(10_000)], "has 10000 characters"],
+    [["command", "show", "web-1"], '"web-1" is no command\'s id.'],
+    [["host", "rename", "web-1", "a b"], "the first a letter or digit"],
+    [["token", "create", "--scope", "read", "--name", "-"], "the first a letter or digit"],
+    [["commands", "--host", "a\nb"], "the first a letter or digit"],
+    [["image", "remove", "y".repeat(257)], "has 257 characters"],
+  ])("%j", async (argv, message) => {
+    const run = await bedplate(["--client", client, ...argv, "--json"]);
+    expect(run.code).toBe(2);
+    expect(errorOf(run)).toMatchObject({ code: "usage", message: expect.stringContaining(message) });
+  });
+
+  test("what goes to a program as it is may be empty", async () => {
+    const run = await bedplate([
+      "--client",
+      client,
+      "exec",
+      "web-1",
+      "--yes",
+      "--json",
+      "--",
+      "/bin/echo",
+      "",
+    ]);
+    expect(errorOf(run).code).toBe("host.unknown");
+  });
+});
+
+test("a state directory that cannot be made says so, and what to do", async () => {
+  const file = join(directory, "a-file");
+  await writeFile(file, "");
+  for (const path of [file, join(file, "below"), join(directory, "n".repeat(300))]) {
+    const run = await bedplate([
+      "controller",
+      "--listen",
+      "127.0.0.1:0",
+      "--state-directory",
+      path,
+      "--json",
+    ]);
+    expect([run.code, errorOf(run).code]).toEqual([1, "state.unwritable"]);
+    expect(errorOf(run).hint).toContain("--state-directory");
+  }
+});
+
+test("nothing that was given steers the terminal", async () => {
+  const evil = "\u001b[31mred\u0007\u009b2J\u202e";
+  for (const argv of [
+    ["image", "add", join(directory, evil)],
+    ["fence", "show", "--journal", join(directory, evil)],
+    ["host", "show", evil],
+    [evil],
+  ])
+    for (const mode of [[], ["--json"]]) {
+      const { stdout, stderr } = await bedplate(["--client", client, ...argv, ...mode]);
+      expect(stdout + stderr).toMatch(/red|null/);
+      expect((stdout + stderr).replaceAll("\n", "")).not.toMatch(/\p{Cc}|\p{Bidi_Control}/u);
+    }
+});
+
 describe("nobody is there to be asked", () => {
   test.each([
     ["exec", "web-1", "--", "/bin/true"],
@@ -234,7 +304,7 @@ describe("the controller", () => {
     await new Promise((resolve) => server.close(resolve));
     const file = join(directory, "gone.json");
     await writeFile(file, JSON.stringify({ ...controller.client, url: `https://127.0.0.1:${port}` }));
-    for (const argv of [["hosts"], ["images"], ["join-token", "create"], ["command", "show", "x"]]) {
+    for (const argv of [["hosts"], ["images"], ["join-token", "create"], ["command", "show", noCommand]]) {
       const run = await bedplate([...argv, "--client", file, "--json"]);
       expect(run.code).toBe(8);
       expect(errorOf(run)).toMatchObject({
@@ -350,7 +420,7 @@ describe("tokens", () => {
     const after = await bedplate(["join-token", "list", "--client", client]);
     expect(after.stdout).toMatch(new RegExp(`^${id} +revoked `, "m"));
     const wrong = await bedplate(["join-token", "create", "--cidr", "10.1", "--client", client, "--json"]);
-    expect([wrong.code, errorOf(wrong).code]).toEqual([1, "api.bad-request"]);
+    expect([wrong.code, errorOf(wrong).code]).toEqual([2, "api.bad-request"]);
   });
 });
 

@@ -10,10 +10,13 @@ import {
   formatBytes,
   formatSeconds,
   formatTime,
+  harmless,
+  jsonText,
   parseBytes,
   parseSeconds,
   plain,
   progressLine,
+  shortened,
   table,
 } from "../../cli/output.ts";
 import { parseDiskSelector } from "../../protocol/disks.ts";
@@ -196,4 +199,36 @@ test("what must be typed is the serial, else the name of the file behind the dis
 test("text is wrapped at spaces only", () => {
   expect(wrap("one two three four", 9)).toEqual(["one two", "three", "four"]);
   expect(wrap("a-very-long-word b", 4)).toEqual(["a-very-long-word", "b"]);
+});
+
+test("of what is printed only lines and tabs, and our own paint, do something to a terminal", () => {
+  const hostile = "a\u001b[31mb\u001b]0;title\u0007c\rd\u009b2Je\u202ef\u007f";
+  expect(harmless(`${hostile}\n\tg`)).toBe("a·[31mb·]0;title·c·d·2Je·f·\n\tg");
+  const painted = "\u001b[1mbold\u001b[0m \u001b[31mred\u001b[0m";
+  expect(harmless(painted, true)).toBe(painted);
+  expect(harmless(painted)).toBe("·[1mbold·[0m ·[31mred·[0m");
+  // Hidden, black on black, moved: none of ours.
+  expect(harmless("\u001b[8mx\u001b[2Jy\u001b[1;1Hz\u001b[31", true)).toBe("·[8mx·[2Jy·[1;1Hz·[31");
+});
+
+test("JSON says the same with all of it escaped", () => {
+  const value = { text: "a\u001b[31mb\u009bc\u202ed\u007f\n", list: [1, "\u2066"] };
+  for (const lines of [true, false]) {
+    const text = jsonText(value, lines);
+    expect(JSON.parse(text)).toEqual(value);
+    expect(text.replaceAll("\n", "")).not.toMatch(/\p{Cc}|\p{Bidi_Control}/u);
+    expect(text.includes("\n")).toBe(!lines);
+  }
+});
+
+test("an error does not repeat ten thousand characters", () => {
+  expect(shortened("short")).toBe("short");
+  const text = errorText({
+    code: "usage",
+    message: `${"A".repeat(10_000)} is no end`,
+    hint: "B".repeat(9000),
+  });
+  expect(text.length).toBeLessThan(8500);
+  expect(text).toContain("A … A");
+  expect(text).toContain("is no end\nhint: ");
 });

@@ -234,7 +234,7 @@ test("mirrors are added, listed and removed", async () => {
   await bedplate.json(0, "image", "mirror", "remove", "small", url);
   expect(await bedplate.refusal("image", "mirror", "remove", "small", url)).toEqual([1, "api.not-found"]);
   expect(await bedplate.refusal("image", "mirror", "add", "small", "ftp://m/")).toEqual([
-    1,
+    2,
     "api.bad-request",
   ]);
 });
