@@ -33,7 +33,10 @@ const Mark = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 /** A series: an integer as the kernel gives it, times `scale`, is the value in the unit that the name ends with. */
 export const Series = Type.Object({
   name: Type.String({ pattern: "^[a-zA-Z_][a-zA-Z0-9_]*$", maxLength: 256 }),
-  labels: Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 512 })),
+  // Of a key's schema only the pattern is looked at.
+  labels: Type.Record(Type.String({ pattern: "^[^]{0,64}$" }), Type.String({ maxLength: 512 }), {
+    additionalProperties: false,
+  }),
   type: Type.Union([Type.Literal("counter"), Type.Literal("gauge")]),
   scale: Type.Number(),
   /** The integer is two's complement. */

@@ -28,8 +28,11 @@ export type RecordVerdict =
   /** Its effect and the new mark are stored together. `lost`: records before it that nobody has any more. */
   | { readonly status: "next"; readonly mark: number; readonly lost: number };
 
-/** No host loses so many records; one that says so would leave no numbers for those that follow. */
-export const lostMax = 1_000_000;
+/**
+ * No host loses so many records: one that prints without end makes some hundred thousand a day, and a backup is seldom years
+ * old. One that says so would leave few numbers for those that follow.
+ */
+export const lostMax = 1_000_000_000;
 
 /**
  * @param outbox undefined when nothing of the instance is stored
