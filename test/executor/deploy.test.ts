@@ -5,17 +5,18 @@ import { chmod, open, readFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openDisk } from "../../agent/devices/direct-file.ts";
+import type { FileDisk } from "../../agent/devices/disks.ts";
 import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { createGroupKernel } from "../../assembly/index.ts";
-import type { Command, DeployOutput, DeployPlanOutput, VerifyOutput } from "../../protocol/commands.ts";
+import type { Command, DeployOutput, VerifyOutput } from "../../protocol/commands.ts";
 import type { Disk as ListedDisk } from "../../protocol/disks.ts";
 import { encodeManifest, groupBytes } from "../../protocol/manifest.ts";
+import { type DeployStage, deployOf, holdsImage, openDeployStage, planOf } from "../support/deploy-stage.ts";
 import {
   attach,
+  declared,
   type ExecutorHost,
-  hostId,
   mintId,
-  openExecutorHost,
   progressOf,
   type RunOptions,
   resultOf,
@@ -23,7 +24,7 @@ import {
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { holdAfter, type ImageServer, serveImage } from "../support/image-server.ts";
 import { imageOf, makeImage, type TestImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
@@ -31,62 +32,30 @@ const diskBytes = 40 * mib;
 /** 33 groups, the last one short and no multiple of a sector; some of zeroes. */
 const imageBytes = 32 * mib + 12_345;
 
+let stage: DeployStage;
 let host: ExecutorHost;
 let image: TestImage;
 let server: ImageServer;
 let offer: RunOptions;
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: imageBytes, zeroGroups: [5, 6, 20] });
-  server = await serveImage(image);
-  offer = { sources: [server.source], ca: server.ca };
+  stage = await openDeployStage({ sizeBytes: imageBytes, zeroGroups: [5, 6, 20] });
+  ({ host, image, server, offer } = stage);
 });
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
-interface Disk {
-  readonly name: string;
-  readonly path: string;
-  readonly sizeBytes: number;
-}
 let made = 0;
 /** A disk full of old bytes, the only one that the policy allows. */
-async function makeDisk(sizeBytes = diskBytes): Promise<Disk> {
-  const name = `disk${made++}`;
-  const path = await host.makeFile(name, sizeBytes);
-  await using file = await open(path, "r+");
-  const old = new Uint8Array(mib).fill(0xee);
-  for (let at = 0; at < sizeBytes; at += mib) await file.write(old, 0, Math.min(mib, sizeBytes - at), at);
-  await host.allowFiles({ name, path, sizeBytes });
-  return { name, path, sizeBytes };
+async function makeDisk(sizeBytes = diskBytes): Promise<FileDisk> {
+  const disk = await host.makeOldDisk(`disk${made++}`, sizeBytes);
+  await host.allowFiles(disk);
+  return disk;
 }
 
-const command = (
-  kind: "image.deploy" | "image.verify",
-  mode: "plan" | "apply",
-  disk: Disk,
-  more: object = {},
-  of = image,
-) =>
-  ({
-    id: mintId(),
-    host: hostId,
-    kind,
-    mode,
-    arguments: { image: of.reference, disk: { file: disk.name }, ...more },
-    limits: {},
-  }) as Command;
-
-async function plan(disk: Disk, of = image, options = offer): Promise<DeployPlanOutput> {
-  const { last } = await runToEnd(host, command("image.deploy", "plan", disk, {}, of), options);
-  const result = resultOf(last);
-  expect(result).toMatchObject({ outcome: "succeeded" });
-  return result.output as DeployPlanOutput;
-}
+const verifyOf = (disk: FileDisk) => ({ ...deployOf(image, disk, "apply"), kind: "image.verify" }) as Command;
+const plan = (disk: FileDisk, of = image, options = offer) =>
+  planOf({ host, offer: options }, deployOf(of, disk, "plan"));
 /** With the fingerprint that a plan would give, made here: half as many processes to start. */
-async function applyCommand(disk: Disk, of = image): Promise<Command> {
+async function applyCommand(disk: FileDisk, of = image): Promise<Command> {
   const { windows } = await createGroupKernel();
   await using file = await openDisk({ path: disk.path, kind: "file", access: "read", window: windows[0]! });
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
@@ -102,29 +71,10 @@ async function applyCommand(disk: Disk, of = image): Promise<Command> {
     diskSequence: 0,
   };
   const fingerprint = await fingerprintOf(facts as ListedDisk, file, bootId, windows[0]!);
-  return command("image.deploy", "apply", disk, { fingerprint }, of);
+  return deployOf(of, disk, "apply", { fingerprint });
 }
-const holds = async (disk: Disk, of = image) => {
-  const bytes = await readFile(disk.path);
-  return Buffer.compare(bytes.subarray(0, of.bytes.length), of.bytes) === 0;
-};
-const head = (disk: Disk) => readFileSync(disk.path).subarray(0, 512).toString("latin1");
-
-/** Holds all requests for frames from the `number`-th on, so that a deploy stands still half-way. */
-function standStillAfter(on: ImageServer, requests: number): Disposable & { release(): void } {
-  const held: (() => void)[] = [];
-  let seen = 0;
-  on.misbehave((_, __, serve) => {
-    seen++;
-    if (seen <= requests) serve();
-    else held.push(() => serve());
-  });
-  const release = () => {
-    on.misbehave(undefined);
-    for (const serve of held.splice(0)) serve();
-  };
-  return { release, [Symbol.dispose]: release };
-}
+const holds = (disk: FileDisk, of = image) => holdsImage(disk, of);
+const head = (disk: FileDisk) => readFileSync(disk.path).subarray(0, 512).toString("latin1");
 
 /** Waits until the journal says that some groups are good. */
 async function untilJournalled(id: string, groups: number): Promise<void> {
@@ -173,7 +123,7 @@ test("plan changes nothing; apply brings the image onto the disk, the tail is cl
 
   const { last, events } = await runToEnd(
     host,
-    command("image.deploy", "apply", disk, { fingerprint: planned.fingerprint }),
+    deployOf(image, disk, "apply", { fingerprint: planned.fingerprint }),
     offer,
   );
   const { outcome, output } = resultOf(last);
@@ -213,7 +163,7 @@ test("what is right already is neither fetched nor written; verify says so, and 
     await file.write(new Uint8Array([1, 2, 3]), 0, 3, 9 * mib + 77);
     await file.write(new Uint8Array([1]), 0, 1, 20 * mib);
   }
-  const wrong = resultOf((await runToEnd(host, command("image.verify", "apply", disk), offer)).last);
+  const wrong = resultOf((await runToEnd(host, verifyOf(disk), offer)).last);
   expect(wrong).toMatchObject({ outcome: "failed", error: { code: "disk.readback-mismatch" } });
   expect(wrong.output as VerifyOutput).toMatchObject({
     matches: false,
@@ -234,7 +184,7 @@ test("what is right already is neither fetched nor written; verify says so, and 
     bytesSkipped: imageBytes - 3 * mib,
   });
   expect(server.sentBytes() - sent).toBe(fetched);
-  const right = resultOf((await runToEnd(host, command("image.verify", "apply", disk), offer)).last);
+  const right = resultOf((await runToEnd(host, verifyOf(disk), offer)).last);
   expect(right).toMatchObject({
     outcome: "succeeded",
     output: { matches: true, root: image.reference.root, wrongGroupCount: 0 },
@@ -414,7 +364,7 @@ describe("transfers that break", () => {
     const disk = await makeDisk();
     const before = await sha256Of(disk.path);
     const tryWith = async (options: RunOptions) =>
-      resultOf((await runToEnd(host, command("image.deploy", "plan", disk), options)).last).error?.code;
+      resultOf((await runToEnd(host, deployOf(image, disk, "plan"), options)).last).error?.code;
     expect(await tryWith({ ...offer, sources: [{ url: "https://169.254.169.254/latest" }] })).toBe(
       "source.refused",
     );
@@ -434,7 +384,7 @@ describe("transfers that break", () => {
 
 /** SIGKILL to its executor when the journal has groups and the source gives no more. */
 async function killHalfWay(apply: Command): Promise<void> {
-  using _still = standStillAfter(server, 2);
+  using _still = holdAfter(server, 2);
   const first = host.start(runRequest(apply, offer));
   await untilJournalled(apply.id, 8);
   first.process.kill("SIGKILL");
@@ -482,7 +432,7 @@ describe("cut off and taken up again", () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
     {
-      using _still = standStillAfter(server, 2);
+      using _still = holdAfter(server, 2);
       const first = host.start(runRequest(apply, offer));
       await untilJournalled(apply.id, 8);
       first.process.kill("SIGTERM");
@@ -497,7 +447,7 @@ describe("cut off and taken up again", () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
     {
-      using _still = standStillAfter(server, 2);
+      using _still = holdAfter(server, 2);
       const first = host.start(runRequest(apply, offer));
       await untilJournalled(apply.id, 4);
       first.process.kill("SIGKILL");
@@ -518,7 +468,7 @@ describe("cut off and taken up again", () => {
   test("while one deploy runs, another is refused and told which; reads go on", async () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
-    using still = standStillAfter(server, 1);
+    using still = holdAfter(server, 1);
     const first = host.start(runRequest(apply, offer));
     const follower = await attach(host, apply.id);
     await follower.until((event) => event.type === "running");
@@ -546,7 +496,7 @@ describe("stopped on purpose", () => {
     const disk = await makeDisk();
     const apply = await applyCommand(disk);
     {
-      using _still = standStillAfter(server, 1);
+      using _still = holdAfter(server, 1);
       const executor = host.start(runRequest(apply, offer));
       const follower = await attach(host, apply.id);
       await untilJournalled(apply.id, 1);
@@ -578,7 +528,7 @@ describe("stopped on purpose", () => {
   ])("%s: timed out", async (_, limits, code) => {
     const disk = await makeDisk();
     const apply = { ...(await applyCommand(disk)), limits } as Command;
-    using _still = standStillAfter(server, 0);
+    using _still = holdAfter(server, 0);
     expect(resultOf((await runToEnd(host, apply, offer)).last)).toMatchObject({
       outcome: "timed-out",
       error: { code },
@@ -587,11 +537,11 @@ describe("stopped on purpose", () => {
 });
 
 describe("guards, by the process: each refuses with its own code, and the disk is as before", () => {
-  const refused = async (disk: Disk, of = image, options = offer) => {
+  const refused = async (disk: FileDisk, of = image, options = offer) => {
     const before = await sha256Of(disk.path);
     const planned = await plan(disk, of, options);
     expect(planned.allowed).toBe(false);
-    const apply = command("image.deploy", "apply", disk, { fingerprint: planned.fingerprint }, of);
+    const apply = deployOf(of, disk, "apply", { fingerprint: planned.fingerprint });
     const { last } = await runToEnd(host, apply, options);
     expect(await sha256Of(disk.path)).toBe(before);
     const error = last.type === "refused" ? last.error : resultOf(last).error;
@@ -604,9 +554,7 @@ describe("guards, by the process: each refuses with its own code, and the disk i
 
   test("declared but not allowed", async () => {
     const disk = await makeDisk();
-    await host.writePolicy(
-      `unsigned = ["image.deploy"]\n[[fileDisks]]\nname = "${disk.name}"\npath = "${disk.path}"\nsizeBytes = ${disk.sizeBytes}\n`,
-    );
+    await host.writePolicy(`unsigned = ["image.deploy"]\n${declared(disk)}`);
     expect(await refused(disk)).toMatchObject({ code: "disk.not-allowed", failing: ["disk.not-allowed"] });
   });
 
@@ -635,14 +583,12 @@ describe("guards, by the process: each refuses with its own code, and the disk i
 
   test("a selector that matches nothing, and a file of another size than declared: the candidates are told", async () => {
     const disk = await makeDisk();
-    const other = resultOf(
-      (await runToEnd(host, command("image.deploy", "plan", { ...disk, name: "none" }), offer)).last,
-    );
+    const other = resultOf((await runToEnd(host, deployOf(image, { name: "none" }, "plan"), offer)).last);
     expect(other).toMatchObject({ outcome: "failed", error: { code: "disk.not-found" } });
     const candidates = other.error?.details?.candidates as { fileDisk: string; path: string }[];
     expect(candidates).toContainEqual(expect.objectContaining({ fileDisk: disk.name, path: disk.path }));
     await host.allowFiles({ ...disk, sizeBytes: disk.sizeBytes - mib });
-    const wrongSize = resultOf((await runToEnd(host, command("image.deploy", "plan", disk), offer)).last);
+    const wrongSize = resultOf((await runToEnd(host, deployOf(image, disk, "plan"), offer)).last);
     expect(wrongSize).toMatchObject({ error: { code: "disk.not-found" } });
     expect(JSON.stringify(wrongSize.error?.details)).toContain("the policy gives the file disk");
   });

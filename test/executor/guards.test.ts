@@ -1,60 +1,30 @@
 // What lies on a disk, and what it costs to overwrite it all the same: real executors, and the disk's hash before and after.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readJournal } from "../../agent/executor/journal.ts";
-import type { HostAuditEntry } from "../../protocol/audit.ts";
-import type { Command, DeployPlanOutput } from "../../protocol/commands.ts";
-import {
-  type ExecutorHost,
-  hostId,
-  mintId,
-  openExecutorHost,
-  type RunOptions,
-  resultOf,
-  runToEnd,
-  sha256Of,
-} from "../support/executor-host.ts";
-import { type ImageServer, serveImage } from "../support/image-server.ts";
+import { type DeployStage, deployOf, openDeployStage, planOf } from "../support/deploy-stage.ts";
+import { auditOf, policyOf, resultOf, runToEnd, sha256Of } from "../support/executor-host.ts";
 import { layouts } from "../support/signature-layouts.ts";
 import { putGpt, sparseDisk } from "../support/sparse-disk.ts";
-import { makeImage, type TestImage } from "../support/test-image.ts";
 
 const busy = { timeout: 180_000 } as const;
 const mib = 1 << 20;
 const linuxType = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 const sizeBytes = 8 * mib;
-let host: ExecutorHost;
-let image: TestImage;
-let server: ImageServer;
-let offer: RunOptions;
+let stage: DeployStage;
 let disks = 0;
 
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: 2 * mib });
-  server = await serveImage(image);
-  offer = { sources: [server.source], ca: server.ca };
+  stage = await openDeployStage({ sizeBytes: 2 * mib });
 }, busy.timeout);
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
 /** A file that stands for a disk with this superblock on it, and a policy that allows it. */
 async function makeDisk(kind: string, allowOverrides: readonly string[] = []) {
-  const name = `disk-${disks++}`;
-  const path = await host.makeFile(`${name}.img`, sizeBytes);
-  const disk = sparseDisk(sizeBytes);
-  layouts[kind]!.put(disk, 0, sizeBytes);
-  await disk.save(path);
-  await host.writePolicy(`allowDisks = ["file:${name}"]
-unsigned = ["image.deploy"]
-allowOverrides = ${JSON.stringify(allowOverrides)}
-[[fileDisks]]
-name = "${name}"
-path = "${path}"
-sizeBytes = ${sizeBytes}
-`);
-  return { name, path };
+  const disk = await stage.host.makeDisk(`disk-${disks++}`, sizeBytes);
+  const content = sparseDisk(sizeBytes);
+  layouts[kind]!.put(content, 0, sizeBytes);
+  await content.save(disk.path);
+  await stage.host.writePolicy(policyOf([disk], `allowOverrides = ${JSON.stringify(allowOverrides)}`));
+  return disk;
 }
 
 /** The same with a GUID partition table, and zeroes over parts of it. */
@@ -66,20 +36,10 @@ async function makePartitioned(overwrite: readonly [offset: number, bytes: numbe
   return made;
 }
 
-const commandOf = (name: string, mode: "plan" | "apply", more: object): Command =>
-  ({
-    id: mintId(),
-    host: hostId,
-    kind: "image.deploy",
-    mode,
-    arguments: { image: image.reference, disk: { file: name }, ...more },
-    limits: {},
-  }) as Command;
-
 async function attempt(name: string, more: object = {}) {
-  const planned = await runToEnd(host, commandOf(name, "plan", more), offer);
-  const plan = resultOf(planned.last).output as DeployPlanOutput;
-  const command = commandOf(name, "apply", { ...more, fingerprint: plan.fingerprint });
+  const { host, image, offer } = stage;
+  const plan = await planOf(stage, deployOf(image, { name }, "plan", more));
+  const command = deployOf(image, { name }, "apply", { ...more, fingerprint: plan.fingerprint });
   const { last } = await runToEnd(host, command, offer);
   return { plan, result: resultOf(last), command };
 }
@@ -112,14 +72,11 @@ describe("a disk that belongs to something larger", busy, () => {
     const { name } = await makeDisk("LVM2_member", ["member", "remote", "shared-storage"]);
     const { plan, result, command } = await attempt(name, { overrides: ["member"] });
     expect(plan.guards.find(({ guard }) => guard === "member")).toMatchObject({ ok: true });
-    expect(result).toMatchObject({ outcome: "succeeded", output: { root: image.reference.root } });
-    using journal = readJournal(host.stateDirectory);
-    const entries = journal.audit().lines.map(({ text }) => JSON.parse(text) as HostAuditEntry);
-    expect(entries.find((entry) => entry.command === command.id && entry.event === "override")).toMatchObject(
-      {
-        detail: { guards: ["member"] },
-      },
+    expect(result).toMatchObject({ outcome: "succeeded", output: { root: stage.image.reference.root } });
+    const overridden = auditOf(stage.host).find(
+      (entry) => entry.command === command.id && entry.event === "override",
     );
+    expect(overridden).toMatchObject({ detail: { guards: ["member"] } });
   });
 });
 

@@ -2,7 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import type { Command, DeployPlanOutput } from "../../protocol/commands.ts";
+import type { Command } from "../../protocol/commands.ts";
+import { deployOf, holdsImage, openDeployStage, planOf } from "../support/deploy-stage.ts";
 import {
   attach,
   hostId,
@@ -11,10 +12,8 @@ import {
   openExecutorHost,
   resultOf,
   runRequest,
-  runToEnd,
 } from "../support/executor-host.ts";
-import { pastTheFirst, serveImage } from "../support/image-server.ts";
-import { makeImage } from "../support/test-image.ts";
+import { holdAfter } from "../support/image-server.ts";
 
 const mib = 1 << 20;
 const patienceMs = 120_000;
@@ -23,49 +22,32 @@ describe.concurrent("nobody says that the link is up", () => {
   test("pause: a deploy stops writing between two groups, does not count as stalled, and goes on when the link is back", {
     timeout: patienceMs,
   }, async () => {
-    await using host = await openExecutorHost();
-    const image = await makeImage({ sizeBytes: 24 * mib + 5 });
-    await using server = await serveImage(image);
-    const offer = { sources: [server.source], ca: server.ca };
-    const path = await host.makeFile("disk", 32 * mib);
-    await host.allowFiles({ name: "disk", path, sizeBytes: 32 * mib });
-    const deploy = (mode: "plan" | "apply", more: object, limits: Command["limits"] = {}) =>
-      ({
-        id: mintId(),
-        host: hostId,
-        kind: "image.deploy",
-        mode,
-        arguments: { image: image.reference, disk: { file: "disk" }, ...more },
-        limits,
-      }) as Command;
-    const planned = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last)
-      .output as DeployPlanOutput;
+    await using stage = await openDeployStage({ sizeBytes: 24 * mib + 5 });
+    const { host, image, server, offer } = stage;
+    const disk = await host.makeDisk("disk", 32 * mib);
+    await host.allowFiles(disk);
+    const { fingerprint } = await planOf(stage, deployOf(image, disk, "plan"));
 
     // Frames wait at the source until the operation is paused.
-    const held: (() => void)[] = [];
-    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
-    const command = deploy(
-      "apply",
-      { fingerprint: planned.fingerprint },
-      { onLinkLost: "pause", stallAfterSeconds: 33 },
-    );
+    using still = holdAfter(server, 1);
+    const limits = { onLinkLost: "pause", stallAfterSeconds: 33 } as const;
+    const command = deployOf(image, disk, "apply", { fingerprint }, limits);
     const executor = host.start(runRequest(command, offer), [], hurried);
     const follower = await attach(host, command.id);
     follower.link("down");
     await follower.until((event) => event.type === "progress" && event.progress.paused === true);
-    const before = await readFile(path);
-    expect(held.length).toBeGreaterThan(0);
-    server.misbehave(undefined);
-    for (const serve of held) serve();
+    const before = await readFile(disk.path);
+    expect(still.count()).toBeGreaterThan(0);
+    still.release();
     // Longer than the stall limit, counted from when it last moved.
     await sleep(600);
-    expect(Buffer.compare(await readFile(path), before)).toBe(0);
+    expect(Buffer.compare(await readFile(disk.path), before)).toBe(0);
     expect(before.subarray(0, 27).toString()).toBe("BEDPLATE DEPLOY IN PROGRESS");
     follower.link("up");
     const began = performance.now();
     expect(resultOf(await follower.last)).toMatchObject({ outcome: "succeeded" });
     expect(performance.now() - began).toBeLessThan(60_000);
-    expect(Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes)).toBe(0);
+    expect(await holdsImage(disk, image)).toBe(true);
     follower.close();
     await executor.ended;
   });

@@ -10,6 +10,7 @@ import type { Command, DeployOutput, DeployPlanOutput } from "../../protocol/com
 import { encodeManifest } from "../../protocol/manifest.ts";
 import {
   type ExecutorHost,
+  fillWithOldBytes,
   hostId,
   isRoot,
   mintId,
@@ -62,8 +63,7 @@ describe.skipIf(!usable)("on loop devices", () => {
   };
   async function makeLoop(...options: string[]): Promise<Loop> {
     const backing = await host.makeFile(`loop${made++}.img`, diskBytes);
-    await using file = await open(backing, "r+");
-    for (let at = 0; at < diskBytes; at += mib) await file.write(new Uint8Array(mib).fill(0xee), 0, mib, at);
+    await fillWithOldBytes(backing, diskBytes);
     await host.writePolicy(`allowDisks = ["loop:${backing}"]\nunsigned = ["image.deploy"]\n`);
     return attachLoop(backing, ...options);
   }

@@ -1,19 +1,19 @@
 // Mirrors and signatures of images, by real executor processes: the host's policy says which it uses and what it asks for.
-import { mkdir, open, readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Command, DeployOutput, DeployPlanOutput } from "../../protocol/commands.ts";
+import type { FileDisk } from "../../agent/devices/disks.ts";
+import type { DeployOutput, DeployPlanOutput } from "../../protocol/commands.ts";
 import { encodeManifest } from "../../protocol/manifest.ts";
+import { type DeployStage, deployOf, holdsImage, openDeployStage } from "../support/deploy-stage.ts";
 import {
   type ExecutorHost,
-  hostId,
-  mintId,
-  openExecutorHost,
+  policyOf,
   type RunOptions,
   resultOf,
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, serveImage } from "../support/image-server.ts";
+import type { ImageServer } from "../support/image-server.ts";
 import { serveMirror } from "../support/mirror-server.ts";
 import { makeOperator, type Operator } from "../support/operators.ts";
 import { makeImage, type TestImage } from "../support/test-image.ts";
@@ -23,67 +23,40 @@ const imageBytes = 6 * mib + 1234;
 const diskBytes = 8 * mib;
 type Source = NonNullable<RunOptions["sources"]>[number] & { readonly mirror?: true };
 
+let stage: DeployStage;
 let host: ExecutorHost;
 let image: TestImage;
 let server: ImageServer;
 let [alice, bob, mallory]: Operator[] = [];
 let made = 0;
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: imageBytes, zeroGroups: [3] });
-  server = await serveImage(image);
+  stage = await openDeployStage({ sizeBytes: imageBytes, zeroGroups: [3] });
+  ({ host, image, server } = stage);
   const keys = `${host.directory}/keys`;
   await mkdir(keys);
   [alice, bob, mallory] = ["alice", "bob", "mallory"].map((name) => makeOperator(keys, name));
 });
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
-interface Disk {
-  readonly name: string;
-  readonly path: string;
-}
-async function makeDisk(places: readonly string[], policy = ""): Promise<Disk> {
-  const name = `mirrored${made++}`;
-  const path = await host.makeFile(name, diskBytes);
-  {
-    await using file = await open(path, "r+");
-    await file.write(new Uint8Array(diskBytes).fill(0xee));
-  }
-  await host.writePolicy(
-    [
-      `allowDisks = ["file:${name}"]`,
-      'unsigned = ["image.deploy"]',
-      `imageSources = ${JSON.stringify(places)}`,
-      policy,
-      `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${diskBytes}`,
-    ].join("\n"),
-  );
-  return { name, path };
+/** Under a policy that lists these places. */
+async function makeDisk(places: readonly string[], policy = ""): Promise<FileDisk> {
+  const disk = await host.makeOldDisk(`mirrored${made++}`, diskBytes);
+  await host.writePolicy(policyOf([disk], `imageSources = ${JSON.stringify(places)}`, policy));
+  return disk;
 }
 
-async function run(disk: Disk, sources: readonly Source[], mode: "plan" | "apply", more: object = {}) {
-  const command = {
-    id: mintId(),
-    host: hostId,
-    kind: "image.deploy",
-    mode,
-    arguments: { image: image.reference, disk: { file: disk.name }, ...more },
-    limits: {},
-  } as Command;
+async function run(disk: FileDisk, sources: readonly Source[], mode: "plan" | "apply", more: object = {}) {
+  const command = deployOf(image, disk, mode, more);
   return resultOf((await runToEnd(host, command, { ca: server.ca, sources })).last);
 }
 /** Both by these sources. */
-async function deploy(disk: Disk, sources: readonly Source[]) {
+async function deploy(disk: FileDisk, sources: readonly Source[]) {
   const planned = await run(disk, sources, "plan");
   if (planned.outcome !== "succeeded") return planned;
   const { fingerprint } = planned.output as DeployPlanOutput;
   return await run(disk, sources, "apply", { fingerprint });
 }
-const holds = async ({ path }: Disk) =>
-  Buffer.compare((await readFile(path)).subarray(0, imageBytes), image.bytes) === 0;
+const holds = (disk: FileDisk) => holdsImage(disk, image);
 const files = (more: Readonly<Record<string, Uint8Array>> = {}) => ({
   manifest: image.manifestBytes,
   frames: image.frames,

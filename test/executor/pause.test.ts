@@ -4,43 +4,25 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
-import type { Command, DeployPlanOutput } from "../../protocol/commands.ts";
-import {
-  attach,
-  hostId,
-  mintId,
-  openExecutorHost,
-  progressOf,
-  resultOf,
-  runRequest,
-  runToEnd,
-} from "../support/executor-host.ts";
-import { pastTheFirst, serveImage } from "../support/image-server.ts";
-import { makeImage } from "../support/test-image.ts";
+import type { Command } from "../../protocol/commands.ts";
+import { deployOf, holdsImage, openDeployStage, planOf } from "../support/deploy-stage.ts";
+import { attach, hostId, mintId, progressOf, resultOf, runRequest } from "../support/executor-host.ts";
+import { holdAfter } from "../support/image-server.ts";
 
 const mib = 1 << 20;
 
 test("a deploy that is paused stands still beyond its stall limit, survives SIGKILL paused, and goes on to the end", {
   timeout: 120_000,
 }, async () => {
-  await using host = await openExecutorHost();
-  const image = await makeImage({ sizeBytes: 24 * mib });
-  await using server = await serveImage(image);
-  const offer = { sources: [server.source], ca: server.ca };
-  const path = await host.makeFile("disk", 32 * mib);
-  await host.allowFiles({ name: "disk", path, sizeBytes: 32 * mib });
-  const deploy = (mode: "plan" | "apply", more: object, limits: Command["limits"] = {}) =>
-    ({
-      ...{ id: mintId(), host: hostId, kind: "image.deploy", mode },
-      arguments: { image: image.reference, disk: { file: "disk" }, ...more },
-      limits,
-    }) as Command;
-  const planned = resultOf((await runToEnd(host, deploy("plan", {}), offer)).last).output as DeployPlanOutput;
+  await using stage = await openDeployStage({ sizeBytes: 24 * mib });
+  const { host, image, server, offer } = stage;
+  const disk = await host.makeDisk("disk", 32 * mib);
+  await host.allowFiles(disk);
+  const { fingerprint } = await planOf(stage, deployOf(image, disk, "plan"));
 
   // Frames wait at the source until the operation is paused.
-  const held: (() => void)[] = [];
-  server.misbehave(pastTheFirst((serve) => void held.push(serve)));
-  const command = deploy("apply", { fingerprint: planned.fingerprint }, { stallAfterSeconds: 3 });
+  using still = holdAfter(server, 1);
+  const command = deployOf(image, disk, "apply", { fingerprint }, { stallAfterSeconds: 3 });
   const request = runRequest(command, offer);
   const first = host.start(request);
   const follower = await attach(host, command.id);
@@ -49,12 +31,11 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   follower.pause(true);
   const told = await follower.until((event) => event.type === "progress" && event.progress.paused === true);
   expect(told).toMatchObject({ progress: { phase: "write", rate: 0, secondsLeft: null } });
-  server.misbehave(undefined);
-  for (const serve of held) serve();
+  still.release();
   await sleep(5000);
-  const before = await readFile(path);
+  const before = await readFile(disk.path);
   await sleep(1500);
-  expect(Buffer.compare(await readFile(path), before)).toBe(0);
+  expect(Buffer.compare(await readFile(disk.path), before)).toBe(0);
   expect(before.subarray(0, 27).toString()).toBe("BEDPLATE DEPLOY IN PROGRESS");
   expect(first.process.exitCode).toBeNull();
 
@@ -66,7 +47,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   // Nobody has told this one.
   await again.until((event) => event.type === "progress" && event.progress.paused === true);
   await sleep(3500);
-  expect(Buffer.compare(await readFile(path), before)).toBe(0);
+  expect(Buffer.compare(await readFile(disk.path), before)).toBe(0);
   expect(again.events.some(({ type }) => type === "running")).toBe(true);
   again.pause(false);
   expect(resultOf(await again.last)).toMatchObject({ outcome: "succeeded" });
@@ -75,7 +56,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   again.pause(true);
   again.close();
   await second.ended;
-  expect(Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes)).toBe(0);
+  expect(await holdsImage(disk, image)).toBe(true);
 
   using database = new DatabaseSync(join(host.stateDirectory, "journal.db"), { readOnly: true });
   const audited = database
@@ -88,20 +69,19 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
 });
 
 test("paused and then cancelled: it ends where it waits", { timeout: 60_000 }, async () => {
-  await using host = await openExecutorHost();
-  const image = await makeImage({ sizeBytes: 24 * mib });
-  await using server = await serveImage(image);
-  const path = await host.makeFile("disk", 32 * mib);
-  await host.allowFiles({ name: "disk", path, sizeBytes: 32 * mib });
+  await using stage = await openDeployStage({ sizeBytes: 24 * mib });
+  const { host, image, offer } = stage;
+  const disk = await host.makeDisk("disk", 32 * mib);
+  await host.allowFiles(disk);
   const command = {
     ...{ id: mintId(), host: hostId, kind: "image.verify", mode: "apply" },
     arguments: {
-      ...{ image: image.reference, disk: { file: "disk" } },
+      ...{ image: image.reference, disk: { file: disk.name } },
       limits: { bytesPerSecondMax: 1 << 20 },
     },
     limits: {},
   } as Command;
-  const executor = host.start(runRequest(command, { sources: [server.source], ca: server.ca }));
+  const executor = host.start(runRequest(command, offer));
   const follower = await attach(host, command.id);
   follower.link("up");
   await follower.until((event) => event.type === "progress" && event.progress.done > 0);

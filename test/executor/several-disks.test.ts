@@ -3,21 +3,17 @@ import { spawnSync } from "node:child_process";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type {
-  Command,
-  DeployOutput,
-  DeployPlanOutput,
-  DeploysOutput,
-  Result,
-} from "../../protocol/commands.ts";
+import type { FileDisk } from "../../agent/devices/disks.ts";
+import type { Command, DeployOutput, DeploysOutput, Result } from "../../protocol/commands.ts";
 import type { Plan } from "../../protocol/plans.ts";
+import { type DeployStage, deployOf, holdsImage, openDeployStage, planOf } from "../support/deploy-stage.ts";
 import {
   attach,
+  declared,
   type ExecutorHost,
-  hostId,
   isRoot,
   mintId,
-  openExecutorHost,
+  policyOf,
   progressOf,
   type RunOptions,
   resultOf,
@@ -25,82 +21,48 @@ import {
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, type Misbehaviour, serveImage } from "../support/image-server.ts";
-import { makeImage, type TestImage } from "../support/test-image.ts";
+import { type Holding, holdAfter, type ImageServer, type Misbehaviour } from "../support/image-server.ts";
+import type { TestImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
 const diskBytes = 14 * mib;
 
+let stage: DeployStage;
 let host: ExecutorHost;
 let image: TestImage;
 let server: ImageServer;
 let offer: RunOptions;
 let made = 0;
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: 12 * mib + 345, zeroGroups: [5] });
-  server = await serveImage(image);
-  offer = { sources: [server.source], ca: server.ca };
+  stage = await openDeployStage({ sizeBytes: 12 * mib + 345, zeroGroups: [5] });
+  ({ host, image, server, offer } = stage);
 });
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
-interface Disk {
-  readonly name: string;
-  readonly path: string;
-  readonly sizeBytes: number;
-}
-
-async function makeDisk(sizeBytes = diskBytes): Promise<Disk> {
-  const name = `many${made++}`;
-  const path = await host.makeFile(name, sizeBytes);
-  await using file = await open(path, "r+");
-  const old = new Uint8Array(mib).fill(0xee);
-  for (let at = 0; at < sizeBytes; at += mib) await file.write(old, 0, Math.min(mib, sizeBytes - at), at);
-  return { name, path, sizeBytes };
-}
+const makeDisk = (sizeBytes = diskBytes) => host.makeOldDisk(`many${made++}`, sizeBytes);
 
 /** Three disks, all allowed. */
-async function makeDisks(): Promise<[Disk, Disk, Disk]> {
-  const disks: [Disk, Disk, Disk] = [await makeDisk(), await makeDisk(), await makeDisk()];
+async function makeDisks(): Promise<[FileDisk, FileDisk, FileDisk]> {
+  const disks: [FileDisk, FileDisk, FileDisk] = [await makeDisk(), await makeDisk(), await makeDisk()];
   await host.allowFiles(...disks);
   return disks;
 }
 
 const planCommand = ([first, ...others]: readonly { readonly name: string }[]) =>
-  ({
-    id: mintId(),
-    host: hostId,
-    kind: "image.deploy",
-    mode: "plan",
-    arguments: {
-      image: image.reference,
-      disk: { file: first!.name },
-      also: others.map(({ name }) => ({ disk: { file: name } })),
-    },
-    limits: {},
-  }) as Command;
-
-async function planned(disks: readonly { readonly name: string }[]): Promise<DeployPlanOutput> {
-  const result = resultOf((await runToEnd(host, planCommand(disks), offer)).last);
-  expect(result.error).toBeUndefined();
-  return result.output as DeployPlanOutput;
-}
+  deployOf(image, first!, "plan", { also: others.map(({ name }) => ({ disk: { file: name } })) });
+const planFor = (disks: readonly { readonly name: string }[]) => planOf(stage, planCommand(disks));
 
 /** What the plan's own arguments say. */
 async function applyOf(disks: readonly { readonly name: string }[]): Promise<Command> {
-  const { artefact } = await planned(disks);
+  const { artefact } = await planFor(disks);
   const plan = JSON.parse(artefact!.text) as Plan;
   return { ...planCommand(disks), id: mintId(), mode: "apply", arguments: plan.arguments } as Command;
 }
 
 const run = async (command: Command, options = offer): Promise<Result> =>
   resultOf((await runToEnd(host, command, options)).last);
-const holds = async ({ path }: Disk) =>
-  Buffer.compare((await readFile(path)).subarray(0, image.bytes.length), image.bytes) === 0;
-const hashesOf = (disks: readonly Disk[]) => Promise.all(disks.map(({ path }) => sha256Of(path)));
+const holds = (disk: FileDisk) => holdsImage(disk, image);
+const hashesOf = (disks: readonly FileDisk[]) => Promise.all(disks.map(({ path }) => sha256Of(path)));
 
 /** Bytes of group `group`, the `times`-th time that it is asked for, have a bit flipped. */
 function flipAt(group: number, times: readonly number[]): Misbehaviour {
@@ -127,7 +89,7 @@ async function while_<T>(how: Misbehaviour, work: () => Promise<T>): Promise<T> 
 test("the plan shows every disk, and says of each finding which one it is about; apply brings the image onto all", async () => {
   const disks = await makeDisks();
   const before = await hashesOf(disks);
-  const plan = await planned(disks);
+  const plan = await planFor(disks);
   expect(await hashesOf(disks)).toEqual(before);
   expect(plan).toMatchObject({
     allowed: true,
@@ -205,7 +167,7 @@ async function auditOf(id: string) {
 
 describe("before the first byte one refusal refuses all", () => {
   const refused = async (
-    disks: readonly Disk[],
+    disks: readonly FileDisk[],
     apply: Command,
     expected: { readonly code: string; readonly says: string },
   ) => {
@@ -219,16 +181,7 @@ describe("before the first byte one refusal refuses all", () => {
   test("one is not allowed any more", async () => {
     const disks = await makeDisks();
     const apply = await applyOf(disks);
-    await host.writePolicy(
-      [
-        `allowDisks = ["file:${disks[0].name}", "file:${disks[1].name}"]`,
-        'unsigned = ["image.deploy"]',
-        ...disks.map(
-          ({ name, path, sizeBytes }) =>
-            `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}`,
-        ),
-      ].join("\n"),
-    );
+    await host.writePolicy(`${policyOf([disks[0], disks[1]])}\n${declared(disks[2])}`);
     await refused(disks, apply, { code: "disk.not-allowed", says: `file=${disks[2].name}` });
   });
 
@@ -264,7 +217,7 @@ describe("before the first byte one refusal refuses all", () => {
     const small = await makeDisk(4 * mib);
     const disks = [first, second, small];
     await host.allowFiles(...disks);
-    const plan = await planned(disks);
+    const plan = await planFor(disks);
     expect(plan.allowed).toBe(false);
     expect(plan.guards.filter(({ ok }) => !ok)).toMatchObject([{ guard: "size", disk: small.path }]);
     await refused(disks, await applyOf(disks), { code: "disk.too-small", says: small.name });
@@ -384,25 +337,7 @@ describe("after it each is for itself", () => {
 });
 
 describe("cut off and stopped", () => {
-  /** Holds requests for frames from the `number`-th on. */
-  const standStillAfter = (requests: number) => {
-    const held: (() => void)[] = [];
-    let seen = 0;
-    server.misbehave((_, __, serve) => {
-      seen++;
-      if (seen <= requests) serve();
-      else held.push(() => serve());
-    });
-    return {
-      async reached() {
-        await expect.poll(() => held.length, { timeout: 20_000 }).toBeGreaterThan(0);
-      },
-      release() {
-        server.misbehave(undefined);
-        for (const serve of held.splice(0)) serve();
-      },
-    };
-  };
+  const reached = (still: Holding) => expect.poll(still.count, { timeout: 20_000 }).toBeGreaterThan(0);
   /** Requests for frames that one disk takes. */
   const requestsEach = async () => {
     const [disk] = await makeDisks();
@@ -410,7 +345,7 @@ describe("cut off and stopped", () => {
     await run(await applyOf([disk, (await makeDisksBeside(disk))[1]]));
     return (server.requests().filter((each) => each.includes("/frames")).length - before) / 2;
   };
-  const makeDisksBeside = async (disk: Disk): Promise<[Disk, Disk]> => {
+  const makeDisksBeside = async (disk: FileDisk): Promise<[FileDisk, FileDisk]> => {
     const other = await makeDisk();
     await host.allowFiles(disk, other);
     return [disk, other];
@@ -420,11 +355,11 @@ describe("cut off and stopped", () => {
     const each = await requestsEach();
     const disks = await makeDisks();
     const apply = await applyOf(disks);
-    const still = standStillAfter(each + 1);
+    const still = holdAfter(server, each + 1);
     const request = runRequest(apply, offer);
     const first = host.start(request);
     try {
-      await still.reached();
+      await reached(still);
       expect(await holds(disks[0])).toBe(true);
       first.process.kill("SIGKILL");
       await first.ended;
@@ -459,11 +394,11 @@ describe("cut off and stopped", () => {
     const disks = await makeDisks();
     const apply = await applyOf(disks);
     const [, , untouched] = await hashesOf(disks);
-    const still = standStillAfter(each + 1);
+    const still = holdAfter(server, each + 1);
     const executor = host.start(runRequest(apply, offer));
     try {
       const follower = await attach(host, apply.id);
-      await still.reached();
+      await reached(still);
       follower.cancel("enough");
       const result = resultOf(await follower.last);
       follower.close();
@@ -495,10 +430,10 @@ describe("cut off and stopped", () => {
     const each = await requestsEach();
     const disks = await makeDisks();
     const apply = await applyOf(disks);
-    const still = standStillAfter(each + 1);
+    const still = holdAfter(server, each + 1);
     const first = host.start(runRequest(apply, offer));
     try {
-      await still.reached();
+      await reached(still);
       first.process.kill("SIGKILL");
       await first.ended;
     } finally {
@@ -523,11 +458,11 @@ describe("cut off and stopped", () => {
     const each = await requestsEach();
     const disks = await makeDisks();
     const apply = await applyOf(disks);
-    const still = standStillAfter(each + 1);
+    const still = holdAfter(server, each + 1);
     const request = runRequest(apply, offer);
     const first = host.start(request);
     try {
-      await still.reached();
+      await reached(still);
       first.process.kill("SIGKILL");
       await first.ended;
     } finally {

@@ -2,29 +2,31 @@
 // audited, and leaves the disk as it was.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { chmod, open, rm } from "node:fs/promises";
+import { chmod, rm } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { FileDisk } from "../../agent/devices/disks.ts";
 import { attestationKeyLine } from "../../agent/executor/attestation.ts";
 import { checkAudit } from "../../agent/executor/audit-check.ts";
 import { openJournal, readJournal } from "../../agent/executor/journal.ts";
 import { systemFiles } from "../../agent/host/files.ts";
-import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type Command, type DeployPlanOutput, encodeCommand } from "../../protocol/commands.ts";
 import { type Plan, verifyPlan } from "../../protocol/plans.ts";
+import { type DeployStage, deployOf, openDeployStage } from "../support/deploy-stage.ts";
 import {
   attach,
+  auditOf,
+  declared,
   type ExecutorHost,
   hostId,
   mintId,
-  openExecutorHost,
   type RunOptions,
   resultOf,
   runRequest,
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, pastTheFirst, serveImage } from "../support/image-server.ts";
+import { holdAfter, type ImageServer } from "../support/image-server.ts";
 import { makeOperator, type Operator, sshKeygenPresent, weakRsaLine } from "../support/operators.ts";
 import { makeImage, type TestImage } from "../support/test-image.ts";
 
@@ -34,13 +36,14 @@ if (!sshKeygenPresent) console.log("ssh-keygen is not installed: operators' keys
 const busy = { timeout: 180_000 } as const;
 const mib = 1 << 20;
 const diskBytes = 4 * mib;
+let stage: DeployStage;
 let host: ExecutorHost;
 let image: TestImage;
 let otherImage: TestImage;
 let server: ImageServer;
 let offer: RunOptions;
 let people: Record<"alice" | "alice2" | "bob" | "carol" | "mallory", Operator>;
-let disks: readonly { readonly name: string; readonly path: string; readonly sizeBytes: number }[];
+let disks: readonly FileDisk[];
 /** What a plan said, and its artefact. */
 interface Planned {
   readonly output: DeployPlanOutput;
@@ -50,11 +53,10 @@ interface Planned {
 let planned: Planned;
 
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: 2 * mib + 5000 });
+  stage = await openDeployStage({ sizeBytes: 2 * mib + 5000 });
+  ({ host, image, server } = stage);
   otherImage = await makeImage({ sizeBytes: mib });
-  server = await serveImage(image);
-  offer = { sources: [server.source], ca: server.ca, epoch: 5 };
+  offer = { ...stage.offer, epoch: 5 };
   people = {
     alice: makeOperator(host.directory, "alice", "ed25519"),
     alice2: makeOperator(host.directory, "alice", "ecdsa"),
@@ -62,21 +64,11 @@ beforeAll(async () => {
     carol: makeOperator(host.directory, "carol", "ecdsa"),
     mallory: makeOperator(host.directory, "mallory"),
   };
-  disks = await Promise.all([makeDisk("first"), makeDisk("second"), makeDisk("kept")]);
+  disks = await Promise.all(["first", "second", "kept"].map((name) => host.makeOldDisk(name, diskBytes)));
   await host.writePolicy(policyText());
   planned = await plan();
 }, busy.timeout);
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
-
-async function makeDisk(name: string) {
-  const path = await host.makeFile(`${name}.img`, diskBytes);
-  await using file = await open(path, "r+");
-  await file.write(new Uint8Array(diskBytes).fill(0xee), 0, diskBytes, 0);
-  return { name, path, sizeBytes: diskBytes };
-}
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
 interface PolicyChanges {
   readonly top?: string;
@@ -91,12 +83,7 @@ function policyText({ top = "", ops, deploy = "", more = "" }: PolicyChanges = {
   return `allowDisks = ["file:first", "file:second", "file:kept"]
 protectDisks = ["file:kept"]
 ${top}
-${disks
-  .map(
-    ({ name, path, sizeBytes }) =>
-      `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}\n`,
-  )
-  .join("")}
+${disks.map(declared).join("\n")}
 [signers]
 ops = ${set(ops ?? [alice, alice2, bob])}
 auditors = ${set([carol])}
@@ -109,14 +96,7 @@ argv = [["/usr/bin/env"], ["/bin/true", "*"]]
 ${more}`;
 }
 
-const planCommand = (disk = "first"): Command => ({
-  id: mintId(),
-  host: hostId,
-  kind: "image.deploy",
-  mode: "plan",
-  arguments: { image: image.reference, disk: { file: disk } },
-  limits: {},
-});
+const planCommand = (name = "first") => deployOf(image, { name }, "plan");
 
 async function plan(disk = "first"): Promise<Planned> {
   const { last } = await runToEnd(host, planCommand(disk), offer);
@@ -151,10 +131,7 @@ async function signedBy(command: Command, ...operators: readonly Operator[]): Pr
 }
 const byBoth = (command: Command) => signedBy(command, people.alice, people.bob);
 
-function auditEntries(): readonly HostAuditEntry[] {
-  using journal = readJournal(host.stateDirectory);
-  return journal.audit().lines.map(({ text }) => JSON.parse(text) as HostAuditEntry);
-}
+const auditEntries = () => auditOf(host);
 
 const hashes = () => Promise.all(disks.map(({ path }) => sha256Of(path)));
 
@@ -427,8 +404,7 @@ describe("what is signed well runs once", busy, () => {
   test("cut off, and its signer taken out of the policy: it is not resumed, and the disk boots nothing", async () => {
     const command = applyOf(await plan("second"));
     const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 1 });
-    const held: (() => void)[] = [];
-    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
+    using still = holdAfter(server, 1);
     try {
       const first = host.start(request);
       const follower = await attach(host, command.id);
@@ -446,8 +422,7 @@ describe("what is signed well runs once", busy, () => {
       const bytes = readFileSync(disks[1]!.path).subarray(0, 64).toString("latin1");
       expect(bytes).toContain("BEDPLATE DEPLOY IN PROGRESS");
     } finally {
-      server.misbehave(undefined);
-      for (const serve of held) serve();
+      still.release();
       await host.writePolicy(policyText());
     }
   });
@@ -455,15 +430,13 @@ describe("what is signed well runs once", busy, () => {
   test("cut off, and the policy as it was: it is resumed without its signatures being sent again", async () => {
     const command = applyOf(await plan("second"));
     const request = runRequest(command, { ...(await byBoth(command)), generation: generation + 2 });
-    const held: (() => void)[] = [];
-    server.misbehave(pastTheFirst((serve) => void held.push(serve)));
+    using still = holdAfter(server, 1);
     const first = host.start(request);
     const follower = await attach(host, command.id);
     await follower.until((event) => event.type === "progress" && event.progress.phase === "write");
     first.process.kill("SIGKILL");
     await first.ended;
-    server.misbehave(undefined);
-    for (const serve of held) serve();
+    still.release();
     const second = host.start({ ...request, signatures: [] } as typeof request);
     const again = await attach(host, command.id);
     const result = resultOf(await again.last);

@@ -1,36 +1,36 @@
 // Sources besides the controller's own, by real executor processes: raw by ranges, files of the host, mirrors that lie.
 import { spawnSync } from "node:child_process";
-import { mkdir, open, readFile, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Command, DeployOutput, DeployPlanOutput } from "../../protocol/commands.ts";
+import type { FileDisk } from "../../agent/devices/disks.ts";
+import type { DeployOutput, DeployPlanOutput } from "../../protocol/commands.ts";
+import { type DeployStage, deployOf, holdsImage, openDeployStage } from "../support/deploy-stage.ts";
 import {
   type ExecutorHost,
-  hostId,
-  mintId,
-  openExecutorHost,
+  policyOf,
   type RunOptions,
   resultOf,
   runToEnd,
   sha256Of,
 } from "../support/executor-host.ts";
-import { type ImageServer, serveImage } from "../support/image-server.ts";
+import type { ImageServer } from "../support/image-server.ts";
 import { serveRaw } from "../support/raw-server.ts";
-import { makeImage, type TestImage } from "../support/test-image.ts";
+import type { TestImage } from "../support/test-image.ts";
 
 const mib = 1 << 20;
 const imageBytes = 20 * mib + 1234;
 const diskBytes = 24 * mib;
 type Source = NonNullable<RunOptions["sources"]>[number];
 
+let stage: DeployStage;
 let host: ExecutorHost;
 let image: TestImage;
 let server: ImageServer;
 let directory: string;
 let made = 0;
 beforeAll(async () => {
-  host = await openExecutorHost();
-  image = await makeImage({ sizeBytes: imageBytes, zeroGroups: [3, 10, 11] });
-  server = await serveImage(image);
+  stage = await openDeployStage({ sizeBytes: imageBytes, zeroGroups: [3, 10, 11] });
+  ({ host, image, server } = stage);
   directory = `${host.directory}/images`;
   await mkdir(`${directory}/inner`, { recursive: true });
   await writeFile(`${directory}/disk.raw`, image.bytes);
@@ -39,55 +39,28 @@ beforeAll(async () => {
   await symlink(`${host.directory}/secret.raw`, `${directory}/out.raw`);
   await symlink(`${directory}/disk.raw`, `${directory}/inner/in.raw`);
 });
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await host?.[Symbol.asyncDispose]();
-});
+afterAll(() => stage?.[Symbol.asyncDispose]());
 
-interface Disk {
-  readonly name: string;
-  readonly path: string;
-}
-/** Full of old bytes, under a policy that lists these places. */
-async function makeDisk(places: readonly string[]): Promise<Disk> {
-  const name = `disk${made++}`;
-  const path = await host.makeFile(name, diskBytes);
-  {
-    await using file = await open(path, "r+");
-    await file.write(new Uint8Array(diskBytes).fill(0xee));
-  }
-  await host.writePolicy(
-    [
-      `allowDisks = ["file:${name}"]`,
-      'unsigned = ["image.deploy"]',
-      `imageSources = ${JSON.stringify(places)}`,
-      `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${diskBytes}`,
-    ].join("\n"),
-  );
-  return { name, path };
+/** Under a policy that lists these places. */
+async function makeDisk(places: readonly string[]): Promise<FileDisk> {
+  const disk = await host.makeOldDisk(`disk${made++}`, diskBytes);
+  await host.writePolicy(policyOf([disk], `imageSources = ${JSON.stringify(places)}`));
+  return disk;
 }
 
-async function run(disk: Disk, sources: readonly Source[], mode: "plan" | "apply", more: object = {}) {
-  const command = {
-    id: mintId(),
-    host: hostId,
-    kind: "image.deploy",
-    mode,
-    arguments: { image: image.reference, disk: { file: disk.name }, ...more },
-    limits: {},
-  } as Command;
+async function run(disk: FileDisk, sources: readonly Source[], mode: "plan" | "apply", more: object = {}) {
+  const command = deployOf(image, disk, mode, more);
   return resultOf((await runToEnd(host, command, { ca: server.ca, sources })).last);
 }
 
 /** A plan from the controller's source, then the deploy from these. */
-async function deploy(disk: Disk, mirrors: readonly Source[], more: object = {}) {
+async function deploy(disk: FileDisk, mirrors: readonly Source[], more: object = {}) {
   const planned = await run(disk, [server.source], "plan", more);
   const { fingerprint } = planned.output as DeployPlanOutput;
   return await run(disk, [...mirrors, server.source], "apply", { fingerprint, ...more });
 }
 
-const holds = async ({ path }: Disk) =>
-  Buffer.compare((await readFile(path)).subarray(0, imageBytes), image.bytes) === 0;
+const holds = (disk: FileDisk) => holdsImage(disk, image);
 const nonZeroBytes = imageBytes - 3 * mib;
 
 describe("raw images", () => {

@@ -19,6 +19,7 @@ import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { verifySignature } from "../../protocol/sshsig.ts";
 import {
   attach,
+  auditOf,
   type ExecutorHost,
   hostId,
   mintId,
@@ -66,10 +67,7 @@ const paths = () => ({
   stateDirectory: host.stateDirectory,
   runDirectory: host.runDirectory,
 });
-const entries = () => {
-  using journal = readJournal(host.stateDirectory);
-  return journal.audit().lines.map(({ text }) => JSON.parse(text) as HostAuditEntry);
-};
+const entries = () => auditOf(host);
 
 describe("identity", busy, () => {
   const identify = async () => {

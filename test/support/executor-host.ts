@@ -7,8 +7,11 @@ import { createConnection, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { FileDisk } from "../../agent/devices/disks.ts";
 import { type ExecutorEvent, type ExecutorRequest, operationSocketPath } from "../../agent/door/contract.ts";
+import { readJournal } from "../../agent/executor/journal.ts";
 import { openPrivateHost, type PrivateHost, type PrivateMount } from "../../cli/demo/private-host.ts";
+import type { HostAuditEntry } from "../../protocol/audit.ts";
 import { type Command, encodeCommand, type Progress, type Result } from "../../protocol/commands.ts";
 import { programPath } from "./programs.ts";
 
@@ -23,12 +26,14 @@ export interface ExecutorHost extends AsyncDisposable {
   readonly stateDirectory: string;
   readonly runDirectory: string;
   writePolicy(text: string): Promise<void>;
-  /** A sparse file of that size; the policy must declare it. */
+  /** A sparse file of that size. */
   makeFile(name: string, sizeBytes: number): Promise<string>;
+  /** The same, as the policy declares it. */
+  makeDisk(name: string, sizeBytes: number): Promise<FileDisk>;
+  /** One that is full of old bytes. */
+  makeOldDisk(name: string, sizeBytes: number): Promise<FileDisk>;
   /** Writes a policy that declares and allows these file disks. */
-  allowFiles(
-    ...disks: readonly { readonly name: string; readonly path: string; readonly sizeBytes: number }[]
-  ): Promise<void>;
+  allowFiles(...disks: readonly FileDisk[]): Promise<void>;
   /** `under`: a program that runs it, such as strace with its options; `options`: node's own. */
   start(request: ExecutorRequest, under?: readonly string[], options?: readonly string[]): Executor;
 }
@@ -69,29 +74,29 @@ export async function openExecutorHost(
     privateHost = opened;
   }
   const writePolicy = (text: string) => writeFile(policyFile, text, { mode: 0o600 });
+  const makeFile = async (name: string, sizeBytes: number) => {
+    const path = join(directory, name);
+    await using file = await open(path, "wx", 0o600);
+    await file.truncate(sizeBytes);
+    return path;
+  };
+  const makeDisk = async (name: string, sizeBytes: number) => {
+    return { name, path: await makeFile(name, sizeBytes), sizeBytes };
+  };
   return {
     directory,
     policyFile,
     stateDirectory,
     runDirectory,
     writePolicy,
-    async makeFile(name, sizeBytes) {
-      const path = join(directory, name);
-      await using file = await open(path, "wx", 0o600);
-      await file.truncate(sizeBytes);
-      return path;
+    makeFile,
+    makeDisk,
+    async makeOldDisk(name, sizeBytes) {
+      const disk = await makeDisk(name, sizeBytes);
+      await fillWithOldBytes(disk.path, sizeBytes);
+      return disk;
     },
-    allowFiles: (...disks) =>
-      writePolicy(
-        [
-          `allowDisks = ${JSON.stringify(disks.map(({ name }) => `file:${name}`))}`,
-          'unsigned = ["image.deploy"]',
-          ...disks.map(
-            ({ name, path, sizeBytes }) =>
-              `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}`,
-          ),
-        ].join("\n"),
-      ),
+    allowFiles: (...disks) => writePolicy(policyOf(disks)),
     start(request, under = [], options = []) {
       const [first = process.execPath, ...rest] = [...under, process.execPath, ...options, program];
       const plain = [first, ...rest] as const;
@@ -134,6 +139,29 @@ export async function openExecutorHost(
       await rm(directory, { recursive: true });
     },
   };
+}
+
+const mib = 1 << 20;
+
+export async function fillWithOldBytes(path: string, sizeBytes: number): Promise<void> {
+  await using file = await open(path, "r+");
+  const old = new Uint8Array(mib).fill(0xee);
+  for (let at = 0; at < sizeBytes; at += mib) await file.write(old, 0, Math.min(mib, sizeBytes - at), at);
+}
+
+/** A policy that declares these disks, and allows deploys onto them unsigned. @param lines what else it says */
+export function policyOf(disks: readonly FileDisk[], ...lines: readonly string[]): string {
+  return [
+    `allowDisks = ${JSON.stringify(disks.map(({ name }) => `file:${name}`))}`,
+    'unsigned = ["image.deploy"]',
+    ...lines,
+    ...disks.map(declared),
+  ].join("\n");
+}
+
+/** A disk as the policy declares it. */
+export function declared({ name, path, sizeBytes }: FileDisk): string {
+  return `[[fileDisks]]\nname = "${name}"\npath = "${path}"\nsizeBytes = ${sizeBytes}\n`;
 }
 
 let minted = 0;
@@ -295,6 +323,12 @@ export function resultOf(last: ExecutorEvent): Result {
 
 export function progressOf(events: readonly ExecutorEvent[]): readonly Progress[] {
   return events.flatMap((event) => (event.type === "progress" ? [event.progress] : []));
+}
+
+/** Everything in the host's audit, the oldest first. */
+export function auditOf({ stateDirectory }: Pick<ExecutorHost, "stateDirectory">): readonly HostAuditEntry[] {
+  using journal = readJournal(stateDirectory);
+  return journal.audit().lines.map(({ text }) => JSON.parse(text) as HostAuditEntry);
 }
 
 export async function sha256Of(path: string): Promise<string> {

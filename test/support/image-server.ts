@@ -28,10 +28,29 @@ export type Misbehaviour = (
   serve: (bytes?: Uint8Array) => void,
 ) => void;
 
-/** For all requests but the first, which a deploy sends before it writes anything. */
-export function pastTheFirst(how: (serve: () => void) => void): Misbehaviour {
-  let requests = 0;
-  return (_, __, serve) => (requests++ === 0 ? serve() : how(serve));
+/** Requests for frames that wait for their answer. They get it at the latest when this is disposed of. */
+export interface Holding extends Disposable {
+  /** So many wait now. */
+  readonly count: () => number;
+  release(): void;
+}
+
+/**
+ * Holds all requests for frames but the first so many, so that a deploy stands still half-way. The very first is the one
+ * that a deploy sends before it writes anything.
+ */
+export function holdAfter(server: ImageServer, requests: number): Holding {
+  const held: (() => void)[] = [];
+  let seen = 0;
+  server.misbehave((_, __, serve) => {
+    if (seen++ < requests) serve();
+    else held.push(serve);
+  });
+  const release = () => {
+    server.misbehave(undefined);
+    for (const serve of held.splice(0)) serve();
+  };
+  return { count: () => held.length, release, [Symbol.dispose]: release };
 }
 
 let sharedAuthority: Promise<Authority> | undefined;
