@@ -32,6 +32,8 @@ export interface SampleQueue {
   acknowledge(seq: number): void;
   /** What was dropped since the last call. */
   takeGaps(): Gap[];
+  /** Those that could not be told after all: the next call has them first. */
+  returnGaps(untold: readonly Gap[]): void;
 }
 
 /** Per batch, for the bookkeeping around its bytes. */
@@ -133,6 +135,9 @@ export function createSampleQueue(bytesMax: number): SampleQueue {
       const taken = gaps;
       gaps = [];
       return taken;
+    },
+    returnGaps(untold) {
+      gaps = [...untold, ...gaps];
     },
   };
 }

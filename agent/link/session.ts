@@ -148,7 +148,15 @@ async function pump(
 
   while (!signal.aborted) {
     const gaps = parts.samples.takeGaps();
-    for (const gap of gaps) parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+    for (const [index, gap] of gaps.entries()) {
+      try {
+        parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
+      } catch (error) {
+        // The disk takes nothing now: the session ends by it, and the next one tells.
+        parts.samples.returnGaps(gaps.slice(index));
+        throw error;
+      }
+    }
     // Who hears of later readings must hear of the gap before them, also after a power cut.
     if (gaps.length > 0) await parts.outbox.synced();
     for (const progress of parts.takeProgress()) socket.send(progress);

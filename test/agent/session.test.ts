@@ -301,3 +301,17 @@ test.each(["offered", "cancel"] as const)(
     expect(await link.ended).toMatchObject({ code: closeCodes.slowConsumer.code, ours: true });
   },
 );
+
+test("readings that were dropped are told in the next session, where the disk takes nothing of it in this one", async () => {
+  const link = session();
+  const failure = new Error("database or disk is full");
+  const append = vi.spyOn(link.parts.outbox, "append").mockImplementation(() => {
+    throw failure;
+  });
+  // A difference without its key frame is dropped.
+  link.samples.add({ at: 0, key: false, dictionary: 1, data: new Uint8Array(8) });
+  link.bell.ring();
+  await expect(link.ended).rejects.toBe(failure);
+  expect(append).toHaveBeenCalledOnce();
+  expect(link.samples.takeGaps()).toEqual([{ from: 1, to: 1, count: 1 }]);
+});
