@@ -1,6 +1,7 @@
 // Starts and asks the peers of bench/link.ts: a pair that only relays and stores, and a process that only starts.
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import type { ConnectionOptions } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { executorFlags } from "../agent/door/executor-process.ts";
@@ -25,11 +26,9 @@ export async function openBareRelay(directory: string): Promise<BareRelay> {
   const center = start("bare-center", "center", directory);
   const port = await eventually(startMs, () => /^listening (\d+)$/m.exec(center.log())?.[1], center.log);
   start("bare-host", "host", directory, port);
-  const client = new WebSocket(`wss://127.0.0.1:${port}/client`, {
-    ca: await readFile(`${directory}/ca.pem`),
-    servername: tlsServerName,
-    perMessageDeflate: false,
-  });
+  const tls: ConnectionOptions = { ca: await readFile(`${directory}/ca.pem`), servername: tlsServerName };
+  const options = { ...(tls as object), perMessageDeflate: false };
+  const client = new WebSocket(`wss://127.0.0.1:${port}/client`, options);
   stack.defer(() => client.terminate());
   await new Promise<void>((resolve, reject) => {
     client.once("open", resolve);
@@ -37,8 +36,12 @@ export async function openBareRelay(directory: string): Promise<BareRelay> {
   });
   const ping = () =>
     new Promise<number>((resolve, reject) => {
-      client.once("message", (text) => resolve(Number(text)));
-      client.once("close", () => reject(new Error(`the bare pair ended: ${center.log()}`)));
+      const gone = () => reject(new Error(`the bare pair ended: ${center.log()}`));
+      client.once("close", gone);
+      client.once("message", (text) => {
+        client.off("close", gone);
+        resolve(Number(text));
+      });
       client.send(new Uint8Array(commandBytes));
     });
   // Until the host has connected too.

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { DatabaseSync } from "node:sqlite";
+import type { ConnectionOptions } from "node:tls";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { tlsServerName } from "../protocol/tls.ts";
 
@@ -16,11 +17,9 @@ const insert = database.prepare("INSERT INTO kept VALUES (?)");
 const keep = (command: RawData) => insert.run(command as Buffer);
 
 if (role === "host") {
-  const link = new WebSocket(`wss://127.0.0.1:${port}/host`, {
-    ca: readFileSync(`${directory}/ca.pem`),
-    servername: tlsServerName,
-    perMessageDeflate: false,
-  });
+  const tls: ConnectionOptions = { ca: readFileSync(`${directory}/ca.pem`), servername: tlsServerName };
+  const options = { ...(tls as object), perMessageDeflate: false };
+  const link = new WebSocket(`wss://127.0.0.1:${port}/host`, options);
   link.on("message", (command) => {
     keep(command);
     link.send(command);
