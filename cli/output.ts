@@ -192,3 +192,17 @@ function candidateLines(value: unknown): string[] {
       .join("  ");
   });
 }
+
+/** What there is of these; null where nothing is. */
+export function joined(separator: string, ...parts: readonly (string | number | null)[]): string | null {
+  const present = parts.filter((part) => part !== null && part !== "");
+  return present.length === 0 ? null : present.join(separator);
+}
+
+export function prefixed(prefix: string, value: string | null): string | null {
+  return value === null ? null : `${prefix}${value}`;
+}
+
+export function bracketed(value: string | null): string | null {
+  return value === null ? null : `(${value})`;
+}
