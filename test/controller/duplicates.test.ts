@@ -202,12 +202,13 @@ test.concurrent("the far end of a half-open connection is silent, and its host c
   const startedAt = performance.now();
   using client = await openLink(controller);
   await prove(client, { key: first.key, ...original, bootId: "boot-b" });
-  const welcome = await client.next("welcome", 10_000);
-  expect(performance.now() - startedAt).toBeLessThan(8000);
+  const welcome = await client.next("welcome");
+  // Not after two and a half heartbeats.
+  expect(performance.now() - startedAt).toBeLessThan(20_000);
   expect(welcome.standing).toBe("approved");
   expect(await again.client.closed).toMatchObject({ code: 4002 });
   expect((await hostOf("half-open")).standing).toBe("approved");
-}, 20_000);
+}, 60_000);
 
 test.concurrent("who does not answer is not believed to be another machine", async () => {
   const first = await joined("asked");

@@ -4,8 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { type DemoHost, openHost, openStage } from "../../cli/demo/stage.ts";
 import { isTerminal } from "../../protocol/commands.ts";
 import { formatDiskSelector } from "../../protocol/disks.ts";
@@ -101,7 +100,11 @@ test("hosts, ping, host show and host watch", { timeout: 60_000 }, async () => {
   expect(inventory.disks.filter((listed) => listed.allowed).length).toBe(3);
 
   const watch = start(["host", "watch", "demo-host", "--json"]);
-  await sleep(4000);
+  let shown = "";
+  watch.child.stdout!.on("data", (chunk: Buffer) => {
+    shown += chunk;
+  });
+  await vi.waitFor(() => expect(shown.split("\n").length).toBeGreaterThan(2), { timeout: 60_000 });
   watch.child.kill("SIGINT");
   const { code, stdout } = await watch.ended;
   expect(code).toBe(0);
