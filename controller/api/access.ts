@@ -3,10 +3,12 @@ import type { IncomingHttpHeaders } from "node:http";
 import { type Scope, scopes } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageClaim } from "../images/image-bearers.ts";
+import { bucketOf } from "../link/token-bucket.ts";
 import type { Clock } from "../machine/system.ts";
 import { findApiToken } from "./api-tokens.ts";
 import type { ApiParts, App } from "./app.ts";
 import { notFound } from "./problems.ts";
+import { Transfers } from "./transfers.ts";
 
 /** When a token was last used is kept no finer than this: a write each. */
 const lastUsedStepMs = 60_000;
@@ -18,9 +20,10 @@ export function guardRoutes(app: App, parts: ApiParts): void {
     if (!known && !request.raw.complete) void reply.header("connection", "close");
   });
   const failures = new FailureCounter(parts.clock);
+  const transfers = new Transfers();
   app.decorateRequest("imageRoot", undefined);
   app.decorateRequest("apiToken", undefined);
-  app.addHook("onRequest", async (request) => {
+  app.addHook("onRequest", async (request, reply) => {
     const access = request.routeOptions.config.access;
     // A path that does not exist has no access of its own; its answer tells nothing, and waits for no body.
     if (request.is404 && hasBody(request.headers)) throw notFound(request.method);
@@ -28,6 +31,10 @@ export function guardRoutes(app: App, parts: ApiParts): void {
     const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
     const claim = text === undefined ? undefined : parts.bearers.read(text);
     if (claim !== undefined && access === "image" && (await holdsNow(claim, parts))) {
+      const end = transfers.begin(claim.host);
+      if (end === undefined)
+        throw new BedplateError("api.rate-limited", "This host fetches too much at once already.");
+      reply.raw.once("close", end);
       request.imageRoot = claim.root;
       return;
     }
@@ -35,7 +42,7 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
     if (token === undefined) {
       // A right token always passes, so nobody locks out a neighbour behind the same address.
-      if (failures.add(request.ip) === "too-many")
+      if (failures.add(bucketOf(request.ip)) === "too-many")
         throw new BedplateError(
           "api.rate-limited",
           "Too many requests without a valid token came from this address.",

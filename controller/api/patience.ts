@@ -27,9 +27,13 @@ export function patient(handler: Handler): Handler {
   };
 }
 
-/** Known clients may follow events for days, or send an image slowly. */
+/** A host that fetches an image takes some of it within this, however slowly it was told to go. */
+const fetchIdleMs = 600_000;
+
+/** Known clients may follow events for days, or send an image slowly; hosts may fetch one slowly. */
 export function trustKnownClients(app: App): void {
   app.addHook("preParsing", async (request) => {
-    if (request.apiToken !== undefined || request.imageRoot !== undefined) request.raw.socket.setTimeout(0);
+    if (request.apiToken !== undefined) request.raw.socket.setTimeout(0);
+    else if (request.imageRoot !== undefined) request.raw.socket.setTimeout(fetchIdleMs);
   });
 }

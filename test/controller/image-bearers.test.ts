@@ -1,11 +1,13 @@
 // The right to fetch one image: how long it lasts, and for whom, with a clock that is moved ahead.
+import { randomBytes } from "node:crypto";
+import { connect, type TLSSocket } from "node:tls";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { ImageBearers } from "../../controller/images/image-bearers.ts";
-import type { RecordBody } from "../../protocol/messages.ts";
+import { type RecordBody, tlsServerName } from "../../protocol/messages.ts";
 import { testClock } from "../support/clock.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
-import { smallImage } from "../support/images.ts";
+import { imageOf, smallImage } from "../support/images.ts";
 import { type Joined, joinLink, newLinkKey } from "../support/link-client.ts";
 
 const dayMs = 24 * 3_600_000;
@@ -26,10 +28,13 @@ const join = async (key = newLinkKey()): Promise<Joined> =>
   joinLink(controller, { key, joinToken: await controller.joinToken() });
 
 /** A command that was offered, and the bearer that came with it. */
-async function offered(joined: Joined): Promise<{ readonly id: string; readonly bearer: string }> {
+async function offered(
+  joined: Joined,
+  { root, raw } = image,
+): Promise<{ readonly id: string; readonly bearer: string }> {
   const document = documentOf(joined.host, {
     kind: "image.verify",
-    arguments: { image: { root: image.root, sizeBytes: 5000 }, disk: { serial: "S1" } },
+    arguments: { image: { root, sizeBytes: raw.length }, disk: { serial: "S1" } },
   });
   expect((await submit(controller, document)).status).toBe(201);
   const { bearer } = (await joined.client.next("offer")).sources[0]!;
@@ -59,6 +64,38 @@ test("what is paused for weeks still fetches; what has ended does not, however s
   await expect.poll(() => fetchManifest(bearer), { timeout: 10_000 }).toBe(401);
   again.client[Symbol.dispose]();
 });
+
+test("a host that fetches and does not read takes connections and files only up to a bound, and only its own", async () => {
+  const large = imageOf("large", Uint8Array.from(randomBytes(1 << 20)));
+  await controller.call("PUT", `/v1/images/${large.root}/manifest`, { bytes: large.manifest });
+  await controller.call("PUT", `/v1/images/${large.root}/frames`, { bytes: large.frames });
+  const [greedy, other] = [await join(), await join()];
+  const [mine, theirs] = [(await offered(greedy, large)).bearer, (await offered(other, large)).bearer];
+  const path = `/v1/images/${large.root}/frames`;
+  const fetchFrames = async (token: string) => (await controller.call("GET", path, { token })).status;
+  const asked = `GET ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${mine}\r\n\r\n`.repeat(4);
+  const { hostname, port } = new URL(controller.url);
+  const deaf = () =>
+    new Promise<TLSSocket>((resolve) => {
+      const socket = connect({
+        ...{ host: hostname, port: Number(port), ca: controller.ca, servername: tlsServerName },
+      });
+      socket.on("error", () => {});
+      socket.once("secureConnect", () => {
+        socket.pause();
+        socket.write(asked, () => resolve(socket));
+      });
+    });
+  const crowd: TLSSocket[] = [];
+  // Whatever lies in the kernel's buffers is taken; the rest of the answers is under way.
+  while (crowd.length < 400 && (await fetchFrames(mine)) === 200)
+    crowd.push(...(await Promise.all(Array.from({ length: 40 }, deaf))));
+  expect(await fetchFrames(mine)).toBe(429);
+  expect(await fetchFrames(theirs)).toBe(200);
+  for (const socket of crowd) socket.destroy();
+  await expect.poll(() => fetchFrames(mine), { timeout: 10_000 }).toBe(200);
+  for (const { client } of [greedy, other]) client[Symbol.dispose]();
+}, 60_000);
 
 test("it survives a restart of the controller", async () => {
   const joined = await join();
