@@ -154,7 +154,7 @@ async function contentNow(disk: Disk, means: TargetMeans): Promise<DiskContent> 
 }
 
 function guardFindings(
-  { disk, carries }: ListedDisk,
+  { disk, carries, otherPaths = [] }: ListedDisk,
   { overrides = [] }: PlannedDisk,
   content: DiskContent | null,
   { manifest: { sizeBytes, sectorBytes }, context: { policy } }: TargetMeans,
@@ -165,7 +165,7 @@ function guardFindings(
     policy: policy.state,
     policyPath: policy.path,
     protectedByPolicy: policy.protects(disk),
-    heldByAnother: disk.type !== "file" && isHeldByAnother(disk.path),
+    heldByAnother: disk.type !== "file" && [disk.path, ...otherPaths].some(isHeldByAnother),
     content,
     overrides,
     allowOverrides: policy.allowOverrides,

@@ -5,6 +5,7 @@ import { type IdentitySources, identifyDisk } from "./disk-identity.ts";
 import { devicePath, holdersOf, isMultipath, partitionNames, readUses, type Uses } from "./disk-uses.ts";
 import { cleanLine, type Facts } from "./facts.ts";
 import { mountOf } from "./mounts.ts";
+import { withOtherPaths } from "./other-paths.ts";
 
 /** A file that stands for a disk, by the name that the policy gives it. */
 export interface FileDisk {
@@ -21,6 +22,8 @@ export interface ListedDisk {
   readonly from: IdentitySources;
   /** Which of the asked paths (root, state directory) it carries, itself or under other layers. */
   readonly carries: readonly string[];
+  /** Other device nodes of this very disk, which nothing joins with it. */
+  readonly otherPaths?: readonly string[];
 }
 
 /** What is listed for people but never taken: and why. */
@@ -73,7 +76,7 @@ export function listDisks({ facts, files, fileDisks, allows, protectedPaths }: D
   }
   for (const fileDisk of fileDisks)
     add(readFileDisk(files, fileDisk, uses), (path) => liesIn(fileDisk.path, path));
-  return { disks, excluded };
+  return { disks: withOtherPaths(disks), excluded };
 }
 
 function liesIn(file: string | undefined, path: string): boolean {

@@ -278,3 +278,36 @@ test("garbage in every file throws nothing", async () => {
   expect(disks).toEqual([]);
   expect(facts.unreadable()).toContain("/sys/block/sda/size: not a number");
 });
+
+test("a disk with two paths that nothing joins is used by both when it is by one; disks of one bogus name are not one", async () => {
+  const path = (name: string, number: number, serial: string, more: object = {}) =>
+    scsiDisk(name, {
+      number: `8:${number}`,
+      device: `pci0000:00/host${number}/port-0:0/end_device-0:0/target0:0:0/0:0:${number}:0`,
+      sizeBytes: 4 * gib,
+      serial,
+      wwid: "naa.5000c50011223344",
+      partitions: [{ number: `8:${number + 1}`, startBytes: 1 << 20, sizeBytes: gib }],
+      ...more,
+    });
+  await using made = await makeTree({
+    ...path("sda", 0, "DUAL"),
+    ...path("sdb", 16, "DUAL", { files: { "sdb1/holders/dm-0/x": "" } }),
+    ...path("sdc", 32, "ANOTHER"),
+    "proc/self/mountinfo": "22 1 8:17 / / rw - ext4 /dev/sdb1 rw",
+  });
+  const { disks } = listDisks({
+    facts: createFacts(systemFiles, made.root),
+    files: systemFiles,
+    fileDisks: [],
+    allows: () => true,
+    protectedPaths: ["/"],
+  });
+  expect(
+    disks.map(({ disk, carries, otherPaths }) => [disk.mounts, disk.holders, carries, otherPaths]),
+  ).toEqual([
+    [["/"], ["dm-0"], ["/"], ["/dev/sdb"]],
+    [["/"], ["dm-0"], ["/"], ["/dev/sda"]],
+    [[], [], [], undefined],
+  ]);
+});
