@@ -117,7 +117,7 @@ export interface ApiClient extends Disposable {
   renameHost(reference: string, name: string): Promise<HostView>;
   /** That instance is the true one; the other machine with its key is shut out. */
   releaseHost(reference: string, instance: string): Promise<HostView>;
-  auditHeads(reference: string, limit: number): Promise<AuditHeadList>;
+  auditHeads(reference: string, limit: number | undefined): Promise<AuditHeadList>;
   createJoinToken(wanted: JoinTokenRequest): Promise<JoinTokenView>;
   joinTokens(): Promise<JoinTokenState[]>;
   revokeJoinToken(id: string): Promise<JoinTokenState>;
@@ -296,7 +296,10 @@ export function openApi(connection: Connection, signal: AbortSignal): ApiClient 
     releaseHost: (reference, instance) =>
       post(HostView, `/v1/hosts/${segment(reference)}/release`, { instance }),
     auditHeads: (reference, limit) =>
-      get(AuditHeadList, `/v1/hosts/${segment(reference)}/audit-heads?limit=${limit}`),
+      get(
+        AuditHeadList,
+        `/v1/hosts/${segment(reference)}/audit-heads${limit === undefined ? "" : `?limit=${limit}`}`,
+      ),
     createJoinToken: (wanted) => post(JoinTokenView, "/v1/join-tokens", wanted),
     joinTokens: async () => (await get(JoinTokenList, "/v1/join-tokens")).joinTokens,
     revokeJoinToken: (id) => post(JoinTokenState, `/v1/join-tokens/${segment(id)}/revoke`),

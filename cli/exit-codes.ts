@@ -52,6 +52,7 @@ const byCode: Readonly<Record<string, ExitCode>> = {
   "command.not-pausable": exitCodes.refused,
   "command.wrong-host": exitCodes.refused,
   "api.forbidden": exitCodes.refused,
+  "api.unauthorized": exitCodes.refused,
   "deploy.partly": exitCodes.partly,
   "disk.protected": exitCodes.refused,
   "enrol.fingerprint-mismatch": exitCodes.refused,

@@ -63,6 +63,7 @@ export async function importIntoStore(
 
 /** Imports into a temporary store and uploads from there; what the controller has already is not sent again. */
 export async function addImage(request: ImportRequest & { readonly client: ApiClient }): Promise<ImageView> {
+  await requireUploader(request.client);
   const store = await mkdtemp(join(tmpdir(), "bedplate-import-")).catch((cause) => {
     const { code, path } = cause as NodeJS.ErrnoException;
     throw noRoom(`The directory ${path ?? tmpdir()} cannot be made: ${code}.`, cause);
@@ -76,6 +77,16 @@ export async function addImage(request: ImportRequest & { readonly client: ApiCl
   } finally {
     await rm(store, { recursive: true, force: true });
   }
+}
+
+/** Before minutes of importing: that the controller is there and lets us. @throws `api.forbidden`, `controller.unreachable` */
+async function requireUploader(client: ApiClient): Promise<void> {
+  const { scope } = await client.status();
+  if (scope !== "read") return;
+  throw new BedplateError("api.forbidden", `The token's scope is "read"; this needs "operate".`, {
+    hint: "An admin makes one with `bedplate token create --scope operate`.",
+    details: { scope, needed: "operate" },
+  });
 }
 
 /** Of this machine, not the controller. */

@@ -3,15 +3,21 @@ import { type Command, InvalidArgumentError } from "commander";
 import { type Scope, scopes } from "../protocol/api.ts";
 import { operationStates } from "../protocol/commands.ts";
 import { limits } from "../protocol/limits.ts";
-import { parseBytes, parseSeconds } from "./output.ts";
+import { formatSeconds, parseBytes, parseSeconds } from "./output.ts";
 
-/** `15m` to seconds. */
-export function durationOption(text: string): number {
-  const seconds = parseSeconds(text);
-  if (seconds === undefined || seconds === 0)
-    throw new InvalidArgumentError('Write a duration such as "90s", "15m", "1h" or "7d".');
-  return seconds;
+/** `15m` to seconds, no more than the protocol takes. */
+export function durationUpTo(secondsMax: number): (text: string) => number {
+  return (text) => {
+    const seconds = parseSeconds(text);
+    if (seconds === undefined || seconds === 0)
+      throw new InvalidArgumentError('Write a duration such as "90s", "15m", "1h" or "7d".');
+    if (seconds > secondsMax) throw new InvalidArgumentError(`At most ${formatSeconds(secondsMax)}.`);
+    return seconds;
+  };
 }
+
+/** How long a command may run or wait on its host, and a join token be used. */
+export const monthOption = durationUpTo(30 * 86_400);
 
 /** `192M` to bytes. */
 export function bytesOption(text: string): number {
@@ -31,6 +37,14 @@ export function rateOption(text: string): number {
 export function countOption(text: string): number {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("Write a whole number from 1 on.");
   return Number(text);
+}
+
+export function countUpTo(max: number): (text: string) => number {
+  return (text) => {
+    const count = countOption(text);
+    if (count > max) throw new InvalidArgumentError(`At most ${max}.`);
+    return count;
+  };
 }
 
 export function linkLostOption(text: string): "continue" | "pause" | "abort" {

@@ -379,6 +379,8 @@ export const StatusView = Type.Object({
   hosts: Type.Object({ known: Count, online: Count }),
   /** `ssh-ed25519 AAAA…`: what the controller countersigns hosts' audit heads with. */
   auditKey: Type.String(),
+  /** Of the token that asks: what it may. */
+  scope: Scope,
 });
 export type StatusView = Static<typeof StatusView>;
 

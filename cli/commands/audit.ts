@@ -6,7 +6,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { headLines } from "../audit-heads.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { countOption, example } from "../options.ts";
+import { countOption, countUpTo, example } from "../options.ts";
 import { facts, formatTime, plain, table } from "../output.ts";
 import { addJournalOption, type HostOptions, noJournal, readingPaths } from "./host-options.ts";
 
@@ -21,7 +21,7 @@ export function addAuditCommand(program: Command, perform: Performer): void {
   const api = noun
     .command("api")
     .description("calls to the controller's API that changed something or were to, newest first")
-    .option("--limit <n>", "at most so many, up to 1000", countOption, 50)
+    .option("--limit <n>", "at most so many, up to 1000", countUpTo(1000), 50)
     .option("--verify", "instead: whether its chain of hashes holds; exit code 1 if not")
     .option(
       "--head <seq:hash>",
@@ -142,9 +142,9 @@ export function addAuditCommand(program: Command, perform: Performer): void {
     .description(
       "what the controller has of a host's audit: its signed heads, one a line, for `audit verify --heads`",
     )
-    .option("--limit <n>", "the newest so many, up to 1000", countOption, 1000)
+    .option("--limit <n>", "only the newest so many (all that are kept, up to 256)", countUpTo(256))
     .action(
-      perform<{ limit: number }>(async ({ terminal, api }, { limit }, [reference]) => {
+      perform<{ limit?: number }>(async ({ terminal, api }, { limit }, [reference]) => {
         const found = await (await api()).auditHeads(reference!, limit);
         terminal.document(found);
         for (const line of headLines(found)) terminal.print(line);

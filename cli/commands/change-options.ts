@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { ChangeOptions } from "../change.ts";
 import type { Context } from "../context.ts";
-import { durationOption, linkLostOption } from "../options.ts";
+import { linkLostOption, monthOption } from "../options.ts";
 
 export interface GivenChangeOptions {
   readonly plan?: boolean;
@@ -24,11 +24,11 @@ export function addChangeOptions(command: Command): Command {
       "sign it with this SSH key: a file, or agent, agent:NAME, agent:SHA256:… for one in ssh-agent",
     )
     .option("--wait", "stay while other operators' signatures are missing (else exit code 9)")
-    .option("--timeout <duration>", "how long it may run, enforced on the host", durationOption)
+    .option("--timeout <duration>", "how long it may run, enforced on the host", monthOption)
     .option(
       "--start-within <duration>",
       "how long it may wait on the host for another operation to end",
-      durationOption,
+      monthOption,
     )
     .option(
       "--on-link-lost <what>",

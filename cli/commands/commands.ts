@@ -7,7 +7,7 @@ import { commandTable, commandText } from "../command-text.ts";
 import type { Performer } from "../context.ts";
 import { exitCodeOfEnd, exitCodes } from "../exit-codes.ts";
 import { follow } from "../follow.ts";
-import { countOption, digestOption, example, nameOption, stateOption } from "../options.ts";
+import { countUpTo, digestOption, example, nameOption, stateOption } from "../options.ts";
 import { progressLine } from "../output.ts";
 import type { SignAction } from "../sign.ts";
 import type { Terminal } from "../terminal.ts";
@@ -34,7 +34,7 @@ export function addCommandCommands(program: Program, perform: Performer): void {
     .description("list commands, newest first")
     .option("--host <host>", "only of this host", nameOption)
     .option("--state <state>", "only in this state", stateOption)
-    .option("--limit <n>", "at most so many", countOption, 50)
+    .option("--limit <n>", "at most so many, up to 1000", countUpTo(1000), 50)
     .action(
       perform<ListOptions>(async ({ terminal, api }, { host, state, limit }) => {
         const commands = await (await api()).commands({

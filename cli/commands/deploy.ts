@@ -5,7 +5,7 @@ import { deployDisksMax } from "../../protocol/commands.ts";
 import { type OverridableGuard, overridableGuards, parseDiskSelector } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { Performer } from "../context.ts";
-import { countOption, example, rateOption } from "../options.ts";
+import { durationUpTo, example, rateOption } from "../options.ts";
 import { addChangeOptions, changeOptionsOf, type GivenChangeOptions } from "./change-options.ts";
 
 interface Options extends GivenChangeOptions {
@@ -25,7 +25,11 @@ export function addDeployCommand(program: Program, perform: Performer): void {
       "--disk <selector>",
       `such as serial=S3Z9NX0M; see \`bedplate host show HOST\`; again for further disks, at most ${deployDisksMax}, that get the same image`,
     )
-    .option("--wait-for-disk <seconds>", "how long the disks may still take to appear", countOption)
+    .option(
+      "--wait-for-disk <duration>",
+      "how long the disks may still take to appear, at most 1h",
+      durationUpTo(3600),
+    )
     .addOption(
       new Option(
         "--override <guard...>",

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { coresAllowed } from "../../assembly/cores.ts";
 import type { Performer } from "../context.ts";
-import { countOption, example } from "../options.ts";
+import { countUpTo, example } from "../options.ts";
 
 export interface HashOptions {
   readonly algorithm: "blake3" | "sha256";
@@ -15,7 +15,7 @@ export function addHashCommand(program: Command, perform: Performer): void {
     .argument("[file...]", "files, or - for standard input (the default)")
     .description("print digests of files, as b3sum and sha256sum do")
     .option("--algorithm <name>", "blake3 or sha256", algorithmOption, "blake3")
-    .option("--threads <n>", "worker threads for one large file", countOption, coresAllowed())
+    .option("--threads <n>", "worker threads for one large file", countUpTo(1024), coresAllowed())
     .action(
       perform<HashOptions>(async ({ terminal, signal }, options, files) => {
         const { runHash } = await import("../hash.ts");

@@ -4,7 +4,7 @@ import type { JoinTokenView } from "../../protocol/api.ts";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { approveOption, countOption, durationOption, example, nameOption } from "../options.ts";
+import { approveOption, countUpTo, example, monthOption, nameOption } from "../options.ts";
 import { formatTime, table } from "../output.ts";
 import { stateOf } from "./token.ts";
 
@@ -21,8 +21,8 @@ export function addJoinTokenCommands(program: Command, perform: Performer): void
   const create = noun
     .command("create")
     .description("make a join token; it is shown this once")
-    .option("--ttl <duration>", "how long it can be used", durationOption, 3600)
-    .option("--uses <n>", "how many hosts can join with it", countOption, 1)
+    .option("--ttl <duration>", "how long it can be used, at most 30d (1h)", monthOption, 3600)
+    .option("--uses <n>", "how many hosts can join with it", countUpTo(10_000), 1)
     .option(
       "--approve <how>",
       "auto, or manual: hosts wait for `bedplate host approve`",

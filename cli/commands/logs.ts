@@ -3,7 +3,7 @@ import type { Command as Program } from "commander";
 import { LogsOutput } from "../../protocol/commands.ts";
 import type { Performer } from "../context.ts";
 import { exitCodeOfState, exitCodes } from "../exit-codes.ts";
-import { countOption, example, sourceOption } from "../options.ts";
+import { countUpTo, example, sourceOption } from "../options.ts";
 import { plain } from "../output.ts";
 
 interface Options {
@@ -19,7 +19,7 @@ export function addLogsCommand(program: Program, perform: Performer): void {
     .argument("<host>", "name, id or the beginning of an id")
     .description("the newest lines that a host's agent or its executors logged")
     .option("--source <source>", "agent or executor", sourceOption, "agent" as const)
-    .option("--lines <n>", "at most so many, up to 1000", countOption, 100)
+    .option("--lines <n>", "at most so many, up to 1000", countUpTo(1000), 100)
     .action(
       perform<Options>(async ({ terminal, signal, api }, { source, lines }, [reference]) => {
         const { operate, outputOf, succeeded } = await import("../operation.ts");

@@ -3,7 +3,7 @@ import type { Command as Program } from "commander";
 import { RebootOutput } from "../../protocol/commands.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { durationOption, example } from "../options.ts";
+import { durationUpTo, example } from "../options.ts";
 import { formatSeconds } from "../output.ts";
 import { addChangeOptions, changeOptionsOf, type GivenChangeOptions } from "./change-options.ts";
 
@@ -18,7 +18,7 @@ export function addPowerCommands(program: Program, perform: Performer): void {
     .argument("<host>", "name, id or the beginning of an id")
     .description("restart a host; done when it is back with another boot id")
     .option("--reason <text>", "kept in its journal and audit")
-    .option("--deadline <duration>", "within which it must be back (15m)", durationOption);
+    .option("--deadline <duration>", "within which it must be back, at most 1d (15m)", durationUpTo(86_400));
   addChangeOptions(reboot).action(act(perform, "host.reboot"));
   example(
     reboot,

@@ -4,7 +4,7 @@ import type { Scope } from "../../protocol/api.ts";
 import { now } from "../clock.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { durationOption, example, nameOption, scopeOption } from "../options.ts";
+import { durationUpTo, example, nameOption, scopeOption } from "../options.ts";
 import { formatAge, formatTime, table } from "../output.ts";
 
 interface Options {
@@ -25,7 +25,12 @@ export function addTokenCommands(program: Command, perform: Performer): void {
       "read (look), operate (and command hosts, add images), admin (and hosts, tokens, backups)",
       scopeOption,
     )
-    .option("--ttl <duration>", "how long it can be used, at most 366d (90d)", durationOption, ttlSeconds)
+    .option(
+      "--ttl <duration>",
+      "how long it can be used, at most 366d (90d)",
+      durationUpTo(366 * 86_400),
+      ttlSeconds,
+    )
     .option("--name <name>", "what it is called in lists and in the audit", nameOption)
     .action(
       perform<Options>(async ({ terminal, api }, { scope, ttl, name }) => {

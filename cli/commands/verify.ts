@@ -4,7 +4,7 @@ import { VerifyOutput } from "../../protocol/commands.ts";
 import { parseDiskSelector } from "../../protocol/disks.ts";
 import type { Performer } from "../context.ts";
 import { exitCodeOfEnd, exitCodes } from "../exit-codes.ts";
-import { durationOption, example, rateOption } from "../options.ts";
+import { example, monthOption, rateOption } from "../options.ts";
 import { facts, formatSeconds } from "../output.ts";
 
 interface Options {
@@ -21,7 +21,7 @@ export function addVerifyCommand(program: Program, perform: Performer): void {
     .description("read a disk back and compare it with an image")
     .requiredOption("--image <image>", "name, root or the beginning of a root")
     .requiredOption("--disk <selector>", "such as serial=S3Z9NX0M; see `bedplate host show HOST`")
-    .option("--timeout <duration>", "how long it may run", durationOption)
+    .option("--timeout <duration>", "how long it may run", monthOption)
     .option("--limit-read <rate>", "read no more than so much a second, such as 100M", rateOption)
     .action(
       perform<Options>(

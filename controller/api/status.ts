@@ -10,8 +10,9 @@ export function statusRoutes(app: App, { store, auditKey, sessions, clock }: Api
   app.get(
     "/v1/status",
     { config: { access: "read" }, schema: { response: { 200: StatusView, ...problemAnswers } } },
-    async () => ({
+    async (request) => ({
       version,
+      scope: request.apiToken!.scope,
       epoch: await store.epoch(),
       at: clock.now(),
       hosts: { known: await store.hosts.count(), online: sessions.count },

@@ -157,6 +157,28 @@ describe("what no server could take is not sent", () => {
     expect(errorOf(run)).toMatchObject({ code: "usage", message: expect.stringContaining(message) });
   });
 
+  test.each([
+    [["join-token", "create", "--ttl", "31d"], "At most 30 d."],
+    [["join-token", "create", "--uses", "10001"], "At most 10000."],
+    [["token", "create", "--scope", "read", "--ttl", "999999999d"], "At most 366 d."],
+    [["exec", "web-1", "--yes", "--timeout", "31d", "--", "/bin/true"], "At most 30 d."],
+    [["exec", "web-1", "--yes", "--start-within", "31d", "--", "/bin/true"], "At most 30 d."],
+    [["reboot", "web-1", "--yes", "--deadline", "25h"], "At most 1 d."],
+    [["commands", "--limit", "1001"], "At most 1000."],
+    [["audit", "heads", "web-1", "--limit", "257"], "At most 256."],
+    [["audit", "api", "--limit", "1001"], "At most 1000."],
+    [["logs", "web-1", "--lines", "1001"], "At most 1000."],
+    [["hash", "--threads", "1025"], "At most 1024."],
+    [
+      ["deploy", "web-1", "--image", "i", "--disk", "serial=S", "--plan", "--wait-for-disk", "2h"],
+      "At most 1 h.",
+    ],
+  ])("%j is more than there can be", async (argv, message) => {
+    const run = await bedplate(["--client", client, ...argv, "--json"]);
+    expect([run.code, errorOf(run).code]).toEqual([2, "usage"]);
+    expect(errorOf(run).message).toContain(message);
+  });
+
   test("what goes to a program as it is may be empty", async () => {
     const run = await bedplate([
       "--client",
@@ -348,7 +370,7 @@ describe("the controller", () => {
     const file = join(directory, "stranger.json");
     await writeFile(file, JSON.stringify({ ...controller.client, token: "x".repeat(40) }));
     const stranger = await bedplate(["hosts", "--client", file, "--json"]);
-    expect([stranger.code, errorOf(stranger).code]).toEqual([1, "api.unauthorized"]);
+    expect([stranger.code, errorOf(stranger).code]).toEqual([3, "api.unauthorized"]);
     const host = await bedplate(["host", "show", "nobody", "--client", client, "--json"]);
     expect([host.code, errorOf(host).code]).toEqual([1, "host.unknown"]);
     const image = await bedplate([

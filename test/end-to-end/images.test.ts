@@ -308,6 +308,14 @@ test("no room to import: it is this machine's, and where to say another", async 
   expect(error.message).toContain(inDirectory("none"));
 });
 
+test("who may not add an image is told before anything is read or imported", async () => {
+  const made = await controller.call<{ token: string }>("POST", "/v1/tokens", { json: { scope: "read" } });
+  const file = inDirectory("reader.json");
+  await writeFile(file, JSON.stringify({ ...controller.client, token: made.body.token }), { mode: 0o600 });
+  const reader = ["--client", file, "image", "add", inDirectory("none.raw")] as const;
+  expect(await bedplate.refusal(...reader)).toEqual([3, "api.forbidden"]);
+});
+
 test("the help tells of every verb", async () => {
   const { stdout } = await bedplate.run("image", "--help");
   for (const verb of [

@@ -617,7 +617,10 @@ test.runIf(here)(
 
     const { id } = await stage.client.host("web-1");
     const heads = join(directory, "web-1.heads");
-    await writeFile(heads, (await operator.run("audit", "heads", "web-1")).stdout);
+    const kept = await operator.run("audit", "heads", "web-1");
+    expect(kept.code, kept.stderr).toBe(0);
+    expect(kept.stdout.trim().split("\n").length).toBeGreaterThan(1);
+    await writeFile(heads, kept.stdout);
     const verify = (...more: string[]) =>
       onHost(web, "audit", "verify", "--host", id, "--heads", heads, ...more);
     const whole = verify();
