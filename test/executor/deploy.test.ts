@@ -353,7 +353,7 @@ describe("transfers that break", () => {
       const started = performance.now();
       const result = resultOf((await runToEnd(host, apply, offer)).last);
       expect(result).toMatchObject({ outcome: "failed", error: { code } });
-      expect(performance.now() - started).toBeLessThan(10_000);
+      expect(performance.now() - started).toBeLessThan(40_000);
     } finally {
       server.misbehave(undefined);
     }
@@ -506,7 +506,8 @@ describe("stopped on purpose", () => {
         answer: "cancelling",
       });
       const result = resultOf(await follower.last);
-      expect(performance.now() - asked).toBeLessThan(1000);
+      // Not when its source gives up, or its limits end it.
+      expect(performance.now() - asked).toBeLessThan(8000);
       expect(result).toMatchObject({
         outcome: "cancelled",
         error: { code: "command.cancelled", details: { left: { marker: true } } },

@@ -90,7 +90,7 @@ test("paused and then cancelled: it ends where it waits", { timeout: 60_000 }, a
   follower.cancel("enough");
   const began = performance.now();
   expect(resultOf(await follower.last)).toMatchObject({ outcome: "cancelled" });
-  expect(performance.now() - began).toBeLessThan(5000);
+  expect(performance.now() - began).toBeLessThan(20_000);
   follower.close();
   await executor.ended;
 });

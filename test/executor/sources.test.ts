@@ -231,7 +231,8 @@ test("no more is written in a second than the limit says, and the plan's limit i
   const { outcome, output } = await deploy(disk, [source], { limits });
   expect(outcome).toBe("succeeded");
   // The buckets begin full.
-  expect((output as DeployOutput).seconds.write).toBeGreaterThan(20 / 8 - 0.5);
+  const { write } = (output as DeployOutput).seconds;
+  expect(write).toBeGreaterThan(20 / 8 - 0.5);
   const free = await deploy(await makeDisk([`file:${directory}`]), [source]);
-  expect((free.output as DeployOutput).seconds.write).toBeLessThan(2);
+  expect((free.output as DeployOutput).seconds.write).toBeLessThan(write);
 });
