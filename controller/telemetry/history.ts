@@ -24,6 +24,8 @@ export const historyLimits = {
   points: 100_000,
   /** Read and decoded at a time, before others have their turn. */
   minutesAtOnce: 4,
+  /** Decoded at a time within these: a dictionary may come with each batch. */
+  bytesAtOnce: 1 << 20,
   /** Read before the first: a frame of differences needs the key frame before it, which comes once a minute. */
   minutesBefore: 2,
 } as const;
@@ -50,7 +52,13 @@ export async function readHistory(
   for (let minute = first - historyLimits.minutesBefore; minute <= last; ) {
     // Up to the first one that counts, then in stretches.
     const end = minute < first ? first - 1 : Math.min(last, minute + historyLimits.minutesAtOnce - 1);
+    let bytes = 0;
     for (const { dictionary, frame } of await store.read(query.host, { from: minute, to: end })) {
+      if (bytes > historyLimits.bytesAtOnce) {
+        await pause();
+        bytes = 0;
+      }
+      bytes += frame.length + (decoder.knows(dictionary) ? 0 : dictionary.length);
       const read = decoder.decode(dictionary, frame);
       if (minute < first || read === undefined) continue;
       for (const { key, series, value } of read.values) {
@@ -86,6 +94,15 @@ class Decoder {
     this.#names = names;
   }
 
+  /** Whether it is the one that came before: then it is not decoded again. */
+  knows(dictionary: Uint8Array): boolean {
+    // Mostly the very same bytes: the store reads each dictionary once.
+    return (
+      this.#dictionary === dictionary ||
+      (this.#dictionary !== undefined && equalBytes(this.#dictionary, dictionary))
+    );
+  }
+
   /** Undefined where the batch cannot be read by itself: what it says only differs from one that is not here. */
   decode(
     dictionary: Uint8Array,
@@ -96,8 +113,7 @@ class Decoder {
         readonly values: readonly { readonly key: string; readonly series: Named; readonly value: number }[];
       }
     | undefined {
-    if (this.#dictionary === undefined || !equalBytes(this.#dictionary, dictionary))
-      this.#describe(dictionary);
+    if (!this.knows(dictionary)) this.#describe(dictionary);
     const batch = checkAgentMessage(decodeFrame(frame));
     if (batch.t !== "batch" || this.#readings.apply(batch) === "dropped") return undefined;
     const values = this.#wanted.map(({ index, key, series }) => ({

@@ -138,3 +138,27 @@ test("it is read in stretches, others have their turn between them, and there is
     code: "api.too-large",
   });
 });
+
+test("a host that changes its dictionary with each batch holds nobody up while its past is read", async () => {
+  const dictionaries = [0, 1].map((salt) =>
+    encodeFrame({
+      ...{ t: "dictionary", id: salt },
+      series: Array.from({ length: 500 }, (_, i) => series(`s${i}`, { labels: { a: `${salt}` } })),
+    }),
+  );
+  // A minute of them, as a store would give it.
+  const batches = Array.from({ length: 1000 }, (_, i) => ({
+    dictionary: dictionaries[i % 2]!,
+    frame: encodeFrame(batch(i + 1, Array<bigint>(500).fill(1n), { dictionary: i % 2 })),
+  }));
+  const store = { read: async () => batches };
+  let [longestMs, sinceMs] = [0, performance.now()];
+  const pause = async () => {
+    longestMs = Math.max(longestMs, performance.now() - sinceMs);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    sinceMs = performance.now();
+  };
+  const query = { host: "", from: 0, to: 0, names: new Set(["s1"]), stepMs: 0 };
+  expect(await readHistory(store, query, pause)).toHaveLength(2);
+  expect(longestMs).toBeLessThan(500);
+});
