@@ -68,9 +68,12 @@ export function sqliteHosts(database: Database, put: PutEvent): HostStore {
         `${hosts} where id = ?1 or name = ?1 order by id = ?1 desc limit 1`,
         reference,
       );
-      if (exact !== undefined) return [ofRow(exact)];
-      if (!/^[0-9a-f]{6,63}$/.test(reference)) return [];
-      return database.all(`${hosts} where id >= ? and id < ? limit 2`, reference, `${reference}g`).map(ofRow);
+      if (exact !== undefined && exact.id === reference) return [ofRow(exact)];
+      const named = exact === undefined ? [] : [exact];
+      if (!/^[0-9a-f]{6,63}$/.test(reference)) return named.map(ofRow);
+      // A host names itself when it joins: one that takes the beginning of another's id for its name is not that one.
+      const begun = database.all(`${hosts} where id >= ? and id < ? limit 2`, reference, `${reference}g`);
+      return [...named, ...begun.filter(({ id }) => id !== exact?.id)].slice(0, 2).map(ofRow);
     },
     async list() {
       return database.all(`${hosts} order by name`).map(ofRow);

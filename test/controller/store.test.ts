@@ -159,6 +159,12 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect(await find("bbbbb")).toEqual([]);
     expect(await find("f".repeat(10))).toEqual([]);
     expect(await find("%")).toEqual([]);
+    // A name is a host's own wish: nobody who takes the beginning of another's id, or all of it, is taken for that one.
+    await join_("d", { name: "bbbbbbb" });
+    expect((await find("bbbbbbb")).sort()).toEqual(["bbbbbbb", "same-bbbbbb"]);
+    expect(await find("bbbbbb")).toEqual(["same-bbbbbb"]);
+    await join_("e", { name: idOf("b") });
+    expect(await find(idOf("b"))).toEqual(["same-bbbbbb"]);
   });
 
   test("sessions: the newest counts, and a restart forgets them", async () => {
