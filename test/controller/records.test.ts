@@ -185,6 +185,8 @@ test("a heartbeat is answered and gives the clock's offset; silence ends the con
   expect(await joined.client.closed).toMatchObject({ code: 4430 });
   const view = async () => (await quick.call<HostView>("GET", `/v1/hosts/${joined.host}`)).body;
   await expect.poll(async () => (await view()).connection, { timeout: 20_000 }).toBe("offline");
+  // Written late, with what else may be.
+  await expect.poll(async () => (await view()).clockOffsetMs, { timeout: 20_000 }).not.toBeNull();
   const { clockOffsetMs } = await view();
   expect(clockOffsetMs).toBeGreaterThan(89_000);
   // It says so much more when it was on its way for as long.
