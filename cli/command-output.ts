@@ -3,6 +3,7 @@ import type { OutputView } from "../protocol/api.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { bytesOfBase64 } from "../protocol/ssh-wire.ts";
 import type { ApiClient } from "./api-client.ts";
+import { harmless } from "./output.ts";
 
 /** How long one question waits for more. */
 const waitSeconds = 20;
@@ -88,14 +89,4 @@ export function jsonSinks(line: (value: unknown) => void): OutputSinks {
     stderr: piece("stderr"),
     skipped: (bytes, from) => line({ skipped: bytes, from }),
   };
-}
-
-/** Text of a program on another machine without what could steer this terminal. */
-export function harmless(text: string): string {
-  return (
-    text
-      .replace(/\r+\n/g, "\n")
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
-      .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "·")
-  );
 }

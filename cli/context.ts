@@ -20,22 +20,27 @@ export interface Mode {
   readonly lines?: boolean;
   /** It has much to clear away: a second interrupt does not cut that short. */
   readonly clearsAway?: boolean;
+  /** It only prints: once nobody reads that any more, it is done. */
+  readonly prints?: boolean;
 }
 
 export interface Performer {
   /** The action of a command: runs `work`, prints what it throws, keeps its exit code. */
   <Options>(work: Work<Options>, mode?: Mode): (...received: unknown[]) => Promise<void>;
   readonly exitCode: () => ExitCode;
+  /** Nobody reads our standard output any more: ends what is under way. */
+  readonly readerGone: () => void;
 }
 
 export function createPerformer(): Performer {
   let exitCode: ExitCode = exitCodes.ok;
+  const readers = new AbortController();
   const performer = <Options>(work: Work<Options>, mode: Mode = {}) => {
     return async (...received: unknown[]): Promise<void> => {
       const command = received.at(-1) as Command;
       const options = command.optsWithGlobals<Options & { json?: boolean; client?: string }>();
       const terminal = openTerminal({ json: options.json === true, lines: mode.lines === true });
-      using interrupt = onInterrupt(mode.clearsAway === true);
+      using interrupt = onInterrupt(mode.clearsAway === true, readers.signal);
       await using resources = new AsyncDisposableStack();
       let client: Promise<ApiClient> | undefined;
       const api = async (): Promise<ApiClient> => {
@@ -48,6 +53,10 @@ export function createPerformer(): Performer {
         refuseEmpty(command);
         exitCode = await work(context, options, command.args);
       } catch (error) {
+        if (readers.signal.aborted && (mode.prints === true || mode.lines === true)) {
+          exitCode = exitCodes.ok;
+          return;
+        }
         const shown = interrupt.signal.aborted && error === interrupt.signal.reason ? interrupted() : error;
         terminal.fail(shown);
         exitCode = shown instanceof BedplateError ? exitCodeOfError(shown.code) : exitCodes.failed;
@@ -56,7 +65,10 @@ export function createPerformer(): Performer {
       }
     };
   };
-  return Object.assign(performer, { exitCode: () => exitCode });
+  return Object.assign(performer, {
+    exitCode: () => exitCode,
+    readerGone: () => readers.abort(interrupted()),
+  });
 }
 
 /**
@@ -75,8 +87,13 @@ function refuseEmpty(command: Command): void {
 }
 
 /** An interrupt is the signal's reason, so whoever sees it knows that nobody else failed. */
-function onInterrupt(clearsAway: boolean): Disposable & { readonly signal: AbortSignal } {
+function onInterrupt(
+  clearsAway: boolean,
+  readerGone: AbortSignal,
+): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
+  const leave = () => controller.abort(readerGone.reason);
+  readerGone.addEventListener("abort", leave);
   const stop = (name: NodeJS.Signals) => {
     if (controller.signal.aborted && !clearsAway) process.exit(name === "SIGINT" ? 130 : 143);
     controller.abort(interrupted());
@@ -85,6 +102,7 @@ function onInterrupt(clearsAway: boolean): Disposable & { readonly signal: Abort
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
+      readerGone.removeEventListener("abort", leave);
       for (const name of interrupts) process.off(name, stop);
     },
   };

@@ -12,11 +12,11 @@ export function plain(text: string): string {
   return text.replace(steering, "·");
 }
 
-/** The same for what may have several lines, and with `painted` the bold, faint, red and green that we put there. */
+/** The same for text of several lines, such as a program's; with `painted` our own bold, faint, red and green stay. */
 export function harmless(text: string, painted = false): string {
-  return text.replace(steering, (character, at: number) => {
+  return text.replace(/\r+\n/g, "\n").replace(steering, (character, at: number, whole: string) => {
     if (character === "\n" || character === "\t") return character;
-    return painted && character === "\u001b" && /^\[(?:0|1|2|31|32)m/.test(text.slice(at + 1, at + 6))
+    return painted && character === "\u001b" && /^\[(?:0|1|2|31|32)m/.test(whole.slice(at + 1, at + 6))
       ? character
       : "·";
   });

@@ -28,11 +28,12 @@ import { openTerminal } from "./terminal.ts";
 
 /** Runs one command line and returns its exit code. Never throws for what a user or a server did. */
 export async function main(argv: readonly string[]): Promise<ExitCode> {
-  // A reader that closed early (`| head`) is no fault.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) =>
-    process.exit(error.code === "EPIPE" ? exitCodes.ok : exitCodes.failed),
-  );
   const performer = createPerformer();
+  // A reader that closed early (`| head`) is no fault; what is under way ends as if it were interrupted, and clears away.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") performer.readerGone();
+    else process.exit(exitCodes.failed);
+  });
   const program = createProgram(performer);
   try {
     await program.parseAsync(argv, { from: "user" });

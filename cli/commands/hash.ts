@@ -17,10 +17,13 @@ export function addHashCommand(program: Command, perform: Performer): void {
     .option("--algorithm <name>", "blake3 or sha256", algorithmOption, "blake3")
     .option("--threads <n>", "worker threads for one large file", countUpTo(1024), coresAllowed())
     .action(
-      perform<HashOptions>(async ({ terminal, signal }, options, files) => {
-        const { runHash } = await import("../hash.ts");
-        return runHash({ ...options, files: files.length === 0 ? ["-"] : files, terminal }, signal);
-      }),
+      perform<HashOptions>(
+        async ({ terminal, signal }, options, files) => {
+          const { runHash } = await import("../hash.ts");
+          return runHash({ ...options, files: files.length === 0 ? ["-"] : files, terminal }, signal);
+        },
+        { prints: true },
+      ),
     );
   example(
     command,

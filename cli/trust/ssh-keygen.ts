@@ -133,7 +133,7 @@ async function run(
   child.stderr.on("data", (piece: Buffer) => {
     said = `${said}${piece.toString("utf8")}`.slice(-messageCharactersMax);
     // "Confirm user presence for key …": a security key waits for a touch.
-    terminal.note(piece.toString("utf8").replaceAll("\r", "").trimEnd());
+    terminal.note(piece.toString("utf8").trimEnd());
   });
   child.stdin.on("error", () => {});
   child.stdin.end(input);

@@ -212,6 +212,30 @@ test("a state directory that cannot be made says so, and what to do", async () =
   }
 });
 
+describe("a reader that leaves early", () => {
+  const leave = (argv: readonly string[]): Promise<Run> => {
+    const child = spawn(process.execPath, [program, "--client", client, ...argv], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { PATH: process.env.PATH, HOME: directory, XDG_CACHE_HOME: directory },
+    });
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk;
+    });
+    child.stdout.once("data", () => child.stdout.destroy());
+    return new Promise((resolve) => child.once("close", (code) => resolve({ code, stdout: "", stderr })));
+  };
+
+  test("is no fault of what only prints, and nothing is said", async () => {
+    const file = join(directory, "to-hash");
+    await writeFile(file, Buffer.alloc(1 << 20));
+    expect(await leave(["hash", ...Array.from({ length: 500 }, () => file)])).toMatchObject({
+      ...{ code: 0, stderr: "" },
+    });
+    expect(await leave(["--help"])).toMatchObject({ code: 0, stderr: "" });
+  });
+});
+
 test("nothing that was given steers the terminal", async () => {
   const evil = "\u001b[31mred\u0007\u009b2J\u202e";
   for (const argv of [

@@ -1,7 +1,8 @@
 // A program's output as pieces of the controller: each byte once, in order, gaps told, nothing that steers a terminal.
 import { expect, test } from "vitest";
 import type { ApiClient } from "../../cli/api-client.ts";
-import { harmless, readOutput } from "../../cli/command-output.ts";
+import { readOutput } from "../../cli/command-output.ts";
+import { harmless } from "../../cli/output.ts";
 import type { OutputView } from "../../protocol/api.ts";
 
 const { signal } = new AbortController();

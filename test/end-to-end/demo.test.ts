@@ -31,7 +31,11 @@ interface Run {
   readonly seconds: number;
 }
 
-function demo(argv: readonly string[], during?: (pid: number) => Promise<void>): Promise<Run> {
+function demo(
+  argv: readonly string[],
+  during?: (pid: number) => Promise<void>,
+  reader?: "leaves",
+): Promise<Run> {
   const started = performance.now();
   const child = spawn(process.execPath, [program, "demo", ...argv], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -40,6 +44,7 @@ function demo(argv: readonly string[], during?: (pid: number) => Promise<void>):
   let [stdout, stderr] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => {
     stdout += chunk;
+    if (reader === "leaves") child.stdout.destroy();
   });
   child.stderr.on("data", (chunk: Buffer) => {
     stderr += chunk;
@@ -125,6 +130,13 @@ test("an interrupt at any moment leaves nothing either", { timeout: 180_000 }, a
       expect(JSON.parse(run.stdout)).toMatchObject({ error: { code: "command.cancelled" } });
     expect(remains(), `interrupted after ${afterMs} ms`).toEqual(nothing);
   }
+});
+
+test("nor does a reader that leaves after the first lines", { timeout: 60_000 }, async () => {
+  const run = await demo(["--once", "--size", "64M"], undefined, "leaves");
+  expect(run.stdout).toContain("1. A host joins");
+  expect([run.code, run.stderr]).toEqual([7, expect.stringContaining("Interrupted.")]);
+  expect(remains()).toEqual(nothing);
 });
 
 test("an interrupt while an executor writes ends that executor too", { timeout: 120_000 }, async () => {
