@@ -10,6 +10,8 @@ export default defineConfig({
     pool: "threads",
     isolate: false,
     maxWorkers: Math.max(2, availableParallelism()),
+    // Bounds on waiting: they matter only when something fails, and a busy machine is to keep them.
+    expect: { poll: { timeout: 30_000 } },
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },
