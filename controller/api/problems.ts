@@ -1,5 +1,5 @@
 // Errors as RFC 9457 problems: the status that fits a code, and the one place where answers of 400 and above are made.
-import type { FastifyReply } from "fastify";
+import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Problem } from "../../protocol/api.ts";
 import { type Code, codes } from "../../protocol/codes.ts";
 import { BedplateError, reportOf } from "../../protocol/errors.ts";
@@ -23,6 +23,16 @@ export function answerProblems(app: App, log: Log): void {
     );
   });
   app.setNotFoundHandler((request, reply) => sendProblem(reply, notFound(request.method)));
+}
+
+/** For what is refused before any route is looked for, such as a path that cannot be decoded. */
+export function answerUnreadable(_error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  void sendProblem(
+    reply,
+    new BedplateError("api.bad-request", `The path of this ${request.method} cannot be read.`, {
+      hint: "After a % two hexadecimal digits follow, and what they say is UTF-8.",
+    }),
+  );
 }
 
 export function notFound(method: string): BedplateError {

@@ -22,7 +22,7 @@ import { joinTokenRoutes } from "./join-tokens.ts";
 import { metricsRoutes } from "./metrics.ts";
 import { outputRoutes } from "./outputs.ts";
 import { patient, trustKnownClients } from "./patience.ts";
-import { answerProblems } from "./problems.ts";
+import { answerProblems, answerUnreadable } from "./problems.ts";
 import { checkBySchemas } from "./schemas.ts";
 import { statusRoutes } from "./status.ts";
 import { telemetryRoutes } from "./telemetry.ts";
@@ -74,6 +74,7 @@ export async function createApi(parts: ApiParts): Promise<App> {
     exposeHeadRoutes: false,
     forceCloseConnections: true,
     logger: false,
+    frameworkErrors: answerUnreadable,
   }) as unknown as App;
   app.server.maxConnections = 50_000;
   checkBySchemas(app);

@@ -180,6 +180,9 @@ test("what does not exist or does not fit is a problem with a code", async () =>
     ["POST", "/v1/join-tokens", { json: { uses: 1e9 } }, 400, "api.bad-request"],
     ["POST", "/v1/join-tokens", { json: { uses: "2" } }, 400, "api.bad-request"],
     ["GET", "/v1/events?since=never", {}, 400, "api.bad-request"],
+    ["GET", "/v1/hosts/%ff", {}, 400, "api.bad-request"],
+    ["POST", "/v1/hosts/%zz/revoke", {}, 400, "api.bad-request"],
+    ["GET", `/v1/hosts/${"a".repeat(2000)}`, {}, 400, "api.bad-request"],
     ["GET", "/v1/events?since=1e99", {}, 400, "api.bad-request"],
   ];
   for (const [method, path, options, status, code] of cases) {
