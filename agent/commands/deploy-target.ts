@@ -21,6 +21,7 @@ import { evaluateGuards, requireGuards } from "../devices/guards.ts";
 import { selectDisk } from "../devices/select.ts";
 import { probeDisk } from "../devices/signatures/probe.ts";
 import { bootIdOf } from "../devices/system.ts";
+import { writersOf } from "../devices/writers.ts";
 import { statusOfOpen } from "../host/files.ts";
 import type { CommandContext } from "./command.ts";
 
@@ -157,7 +158,7 @@ function guardFindings(
   { disk, carries, otherPaths = [] }: ListedDisk,
   { overrides = [] }: PlannedDisk,
   content: DiskContent | null,
-  { manifest: { sizeBytes, sectorBytes }, context: { policy } }: TargetMeans,
+  { manifest: { sizeBytes, sectorBytes }, context: { policy, host } }: TargetMeans,
 ): GuardFinding[] {
   return evaluateGuards({
     disk,
@@ -165,6 +166,7 @@ function guardFindings(
     policy: policy.state,
     policyPath: policy.path,
     protectedByPolicy: policy.protects(disk),
+    writers: writersOf(host.files, disk, otherPaths),
     heldByAnother: disk.type !== "file" && [disk.path, ...otherPaths].some(isHeldByAnother),
     content,
     overrides,

@@ -23,6 +23,8 @@ export interface GuardFacts {
   readonly protectedByPolicy: boolean;
   /** Whether the kernel refuses exclusive use of it; to be asked where nothing says yet who holds it. */
   readonly heldByAnother: boolean;
+  /** Programs that have it open to write to it. */
+  readonly writers: readonly string[];
   /** What lies on the disk; null once the operation itself has begun to write to it. */
   readonly content: DiskContent | null;
   /** Guards that the command overrides, and those that the policy lets commands override. */
@@ -64,9 +66,11 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
       : { code: "disk.mounted", finding: `It is mounted at ${disk.mounts.slice(0, 8).join(", ")}.` },
   swap: ({ disk }) =>
     disk.swap ? { code: "disk.swap", finding: "It is in use as swap." } : "it is not in use as swap",
-  held({ disk, heldByAnother }) {
+  held({ disk, heldByAnother, writers }) {
     if (disk.holders.length > 0)
       return { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` };
+    if (writers.length > 0)
+      return { code: "disk.held", finding: `It is open for writing by ${writers.join(", ")}.` };
     // The kernel's no to what is mounted or swapped on here is told by the guards above.
     if (!heldByAnother || disk.mounts.length > 0 || disk.swap) return "nothing holds it or is stacked on it";
     return {

@@ -477,7 +477,10 @@ describe("cut off and taken up again", () => {
       type: "refused",
       error: { code: "executor.lane-busy", details: { running: apply.id } },
     });
-    expect(await plan(disk)).toMatchObject({ allowed: true });
+    const meanwhile = await plan(disk);
+    expect(meanwhile.guards.filter(({ ok }) => !ok)).toMatchObject([
+      { guard: "held", finding: expect.stringContaining(`(${first.process.pid})`) },
+    ]);
     // The very request again starts no second one either: its executor lives.
     expect(await host.start(runRequest(apply, offer)).ended).toBe(0);
     expect(first.process.exitCode).toBeNull();

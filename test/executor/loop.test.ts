@@ -157,6 +157,23 @@ describe.skipIf(!usable)("on loop devices", () => {
     }
   });
 
+  test.each(["the device", "the file behind it"])(
+    "open for writing in another program, by %s",
+    async (which) => {
+      const loop = await makeLoop();
+      const fd = openSync(which === "the device" ? loop.path : loop.backing, constants.O_RDWR);
+      try {
+        const planned = await refusedUnchanged(loop, "disk.held");
+        expect(planned.guards.find(({ guard }) => guard === "held")?.finding).toContain(`(${process.pid})`);
+      } finally {
+        closeSync(fd);
+      }
+      const reader = openSync(loop.path, constants.O_RDONLY);
+      expect((await plan(loop)).allowed).toBe(true);
+      closeSync(reader);
+    },
+  );
+
   test("locked by another program", async () => {
     const loop = await makeLoop();
     const holder = spawn("flock", ["--exclusive", loop.path, "sleep", "60"], { detached: true });
