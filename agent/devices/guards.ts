@@ -69,8 +69,15 @@ const guards: { readonly [name: string]: (facts: GuardFacts) => Finding } = {
   held({ disk, heldByAnother, writers }) {
     if (disk.holders.length > 0)
       return { code: "disk.held", finding: `${disk.holders.slice(0, 8).join(", ")} is stacked on it.` };
-    if (writers.length > 0)
-      return { code: "disk.held", finding: `It is open for writing by ${writers.join(", ")}.` };
+    if (writers.length > 0) {
+      const who = `it is open for writing by ${writers.join(", ")}.`;
+      return {
+        code: "disk.held",
+        finding: heldByAnother
+          ? `The kernel refuses exclusive use of it: ${who}`
+          : `The kernel would give it to us, but ${who}`,
+      };
+    }
     // The kernel's no to what is mounted or swapped on here is told by the guards above.
     if (!heldByAnother || disk.mounts.length > 0 || disk.swap) return "nothing holds it or is stacked on it";
     return {
