@@ -2,12 +2,13 @@
 import type { Command } from "commander";
 import { BedplateError, type ErrorReport } from "../protocol/errors.ts";
 import type { ApiClient } from "./api-client.ts";
+import { monotonic } from "./clock.ts";
 import { type ExitCode, exitCodeOfError, exitCodes } from "./exit-codes.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 
 export interface Context {
   readonly terminal: Terminal;
-  /** Aborts at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
+  /** Aborts at the first SIGINT, SIGTERM or SIGHUP; a second one, half a second or more later, ends the process at once. */
   readonly signal: AbortSignal;
   /** The controller's API; the same one each time. */
   api(): Promise<ApiClient>;
@@ -94,8 +95,12 @@ function onInterrupt(
   const controller = new AbortController();
   const leave = () => controller.abort(readerGone.reason);
   readerGone.addEventListener("abort", leave);
+  let firstMs: number | undefined;
   const stop = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted && !clearsAway) process.exit(name === "SIGINT" ? 130 : 143);
+    firstMs ??= monotonic();
+    // npx, timeout and shells signal the process and its group: that is one interrupt, however often it comes.
+    const again = monotonic() - firstMs > echoMs;
+    if (again && !clearsAway) process.exit(name === "SIGINT" ? 130 : 143);
     controller.abort(interrupted());
   };
   for (const name of interrupts) process.on(name, stop);
@@ -107,6 +112,9 @@ function onInterrupt(
     },
   };
 }
+
+/** What comes within this of the first interrupt is that interrupt; nobody presses keys faster and means it. */
+const echoMs = 500;
 
 const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 

@@ -58,6 +58,7 @@ const byCode: Readonly<Record<string, ExitCode>> = {
   "enrol.fingerprint-mismatch": exitCodes.refused,
   "enrol.host-revoked": exitCodes.refused,
   "host.key-changed": exitCodes.refused,
+  "image.aborted": exitCodes.cancelled,
   "image.unsigned": exitCodes.refused,
   "image.untrusted-sums": exitCodes.refused,
   "host.not-known": exitCodes.refused,

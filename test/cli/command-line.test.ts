@@ -1,6 +1,6 @@
 // The command line as a user meets it: real processes, their exit codes, stdout and stderr.
 import { spawn } from "node:child_process";
-import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -210,6 +210,43 @@ test("a state directory that cannot be made says so, and what to do", async () =
     expect([run.code, errorOf(run).code]).toEqual([1, "state.unwritable"]);
     expect(errorOf(run).hint).toContain("--state-directory");
   }
+});
+
+test("an interrupt that comes several times at once is one, and what was begun is cleared away", async () => {
+  const file = join(directory, "endless.raw");
+  {
+    await using sparse = await open(file, "w");
+    await sparse.truncate(256 * 2 ** 30);
+  }
+  const store = join(directory, "interrupted");
+  const child = spawn(process.execPath, [program, "--json", "image", "import", file, "--store", store], {
+    stdio: ["ignore", "pipe", "ignore"],
+    env: { PATH: process.env.PATH, HOME: directory, XDG_CACHE_HOME: directory },
+  });
+  let stdout = "";
+  child.stdout.on("data", (chunk: Buffer) => {
+    stdout += chunk;
+  });
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  await expect
+    .poll(
+      () =>
+        readdir(store).then(
+          (names) => names.length,
+          () => 0,
+        ),
+      { timeout: 20_000 },
+    )
+    .toBeGreaterThan(0);
+  for (let times = 0; times < 4; times++) {
+    child.kill("SIGINT");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  expect([await ended, (JSON.parse(stdout) as { error: { code: string } }).error.code]).toEqual([
+    7,
+    "image.aborted",
+  ]);
+  expect(await readdir(store)).toEqual([]);
 });
 
 describe("a reader that leaves early", () => {
