@@ -23,7 +23,9 @@ import { Sessions } from "./link/sessions.ts";
 import { openPrivateDirectory } from "./machine/files.ts";
 import type { Log } from "./machine/log.ts";
 import { type Clock, type Random, systemClock, systemRandom } from "./machine/system.ts";
+import { patientTime } from "./rules/patient-time.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
+import type { Store } from "./store/store.ts";
 import { LiveTelemetry } from "./telemetry/live.ts";
 import { ProgressBoard } from "./telemetry/progress.ts";
 import { LateWriter } from "./telemetry/writer.ts";
@@ -60,13 +62,16 @@ export async function startController(config: ControllerConfig, parts: Controlle
   await using stack = new AsyncDisposableStack();
   await openPrivateDirectory(directory);
   const store = stack.use(await openSqliteStore(join(directory, "controller.db")));
+  const forgetsAt = await forgettingOf(store, clock);
   await store.hosts.forgetSessions();
   const names = isWildcard(config.listen.host) ? config.names : [config.listen.host, ...config.names];
   const authority = await AuthorityKeeper.open({ directory, names, store, clock, random, log });
   const onUnreadable = (image: string, error: unknown) =>
     log.error({ err: error, image }, "files in the image store cannot be used: the image is not listed");
   const images = stack.use(await openImages(join(directory, "images"), { onUnreadable }));
-  const writer = stack.use(new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours }));
+  const writer = stack.use(
+    new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours, forgetsAt }),
+  );
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
   const mirrors = await ImageMirrors.open({ store, clock });
   const auditKey = await openAuditKey(store, random);
@@ -78,7 +83,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   ];
   const outputs = stack.use(new OutputNews({ store, clock, log }));
   const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, mirrors, clock, log }));
-  const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log }));
+  const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log, forgetsAt }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
   const backups = new Backups({ store, directory, clock, log });
   const stopping = new AbortController();
@@ -148,6 +153,14 @@ export async function startController(config: ControllerConfig, parts: Controlle
   );
   const running = stack.move();
   return { address, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+/** By which time what was kept for so many days is forgotten, see `patientTime`. */
+async function forgettingOf({ events }: Pick<Store, "events">, clock: Clock): Promise<() => number> {
+  const newest = await events.after(Math.max(0, (await events.newest()) - 1), 1);
+  const lastKnown = (newest === "gone" ? undefined : newest[0]?.at) ?? clock.now();
+  const startedMs = clock.monotonicMs();
+  return () => patientTime({ now: clock.now(), lastKnown, elapsedMs: clock.monotonicMs() - startedMs });
 }
 
 async function listen(api: App, { listen: { host, port } }: ControllerConfig): Promise<ControllerAddress> {

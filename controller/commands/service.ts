@@ -20,6 +20,8 @@ export interface CommandServiceParts {
   readonly dispatcher: Pick<Dispatcher, "create" | "wake">;
   readonly clock: Clock;
   readonly log: Log;
+  /** By which time commands are old enough to be forgotten; absent: by the clock. */
+  readonly forgetsAt?: () => number;
 }
 
 export interface Submission {
@@ -207,9 +209,9 @@ export class CommandService implements Disposable {
 
   /** Forgets the commands that ended long ago, with their output. Never rejects. */
   async forget(): Promise<void> {
-    const { store, clock, log } = this.#parts;
+    const { store, clock, log, forgetsAt = () => clock.now() } = this.#parts;
     try {
-      const before = forgottenBefore(clock.now());
+      const before = forgottenBefore(forgetsAt());
       while ((await store.commands.forget(before, forgetAtOnce)) === forgetAtOnce);
     } catch (error) {
       log.error({ err: error }, "old commands could not be forgotten");

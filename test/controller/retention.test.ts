@@ -8,11 +8,15 @@ import { OutputNews } from "../../controller/commands/output-news.ts";
 import { CommandService } from "../../controller/commands/service.ts";
 import { silentLog } from "../../controller/machine/log.ts";
 import { type Clock, systemClock } from "../../controller/machine/system.ts";
+import { patientTime } from "../../controller/rules/patient-time.ts";
 import { forgottenBefore, judgeMinting, mintedAt, retention } from "../../controller/rules/retention.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import type { ApiEvent } from "../../protocol/api.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { uuidV7 } from "../../protocol/identifiers.ts";
+import { documentOf, submit } from "../support/commands.ts";
+import { testController } from "../support/controller.ts";
+import { joinLink, newLinkKey } from "../support/link-client.ts";
 
 const dayMs = 86_400_000;
 const secretHash = new Uint8Array(32).fill(1);
@@ -103,6 +107,47 @@ test("what nobody signs ends by itself after 30 days, also when no limit was set
     await store[Symbol.asyncDispose]();
     await rm(directory, { recursive: true });
   }
+});
+
+test("a clock that jumps years ahead makes nothing old at once; time that is lived through does", () => {
+  const at = (now: number, elapsed: number) =>
+    patientTime({ now: now * dayMs, elapsedMs: elapsed * dayMs, lastKnown: 1000 * dayMs }) / dayMs;
+  expect(at(1000.5, 0.5)).toBe(1000.5);
+  expect(at(3000, 0)).toBe(1001);
+  expect(at(3000, 40)).toBe(1081);
+  // Set right, or behind, it holds again.
+  expect(at(1040, 40)).toBe(1040);
+  expect(at(900, 40)).toBe(900);
+  // It did not run for 60 days: two months later it has caught up.
+  expect([at(1060, 0), at(1120, 60)]).toEqual([1001, 1120]);
+});
+
+test("a controller that wakes up years ahead forgets neither what was done nor how it ended", async () => {
+  let aheadMs = 0;
+  const clock: Clock = {
+    ...systemClock,
+    now: () => systemClock.now() + aheadMs,
+    // Forgets each minute else.
+    every: (intervalMs, action) => systemClock.every(Math.min(intervalMs, 100), action),
+  };
+  await using controller = await testController({ clock });
+  const { client, host } = await joinLink(controller, {
+    ...{ key: newLinkKey(), joinToken: await controller.joinToken() },
+  });
+  client[Symbol.dispose]();
+  await client.closed;
+  const { id } = (await submit(controller, documentOf(host))).body;
+  await controller.call("POST", `/v1/commands/${id}/cancel`);
+  const entries = async () =>
+    (await controller.call<{ entries: unknown[] }>("GET", "/v1/audit")).body.entries.length;
+  const before = await entries();
+  expect(before).toBeGreaterThan(0);
+  await controller.offline(async () => {
+    aheadMs = 5 * 365 * dayMs;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  expect((await controller.call("GET", `/v1/commands/${id}`)).status).toBe(200);
+  expect(await entries()).toBe(before);
 });
 
 test("no id is taken for new once its command may be forgotten, however wrong the caller's clock", () => {
