@@ -22,7 +22,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
 
   // Frames wait at the source until the operation is paused.
   using still = holdAfter(server, 1);
-  const command = deployOf(image, disk, "apply", { fingerprint }, { stallAfterSeconds: 3 });
+  const command = deployOf(image, disk, "apply", { fingerprint }, { stallAfterSeconds: 6 });
   const request = runRequest(command, offer);
   const first = host.start(request);
   const follower = await attach(host, command.id);
@@ -32,7 +32,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   const told = await follower.until((event) => event.type === "progress" && event.progress.paused === true);
   expect(told).toMatchObject({ progress: { phase: "write", rate: 0, secondsLeft: null } });
   still.release();
-  await sleep(5000);
+  await sleep(8000);
   const before = await readFile(disk.path);
   await sleep(1500);
   expect(Buffer.compare(await readFile(disk.path), before)).toBe(0);
@@ -46,7 +46,7 @@ test("a deploy that is paused stands still beyond its stall limit, survives SIGK
   again.link("up");
   // Nobody has told this one.
   await again.until((event) => event.type === "progress" && event.progress.paused === true);
-  await sleep(3500);
+  await sleep(8000);
   expect(Buffer.compare(await readFile(disk.path), before)).toBe(0);
   expect(again.events.some(({ type }) => type === "running")).toBe(true);
   again.pause(false);
