@@ -146,7 +146,7 @@ function isSame(files: Files, { pid, startTicks }: Member): boolean {
   return stat !== undefined && !isDead(stat) && stat.startTicks === startTicks;
 }
 
-function isDead({ state }: ProcessStat): boolean {
+export function isDead({ state }: ProcessStat): boolean {
   return state === "Z" || state === "X";
 }
 

@@ -1,6 +1,6 @@
 // Which process runs an operation: a socket can be taken away from one that lives, its pid and start time cannot.
 import type { Host, Notes } from "../commands/command.ts";
-import { markOf } from "../commands/process-group.ts";
+import { isDead, statOf } from "../commands/process-family.ts";
 import { bootIdOf } from "../devices/system.ts";
 
 interface ExecutorMark {
@@ -28,9 +28,11 @@ export function executorLives(notes: Notes, host: Host): boolean {
   return found !== undefined && found.startTicks === noted.startTicks && found.bootId === noted.bootId;
 }
 
+/** Undefined of one that is dead, though perhaps nobody has asked for it yet: in a container, nobody may ever. */
 function markFor(pid: number, host: Host): ExecutorMark | undefined {
-  const mark = markOf(host.files, pid, bootIdOf(host.facts()));
-  return mark === undefined ? undefined : { pid, startTicks: mark.startTicks, bootId: mark.bootId };
+  const stat = statOf(host.files, pid);
+  if (stat === undefined || isDead(stat)) return undefined;
+  return { pid, startTicks: stat.startTicks, bootId: bootIdOf(host.facts()) };
 }
 
 /** As the mounted /proc counts, which need not be this process's own namespace. */
