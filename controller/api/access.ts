@@ -14,6 +14,12 @@ import { Transfers } from "./transfers.ts";
 const lastUsedStepMs = 60_000;
 
 export function guardRoutes(app: App, parts: ApiParts): void {
+  app.decorateRequest("callerAddress", "");
+  // Before anything is waited for: of a socket that is closed nobody can say where it came from.
+  app.addHook("onRequest", (request, _reply, next) => {
+    request.callerAddress = request.raw.socket.remoteAddress ?? "";
+    next();
+  });
   // A stranger's body is not waited for, however slowly it comes: the answer ends the connection.
   app.addHook("onSend", async (request, reply) => {
     const known = request.apiToken !== undefined || request.imageRoot !== undefined;
@@ -42,7 +48,7 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
     if (token === undefined) {
       // A right token always passes, so nobody locks out a neighbour behind the same address.
-      if (failures.add(bucketOf(request.ip)) === "too-many")
+      if (failures.add(bucketOf(request.callerAddress)) === "too-many")
         throw new BedplateError(
           "api.rate-limited",
           "Too many requests without a valid token came from this address.",

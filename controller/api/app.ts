@@ -71,6 +71,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** The image that the caller's bearer opens, when that is what was shown. */
     imageRoot: string | undefined;
+    /** Where the call comes from, also when the caller has gone before it is answered. Empty when it had gone at once. */
+    callerAddress: string;
     /** The token that the caller showed. */
     apiToken: StoredToken | undefined;
     /** What the call was about, where its path does not say it. */

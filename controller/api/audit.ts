@@ -30,7 +30,7 @@ export function auditCalls(app: App, { store, clock, log }: ApiParts): void {
       await store.audit.append({
         at: clock.now(),
         token: { id: token.id, name: token.label },
-        address: request.ip,
+        address: request.callerAddress,
         method: request.method,
         route: request.routeOptions.url ?? request.url,
         object: request.auditObject ?? objectOf(request.params),

@@ -12,7 +12,8 @@ export const ChainedCall = Type.Object(
     seq: Count,
     at: UnixMs,
     token: Type.Object({ id: Type.String(), name: Type.String() }),
-    address: Type.String(),
+    /** Absent in entries of versions that lost it where the caller had gone. */
+    address: Type.Optional(Type.String()),
     method: Type.String(),
     route: Type.String(),
     object: Type.Union([Type.String(), Type.Null()]),

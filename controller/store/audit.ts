@@ -1,6 +1,7 @@
 // Who called what of the API from where, in SQLite: a chain of hashes, pruned from its old end.
 import type { AuditEntry } from "../../protocol/api.ts";
 import { type AuditAnchor, nextChainLine } from "../../protocol/audit.ts";
+import { assert } from "../../protocol/errors.ts";
 import { type ChainedCall, readCall, sha256Hex } from "./audit-chain.ts";
 import type { Database, Row } from "./database.ts";
 import type { AuditCall, AuditStore } from "./store.ts";
@@ -57,6 +58,7 @@ export function appendCall(
     ...{ seq, at, token, address, method, route, object, status, code, previous },
   });
   const { seq, text, hash } = nextChainLine(lastOf(database), make, sha256Hex);
+  assert(readCall(text) !== undefined, "an entry of the audit can be read again");
   database.run("insert into audit_lines (seq, at, text, hash) values (?, ?, ?, ?)", seq, at, text, hash);
 }
 
@@ -77,8 +79,8 @@ function anchorOfRow({ seq, hash }: Row): AuditAnchor {
 function entryOfLine({ text, hash }: Row): AuditEntry[] {
   const entry = readCall(String(text));
   if (entry === undefined) return [];
-  const { seq, previous: _, ...call } = entry;
-  return [{ index: seq, ...call, hash: String(hash) }];
+  const { seq, previous: _, address = "", ...call } = entry;
+  return [{ index: seq, ...call, address, hash: String(hash) }];
 }
 
 function entryOfRow(row: Row): AuditEntry {

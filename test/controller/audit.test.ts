@@ -1,9 +1,11 @@
 // The controller's own audit over the API: whole, or which of its entries were edited, deleted, cut off or made anew.
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { connect } from "node:tls";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sha256Hex } from "../../controller/store/audit-chain.ts";
 import type { AuditChainView, AuditEntry, Problem } from "../../protocol/api.ts";
+import { tlsServerName } from "../../protocol/tls.ts";
 import { type TestController, testController } from "../support/controller.ts";
 
 let controller: TestController;
@@ -31,6 +33,31 @@ const rows = async () => {
   return found;
 };
 const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+test("a caller who hangs up before the answer is in the audit all the same, and leaves the chain whole", async () => {
+  await using other = await testController();
+  const { hostname, port } = new URL(other.url);
+  const body = "{}";
+  const request = `POST /v1/join-tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${other.client.token}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  for (let i = 0; i < 10; i++) {
+    const socket = connect({ host: hostname, port: Number(port), ca: other.ca, servername: tlsServerName });
+    socket.on("error", () => {});
+    await new Promise<void>((resolve) => socket.once("secureConnect", () => resolve()));
+    await new Promise<void>((resolve) => socket.write(request, () => resolve()));
+    if (i % 2 === 0) socket.end();
+    else socket.destroy();
+  }
+  const made = async () =>
+    (await other.call<{ joinTokens: unknown[] }>("GET", "/v1/join-tokens")).body.joinTokens.length;
+  const audited = async () => (await other.call<{ entries: AuditEntry[] }>("GET", "/v1/audit")).body.entries;
+  await expect.poll(made, { timeout: 10_000 }).toBeGreaterThanOrEqual(5);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const entries = await audited();
+  expect(entries).toHaveLength(await made());
+  expect(new Set(entries.map(({ address }) => address))).toEqual(new Set(["127.0.0.1"]));
+  const chain = (await other.call<AuditChainView>("GET", "/v1/audit/verify")).body;
+  expect(chain).toMatchObject({ entries: entries.length, faults: [] });
+});
 
 test("whatever is done to the chain is named", async () => {
   for (let i = 0; i < 8; i++) await controller.joinToken();
