@@ -214,4 +214,9 @@ test("a collection tells how far it is, and is stopped when who asked for it goe
   interrupt.abort();
   await failed;
   await stopped.promise;
+  const audited = async () =>
+    (await busy.call<{ entries: { route: string }[] }>("GET", "/v1/audit")).body.entries.map(
+      ({ route }) => route,
+    );
+  await expect.poll(audited, { timeout: 10_000 }).toContain("/v1/images/collect");
 });
