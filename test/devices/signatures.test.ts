@@ -308,6 +308,19 @@ describe("MBR", () => {
     expect(kinds).toEqual([["LVM2_member"], ["zfs_member"]]);
   });
 
+  test("beside a GPT of which no copy is whole, it does not count: that is told as lost", async () => {
+    const disk = putGpt(sparseDisk(256 * mib), 512, [
+      { type: linux, startBytes: 200 * mib, sizeBytes: 16 * mib },
+    ])
+      .put(512, new Uint8Array(33 * 512))
+      .put(256 * mib - 512 + 16, "\x00");
+    putMbr(disk, [{ type: 0x8e, startSector: 20_480, sectors: 204_800 }]);
+    layouts.LVM2_member!.put(disk, 10 * mib, 100 * mib);
+    const found = await probe(disk);
+    expect(found.table).toMatchObject({ type: "gpt", primary: "missing", backup: "bad" });
+    expect(found.partitions[0]!.signatures).toMatchObject([{ kind: "LVM2_member" }]);
+  });
+
   test("a hybrid one's own partitions are looked into beside those of the GPT, each once", async () => {
     const disk = putGpt(sparseDisk(256 * mib), 512, [{ type: linux, startBytes: mib, sizeBytes: 16 * mib }]);
     putMbr(disk, [

@@ -129,7 +129,9 @@ function together(
   const others = mbr.partitions.filter(
     ({ type, startBytes }) => type !== protectiveType && !starts.has(startBytes),
   );
-  return mbr.protective
+  // Of one that is broken nobody knows whether it is only what an older system left.
+  const broken = gpt.table.primary !== "good" && gpt.table.backup !== "good";
+  return mbr.protective || broken
     ? { table: gpt.table, partitions: [...gpt.partitions, ...others] }
     : { table: mbr.table, partitions: [...mbr.partitions, ...gpt.partitions] };
 }
