@@ -76,7 +76,14 @@ export function commandRoutes(app: App, parts: ApiParts): void {
         bytesMax: listBytesMax,
       });
       const views: CommandView[] = [];
-      for (const command of found) views.push(await commandView(parts, command));
+      let planBytes = 0;
+      for (const command of found) {
+        const view = await commandView(parts, command);
+        // Many may quote one plan, and each is shown with it.
+        planBytes += view.plan?.text.length ?? 0;
+        if (planBytes > listBytesMax) break;
+        views.push(view);
+      }
       return { commands: views };
     },
   );

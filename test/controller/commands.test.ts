@@ -1,4 +1,5 @@
 // Commands: taken once, offered to their host until it answers, ended once.
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -334,3 +335,30 @@ test("a command that another version took is offered all the same, and does not 
     expect(new TextDecoder().decode((await client.next("offer")).document)).toContain(each);
   client[Symbol.dispose]();
 });
+
+test("a list of commands that quote one large plan ends early: what a host says cannot make answers without bound", async () => {
+  const { client, host } = await joinLink(controller, {
+    ...{ key: newLinkKey(), joinToken: await controller.joinToken() },
+  });
+  const exec = { kind: "host.exec", arguments: { argv: ["/bin/true"] } };
+  const planned = (await submit(controller, documentOf(host, { ...exec, mode: "plan" }))).body;
+  const text = "x".repeat(256 * 1024);
+  const output = { artefact: { text, signature: "" } };
+  const result = { outcome: "succeeded", startedAt: 0, endedAt: 1, output } as const;
+  client.send({ t: "record", seq: 1, at: 0, body: { type: "result", command: planned.id, result } });
+  await client.next("ack");
+  const digest = createHash("sha256").update(text).digest("hex");
+  const plan = { id: planned.id, digest, hostname: "h", chassisSerial: null };
+  const applies = 160;
+  for (let i = 0; i < applies; i++)
+    expect((await submit(controller, documentOf(host, { ...exec, plan }))).status).toBe(201);
+  const list = await controller.call<{ commands: CommandView[] }>(
+    "GET",
+    `/v1/commands?limit=1000&host=${host}`,
+  );
+  expect(list.status).toBe(200);
+  expect(list.body.commands[0]!.plan!.text).toHaveLength(text.length);
+  expect(list.body.commands.length).toBeLessThan(applies);
+  expect(list.bytes.length).toBeLessThan(36 << 20);
+  client[Symbol.dispose]();
+}, 60_000);
