@@ -58,7 +58,8 @@ async function runProgram(
   const family = { operation: id, group: started.pid, groupStartTicks: mark?.startTicks, cgroup };
   let why: Error | undefined;
   try {
-    if (mark !== undefined) noteGroup(context.notes, mark);
+    if (mark !== undefined)
+      noteGroup(context.notes, { ...mark, ...(cgroup === undefined ? {} : { cgroup: cgroup.directory }) });
     why = await firstOf(started, stopped, signal);
     if (why === undefined && !signal.aborted) context.pointOfNoReturn("the program has ended by itself");
   } catch (error) {

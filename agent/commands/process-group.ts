@@ -9,6 +9,8 @@ export interface GroupMark {
   readonly group: number;
   readonly startTicks: number;
   readonly bootId: string;
+  /** The directory of the program's cgroup, where it has one: an executor that comes later may live in another. */
+  readonly cgroup?: string;
 }
 
 /** What an executor that died left alive. */
@@ -44,7 +46,7 @@ export async function endLeftover(operation: string, notes: Notes, host: Host): 
   const mark = note && (JSON.parse(new TextDecoder().decode(note)) as GroupMark);
   if (mark !== undefined && mark.bootId !== bootIdNow(files)) return "gone";
   const whose = mark === undefined ? "nobody's" : ownerOf(mark, operation, files);
-  const cgroup = processes.cgroup(cgroupNameOf(operation), "existing");
+  const cgroup = processes.cgroup(cgroupNameOf(operation), "existing", mark?.cgroup);
   const group = whose === "ours" ? mark?.group : undefined;
   const family = { operation, group, groupStartTicks: mark?.startTicks, cgroup };
   try {

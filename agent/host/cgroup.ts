@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs";
 
 export interface Cgroup {
+  readonly directory: string;
   /** The processes in it. */
   members(): readonly number[];
   /** What `work` starts is in it from its first instruction on. */
@@ -12,11 +13,14 @@ export interface Cgroup {
   remove(): void;
 }
 
-/** Beside this process's own. Undefined where there is none, or where this process may not make one. */
-export function openCgroup(name: string, mode: "make" | "existing"): Cgroup | undefined {
+/**
+ * Beside this process's own. Undefined where there is none, or where this process may not make one.
+ * @param known where an existing one was made, perhaps by a process that lived in another
+ */
+export function openCgroup(name: string, mode: "make" | "existing", known?: string): Cgroup | undefined {
   const own = ownDirectory();
   if (own === undefined) return undefined;
-  const directory = `${own}/${name}`;
+  const directory = known ?? `${own}/${name}`;
   const move = (to: string) => writeFileSync(`${to}/cgroup.procs`, "0");
   try {
     if (mode === "existing") statSync(directory);
@@ -46,6 +50,7 @@ export function openCgroup(name: string, mode: "make" | "existing"): Cgroup | un
     return undefined;
   }
   return {
+    directory,
     members() {
       try {
         return readFileSync(`${directory}/cgroup.procs`, "utf8").split("\n").filter(Boolean).map(Number);

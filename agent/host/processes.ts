@@ -47,7 +47,8 @@ export interface Processes {
   start(argv: readonly [string, ...string[]], options: StartOptions): Promise<StartedProcess>;
   /** Signals a process, or with its number negated every process of a group at once. "refused": another user's. */
   signal(target: number, signal: NodeJS.Signals): "sent" | "gone" | "refused";
-  cgroup(name: string, mode: "make" | "existing"): Cgroup | undefined;
+  /** `known`: the directory of an existing one. */
+  cgroup(name: string, mode: "make" | "existing", known?: string): Cgroup | undefined;
 }
 
 /**

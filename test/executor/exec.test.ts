@@ -1,6 +1,7 @@
 // host.exec by real executor processes: what a program is given, what becomes of what it prints, and that it ends whole.
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -17,6 +18,7 @@ import {
   type ExecutorHost,
   hostId,
   hurried,
+  isRoot,
   mintId,
   openExecutorHost,
   resultOf,
@@ -587,6 +589,40 @@ describe("cut off", busy, () => {
     expect((await run(command)).last).toEqual(last);
     expect(readFileSync(ran, "utf8")).toBe("run\n");
   });
+
+  const cgroups = "/sys/fs/cgroup";
+  const unified = [`${cgroups}/unified`, cgroups].find((path) => existsSync(`${path}/cgroup.procs`));
+  test.skipIf(!isRoot || unified === undefined)(
+    "what its program started is found in the cgroup that it had, also by an executor that lives in another one",
+    async () => {
+      const pids = join(host.directory, "elsewhere");
+      const own = `${unified}/bedplate-test-${process.pid}`;
+      const shed = `echo $$ >> ${pids}; while :; do sleep 1; done`;
+      const command = exec({ argv: shell(`setsid env -i /bin/sh -c '${shed}' & sleep 100`) });
+      const enter = `mkdir ${own} && echo $$ > ${own}/cgroup.procs && exec "$@"`;
+      const executor = host.start(runRequest(command), ["/bin/sh", "-c", enter, "sh"]);
+      try {
+        await untilTrue("it lives", () => fileHas(pids, 1));
+        executor.process.kill("SIGKILL");
+        await executor.ended;
+        const [shedPid] = pidsIn(pids);
+        expect(lives(shedPid!)).toBe(true);
+        expect(resultOf((await run(command)).last)).toMatchObject({
+          outcome: "indeterminate",
+          error: { details: { leftover: "ended" } },
+        });
+        expect(lives(shedPid!)).toBe(false);
+      } finally {
+        for (const pid of pidsIn(pids).filter(lives)) process.kill(pid, "SIGKILL");
+        await untilTrue("nothing is left in it", () => {
+          for (const name of existsSync(own) ? readdirSync(own) : [])
+            if (name.startsWith("bedplate-exec-")) spawnSync("rmdir", [join(own, name)]);
+          spawnSync("rmdir", [own]);
+          return !existsSync(own);
+        });
+      }
+    },
+  );
 
   test("another command that changes the host sees it gone first", async () => {
     const pids = join(host.directory, "before");

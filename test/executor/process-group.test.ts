@@ -65,6 +65,7 @@ function machine(processes: Record<number, Fake>, { bootId = "boot-1", withCgrou
   };
   let removed = 0;
   const cgroup: Cgroup = {
+    directory: "/sys/fs/cgroup/bedplate-exec",
     members: () => [...living].filter(([, fake]) => fake.confined).map(([pid]) => pid),
     enter: (work) => work(),
     kill() {
