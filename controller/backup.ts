@@ -9,6 +9,7 @@ import {
   readPrivateFile,
   readTextFile,
   removeFile,
+  replaceFile,
   sizeOfFile,
   writePrivateFile,
 } from "./machine/files.ts";
@@ -46,15 +47,18 @@ export class Backups {
   async #make(): Promise<BackupView> {
     const { store, directory, clock, log } = this.#parts;
     const file = join(directory, backupName);
-    await removeFile(file);
+    // Whoever fetches the one before meanwhile gets all of it, or all of this one.
+    const unfinished = `${file}.new`;
+    await removeFile(unfinished);
     const at = clock.now();
     // Before the copy, so that it is in it too.
     await store.events.append(
       { topic: "controller", id: `epoch-${await store.epoch()}`, event: "backup" },
       at,
     );
-    await store.backup(file, await authorityIn(directory));
-    const sizeBytes = await sizeOfFile(file);
+    await store.backup(unfinished, await authorityIn(directory));
+    const sizeBytes = await sizeOfFile(unfinished);
+    await replaceFile(unfinished, file);
     log.info({ file, sizeBytes }, "a backup was made");
     return { file, sizeBytes, epoch: await store.epoch(), at };
   }

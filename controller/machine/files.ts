@@ -100,8 +100,13 @@ export async function writePrivateFile(path: string, text: string): Promise<void
     await file.writeFile(text);
     await file.sync();
   }
-  await rename(temporary, path);
-  await using directory = await open(dirname(path), "r");
+  await replaceFile(temporary, path);
+}
+
+/** Puts a file that is whole and synced in the place of another one, for good. Both are in one directory. */
+export async function replaceFile(from: string, to: string): Promise<void> {
+  await rename(from, to);
+  await using directory = await open(dirname(to), "r");
   await directory.sync();
 }
 

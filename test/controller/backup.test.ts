@@ -1,7 +1,8 @@
 // Backup of a controller at work, and a new one made from it: whole, private, one epoch further, and known to its hosts.
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startController } from "../../controller/controller.ts";
 import { silentLog } from "../../controller/machine/log.ts";
@@ -221,6 +222,30 @@ test("nothing is written over, and what is no backup leaves nothing behind", asy
   await expect(
     restoreController({ file: join(directory, "absent"), directory: target }),
   ).rejects.toMatchObject({ code: "config.unreadable" });
+});
+
+test("who fetches a backup while another one is made gets a whole one", async () => {
+  await using controller = await testController();
+  // Some size, so that it takes a while.
+  await Promise.all(Array.from({ length: 300 }, () => controller.joinToken()));
+  const { file } = (await controller.call<BackupView>("POST", "/v1/backups")).body;
+  let making = true;
+  const others = Promise.all(
+    Array.from({ length: 5 }, () => controller.call<BackupView>("POST", "/v1/backups")),
+  ).finally(() => {
+    making = false;
+  });
+  const fetched = join(directory, "fetched");
+  let looks = 0;
+  for (; making; looks++) {
+    await copyFile(file, fetched);
+    const database = new DatabaseSync(fetched, { readOnly: true });
+    const tables = database.prepare("select count(*) as files from backup_files").get();
+    database.close();
+    expect(tables).toEqual({ files: 2 });
+  }
+  expect(looks).toBeGreaterThan(0);
+  await others;
 });
 
 test("a second backup takes the place of the first, and two at once both end", async () => {
