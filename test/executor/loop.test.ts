@@ -58,7 +58,12 @@ describe.skipIf(!usable)("on loop devices", () => {
   }
   const attachLoop = (backing: string, ...options: string[]): Loop => {
     const path = run("losetup", "--find", "--show", ...options, backing);
-    cleanups.push(() => void spawnSync("losetup", ["--detach", path]));
+    cleanups.push(() => {
+      // Taken off by its test, the number may be that of somebody else's by now.
+      const argv = ["--noheadings", "--output", "BACK-FILE", path];
+      if (spawnSync("losetup", argv, { encoding: "utf8" }).stdout.trim() === backing)
+        spawnSync("losetup", ["--detach", path]);
+    });
     return { path, backing };
   };
   async function makeLoop(...options: string[]): Promise<Loop> {
