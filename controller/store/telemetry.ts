@@ -43,26 +43,25 @@ export function sqliteTelemetry(database: Database, put: PutEvent): TelemetrySto
       });
     },
     async read(host, minutes) {
-      const dictionaries = new Map(
-        database
-          .all(
-            "select number, frame from dictionaries where host = ?1 or host in (select id from hosts where replaced_by = ?1)",
-            host,
-          )
-          .map((row) => [Number(row.number), Uint8Array.from(row.frame as Uint8Array)]),
-      );
-      const blobs = database.all(
-        "select data from telemetry where host = ? and minute between ? and ? order by minute",
-        host,
-        minutes.from,
-        minutes.to,
-      );
-      return blobs.flatMap((row) =>
-        unpackMinute(row.data as Uint8Array).flatMap(({ dictionary: number, frame }) => {
-          const dictionary = dictionaries.get(number);
-          return dictionary === undefined ? [] : [{ dictionary, frame }];
-        }),
-      );
+      const batches = database
+        .all(
+          "select data from telemetry where host = ? and minute between ? and ? order by minute",
+          ...[host, minutes.from, minutes.to],
+        )
+        .flatMap(({ data }) => unpackMinute(data as Uint8Array));
+      // Only those that are needed: a host may have many, and it is asked a few minutes at a time.
+      const dictionaries = new Map<number, Uint8Array>();
+      for (const number of new Set(batches.map(({ dictionary }) => dictionary))) {
+        const row = database.one(
+          "select frame from dictionaries where number = ?1 and (host = ?2 or host in (select id from hosts where replaced_by = ?2))",
+          ...[number, host],
+        );
+        if (row !== undefined) dictionaries.set(number, Uint8Array.from(row.frame as Uint8Array));
+      }
+      return batches.flatMap(({ dictionary: number, frame }) => {
+        const dictionary = dictionaries.get(number);
+        return dictionary === undefined ? [] : [{ dictionary, frame }];
+      });
     },
     async prune(beforeMinute) {
       await database.transaction(() => {
