@@ -109,7 +109,9 @@ function applyHead(
   const finding = headFinding(verdict, head, newest ?? undefined);
   if (finding !== undefined) {
     const toldAt = database.one("select audit_fault_at from hosts where id = ?", host)!.audit_fault_at;
-    const due = toldAt === null || at - Number(toldAt) >= faultRepeatMs;
+    const elapsedMs = toldAt === null ? undefined : at - Number(toldAt);
+    // Told of in a time to come, by a clock that was ahead then, it is told of again.
+    const due = elapsedMs === undefined || elapsedMs < 0 || elapsedMs >= faultRepeatMs;
     database.run(
       "update hosts set audit_fault = ?, audit_fault_at = ? where id = ?",
       finding,

@@ -710,6 +710,30 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     expect(await store.events.newest()).toBe(4);
   });
 
+  test("an audit that does not hold is told of again when the clock was ahead the first time", async () => {
+    const id = await host("a");
+    let seq = 0;
+    const head = (letter: string, at: number) =>
+      store.records.apply({
+        ...{ host: id, instance: "i1", seq: ++seq, place: "later" as const, at },
+        body: { type: "audit-head", seq: 5, hash: letter.repeat(64), signature: "s" },
+        vouched: { type: "audit-head", attestation: "k", countersignature: "c" },
+      });
+    const told = async () => {
+      const events = await store.events.after(0, 1000);
+      return events === "gone" ? events : events.filter(({ event }) => event === "audit-broken").length;
+    };
+    const dayMs = 86_400_000;
+    await head("a", 10 * dayMs);
+    await head("b", 10 * dayMs);
+    await head("c", 10 * dayMs + 1);
+    expect(await told()).toBe(1);
+    await head("d", 9 * dayMs);
+    expect(await told()).toBe(2);
+    await head("e", 9 * dayMs + 1);
+    expect(await told()).toBe(2);
+  });
+
   test("events: nobody reads one that the disk may still lose, and with it its index", async () => {
     await store.events.append({ topic: "image", id: "x", event: "added" }, 1);
     const appended = store.events.append({ topic: "image", id: "y", event: "added" }, 2);
