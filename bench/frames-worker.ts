@@ -2,9 +2,10 @@
 import { readSync } from "node:fs";
 import { decodeFrame, verifyGroup, type Work } from "../agent/devices/group-work.ts";
 import { type ImageJob, slots } from "../agent/devices/image-job.ts";
-import { groupKernelOf } from "../assembly/index.ts";
+import { type CompiledKernel, groupKernelOf } from "../assembly/index.ts";
 
 export interface FramesJob extends ImageJob {
+  readonly kernel: CompiledKernel;
   /** The file of frames, open. */
   readonly fd: number;
 }

@@ -93,11 +93,10 @@ async function jobOf(manifest: Manifest, fd: number): Promise<FramesJob> {
     sizeBytes: manifest.sizeBytes,
     claimedBefore: 0,
     shared: shareImage(manifest),
-    kernel: await compileKernel(),
     sources: [],
     ca: "",
   };
-  return { ...job, fd };
+  return { ...job, kernel: await compileKernel(), fd };
 }
 
 function startPool(threads: number): Piscina {

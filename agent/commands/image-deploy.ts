@@ -1,5 +1,5 @@
 // image.deploy: the plan evaluates everything and changes nothing; apply does what was planned, on those very disks.
-import { compileKernel, createGroupKernel } from "../../assembly/index.ts";
+import { compileKernel, createGroupKernel, type GroupKernel, groupKernelOf } from "../../assembly/index.ts";
 import type {
   CommandOf,
   DeployOutput,
@@ -63,7 +63,8 @@ async function plan(
   const found = await findDisks(asked, waitSeconds, context, signal);
   using sources = openSources(context.sources, context.policy.imageSources);
   const manifest = await fetchCheckedManifest(image, sources, context, signal, "signed");
-  const means = { manifest, window: await makeWindow(), context, signal };
+  const { windows } = await createGroupKernel();
+  const means = { manifest, window: windows[0]!, context, signal };
   const bytesToFetchMax = manifest.frameBytes.reduce((sum, bytes) => sum + bytes, 0);
   const guards: DeployPlanOutput["guards"] = [];
   const planned: NonNullable<DeployPlanOutput["also"]> = [];
@@ -90,11 +91,6 @@ function bytesToWrite({ sizeBytes }: Manifest, disk: ListedDisk["disk"]): number
   return paddedBytes(sizeBytes, sectorBytes) + markerBytes(disk.sizeBytes) + tailOf(disk.sizeBytes).length;
 }
 
-async function makeWindow(): Promise<Uint8Array> {
-  const { windows } = await createGroupKernel();
-  return windows[0]!;
-}
-
 async function apply(
   command: ApplyCommand,
   context: CommandContext,
@@ -110,17 +106,19 @@ async function apply(
   };
   const prepareAndWrite = async () => {
     context.phase({ name: "prepare", total: 0, unit: "bytes", done: () => 0 });
+    const compiled = await compileKernel();
     // Before they are needed: they take a while to start.
-    await using workers = startImageWorkers();
+    await using workers = startImageWorkers({ kernel: compiled });
+    const kernel = groupKernelOf(compiled);
     using sources = openSources(context.sources, context.policy.imageSources);
     const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
-    const means = { manifest, window: await makeWindow(), context, signal };
+    const means = { manifest, window: kernel.windows[0]!, context, signal };
     // SAFETY: every disk is held, locked and checked before the first byte is written to any of them.
     await using holding = new AsyncDisposableStack();
     const targets = await openAll(disks, given.waitSeconds ?? 0, holding, means);
     const write = (target: Target, left: number) =>
       writeOne(target, {
-        ...{ command, manifest, sources: sources.all, workers, context, signal, startedMs, left },
+        ...{ command, manifest, sources: sources.all, kernel, workers, context, signal, startedMs, left },
         // While another one is still to be written, what is asked for can be cancelled.
         pointOfNoReturn: left === 1 ? pointOfNoReturn : () => signal.throwIfAborted(),
       });
@@ -144,6 +142,7 @@ interface Writing {
   readonly command: ApplyCommand;
   readonly manifest: Manifest;
   readonly sources: readonly UsableSource[];
+  readonly kernel: GroupKernel;
   readonly workers: ImageWorkers;
   readonly context: CommandContext;
   readonly signal: AbortSignal;
@@ -155,7 +154,7 @@ interface Writing {
 
 async function writeOne(
   { index, asked, notes, listed: { disk }, open }: Target,
-  { command, manifest, sources, workers, context, signal, startedMs, pointOfNoReturn, left }: Writing,
+  { command, manifest, sources, kernel, workers, context, signal, startedMs, pointOfNoReturn, left }: Writing,
 ): Promise<DeployOutput> {
   const { limits, also } = command.arguments;
   const { host } = context;
@@ -177,7 +176,7 @@ async function writeOne(
     open,
     planned: asked.fingerprint,
     bootId: bootIdOf(host.facts()),
-    kernel: await compileKernel(),
+    kernel,
     workers,
     clock: host.clock,
     random: host.random,

@@ -21,7 +21,7 @@ export const imageVerify: Command<"image.verify"> = {
       signal,
     });
     // Before they are needed: they take a while to start.
-    await using workers = startImageWorkers();
+    await using workers = startImageWorkers({ kernel: await compileKernel() });
     using sources = openSources(context.sources, context.policy.imageSources);
     const manifest = await fetchCheckedManifest(image, sources, context, signal);
     const needed = paddedBytes(manifest.sizeBytes, disk.logicalSectorBytes);
@@ -38,7 +38,6 @@ export const imageVerify: Command<"image.verify"> = {
       open,
       sectorBytes: disk.logicalSectorBytes,
       bytesPerSecondMax: limits?.bytesPerSecondMax,
-      kernel: await compileKernel(),
       workers,
       clock: host.clock,
       signal,

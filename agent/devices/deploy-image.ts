@@ -1,6 +1,6 @@
 // Writes an image to an open disk in the one order that never leaves a half-written disk able to boot:
 // marker, groups, read-back, and only then the real first MiB.
-import { type CompiledKernel, groupKernelOf, mergeGroups } from "../../assembly/index.ts";
+import { type GroupKernel, mergeGroups } from "../../assembly/index.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
@@ -66,7 +66,8 @@ export interface DeployRequest {
   readonly open: OpenDisk;
   readonly planned: Fingerprint;
   readonly bootId: string;
-  readonly kernel: CompiledKernel;
+  /** Of this thread. */
+  readonly kernel: GroupKernel;
   readonly workers: ImageWorkers;
   readonly clock: Clock;
   readonly random: Random;
@@ -103,8 +104,8 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   };
   using connections = lazyConnections(request.ca);
   const work: Work = {
-    job: { ...job, phase: "write", kernel },
-    kernel: groupKernelOf(kernel),
+    job: { ...job, phase: "write" },
+    kernel,
     signal,
     fetching: fetchingOf(job, { connections, clock, random: request.random, signal }),
     pace: createPace(undefined, clock, signal),
@@ -166,7 +167,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
 }
 
 interface Steps extends DeployRequest {
-  readonly job: Omit<ImageJob, "phase" | "kernel">;
+  readonly job: Omit<ImageJob, "phase">;
   readonly work: Work;
   readonly target: Target;
   readonly facts: { readonly operation: string; readonly root: string };

@@ -1,5 +1,4 @@
 // What the main thread and the workers of one image operation share: memory that all see, and what a job is.
-import type { CompiledKernel } from "../../assembly/load.ts";
 import { digestBytes, groupCount, groupLength, paddedBytes } from "../../protocol/groups.ts";
 import type { OpenDisk } from "./direct-file.ts";
 import type { UsableSource } from "./open-sources.ts";
@@ -54,7 +53,6 @@ export interface ImageJob {
   /** Groups below this may have been written by an earlier run of the operation. */
   readonly claimedBefore: number;
   readonly shared: SharedImage;
-  readonly kernel: CompiledKernel;
   readonly sources: readonly UsableSource[];
   readonly ca: string;
   /** This worker's part of what may be written in a second; undefined: as fast as it goes. */

@@ -35,13 +35,14 @@ export interface ImageWorkers extends AsyncDisposable {
 
 export interface ImageRunOptions {
   /** Its `bytesPerSecondMax` and `fetchBytesPerSecondMax` are those of all workers together. */
-  readonly job: Omit<ImageJob, "phase" | "kernel">;
-  readonly kernel: CompiledKernel;
+  readonly job: Omit<ImageJob, "phase">;
   readonly clock: Clock;
   readonly workers: ImageWorkers;
 }
 
 export interface ImageWorkersOptions {
+  /** Each worker makes one instance of it, for all its jobs: memory that is not given back before the thread ends. */
+  readonly kernel: CompiledKernel;
   /** Default: as many as this process may use at once, at most 4. */
   readonly threads?: number;
   /** Default: image-worker.ts. */
@@ -53,12 +54,13 @@ const tickMs = 1000;
 /** The first ticks come sooner, twice as far apart each: a short deploy that is killed resumes by its journal too. */
 const firstTickMs = 125;
 
-export function startImageWorkers({ threads, worker }: ImageWorkersOptions = {}): ImageWorkers {
+export function startImageWorkers({ kernel, threads, worker }: ImageWorkersOptions): ImageWorkers {
   const count = Math.max(1, Math.min(threads ?? coresAllowed(), threadsMax));
   const pool = new Piscina({
     filename: (worker ?? entryUrl("agent/devices/image-worker.ts")).href,
     minThreads: count,
     maxThreads: count,
+    workerData: kernel,
     // What a worker throws away (pieces of transfers) is collected early: 80 MB less for two, measured on 512 MiB.
     resourceLimits: { maxYoungGenerationSizeMb: 2 },
     // One job a worker and phase: a worker need not block for the next one.
@@ -69,12 +71,7 @@ export function startImageWorkers({ threads, worker }: ImageWorkersOptions = {})
   return { threads: count, pool, [Symbol.asyncDispose]: () => pool.destroy() };
 }
 
-export function createImageRun({
-  job,
-  kernel,
-  clock,
-  workers: { threads, pool },
-}: ImageRunOptions): ImageRun {
+export function createImageRun({ job, clock, workers: { threads, pool } }: ImageRunOptions): ImageRun {
   const jobs = Math.min(threads, groupCount(job.sizeBytes));
   const part = (all: number | undefined) => (all === undefined ? undefined : all / jobs);
   const each = {
@@ -116,7 +113,7 @@ export function createImageRun({
       });
       await Promise.all(
         Array.from({ length: jobs }, () =>
-          (pool.run({ ...each, phase, kernel } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
+          (pool.run({ ...each, phase } satisfies ImageJob) as Promise<ErrorReport | undefined>).then(
             (report) => report && fail(errorOf(report)),
             (cause: unknown) =>
               fail(

@@ -1,6 +1,8 @@
 // The worker of an image operation: takes groups until none is left, in WebAssembly memory of its own.
 // Not by assembly/index.ts: what else that loads would cost each worker some MiB.
+import { workerData } from "node:worker_threads";
 import { groupKernelOf } from "../../assembly/group-kernel.ts";
+import type { CompiledKernel } from "../../assembly/load.ts";
 import { type ErrorReport, reportOf } from "../../protocol/errors.ts";
 import { systemClock } from "../host/clock.ts";
 import { systemRandom } from "../host/random.ts";
@@ -13,6 +15,9 @@ import { proveZeroes } from "./prove-zeroes.ts";
 import { readGroups } from "./read-groups.ts";
 import { fetchingOf } from "./sources.ts";
 import { writeGroups } from "./write-groups.ts";
+
+/** Of this thread: no job leaves anybody who still reads into its windows, and each begins with windows of any content. */
+const kernel = groupKernelOf(workerData as CompiledKernel);
 
 const phases = { prove: proveZeroes, write: writeGroups, readback: readGroups, verify: readGroups } as const;
 
@@ -42,7 +47,7 @@ function fetches({ phase, sources }: ImageJob): boolean {
 async function work(job: ImageJob, connections: Connections, signal: AbortSignal): Promise<void> {
   const all: Work = {
     job: { ...job, disk: { ...job.disk, blocking: !fetches(job) } },
-    kernel: groupKernelOf(job.kernel),
+    kernel,
     signal,
     fetching: fetchingOf(job, { connections, clock: systemClock, random: systemRandom, signal }),
     pace: createPace(job.bytesPerSecondMax, systemClock, signal),

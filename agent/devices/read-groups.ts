@@ -19,22 +19,27 @@ import { describeWrong, noteWrong, wrongGroup } from "./wrong-groups.ts";
 
 /** Two windows take turns: one is read into while the other is hashed. A third is for repairs. */
 const turns = [0, 1] as const;
+/** Where a read holds the thread nothing is hashed meanwhile. */
+const blockingTurns = [0] as const;
 const repairWindow = 2;
 
 /** Until no group is left, or the signal aborts. */
 export async function readGroups(work: Work): Promise<void> {
-  let turn = 0;
-  let next = readNext(work, turns[turn]!);
+  const blocking = work.job.disk.blocking === true;
+  const windows = blocking ? blockingTurns : turns;
+  const read = (turn: number) => readNext(work, windows[turn % windows.length]!);
+  let next = read(0);
   try {
-    for (;;) {
+    for (let turn = 0; ; turn++) {
       const group = await next;
       if (group === undefined) return;
-      const window = turns[turn]!;
-      turn = 1 - turn;
-      next = readNext(work, turns[turn]!);
-      next.catch(() => {});
+      if (!blocking) {
+        next = read(turn + 1);
+        next.catch(() => {});
+      }
       await safePoint(work);
-      await checkGroup(work, group, window);
+      await checkGroup(work, group, windows[turn % windows.length]!);
+      if (blocking) next = read(turn + 1);
     }
   } finally {
     await next.catch(() => {});

@@ -1,5 +1,5 @@
 // Reads an open disk and compares it with an image, group by group.
-import { type CompiledKernel, mergeGroups } from "../../assembly/index.ts";
+import { mergeGroups } from "../../assembly/index.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { VerifyOutput } from "../../protocol/commands.ts";
 import { groupCount, type Manifest } from "../../protocol/manifest.ts";
@@ -17,7 +17,6 @@ export interface VerifyRequest {
   readonly sectorBytes: number;
   /** Of what is read; undefined: as fast as it goes. */
   readonly bytesPerSecondMax?: number | undefined;
-  readonly kernel: CompiledKernel;
   readonly workers: ImageWorkers;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -30,7 +29,6 @@ export async function verifyImage({
   open,
   sectorBytes,
   bytesPerSecondMax,
-  kernel,
   workers,
   clock,
   signal,
@@ -52,7 +50,7 @@ export async function verifyImage({
     ca: "",
     bytesPerSecondMax,
   };
-  const run = createImageRun({ job, kernel, workers, clock });
+  const run = createImageRun({ job, workers, clock });
   const onStart = () => phase("verify", sizeBytes, () => countOf(shared, "done"));
   await run.run("verify", { first: 0, signal, pause, onStart, onTick: async () => {} });
   const root = mergeGroups(new Uint8Array(shared.found), count);

@@ -1,5 +1,6 @@
 // The write phase of one worker: claims runs of groups, leaves those already right, fetches, verifies and writes the rest.
-// While one group is verified the next one is being fetched and the one before written, each in a window of its own.
+// While one group is verified the next one is being fetched and the one before written, each in a window of its own: but
+// for a worker that only waits for the disk, which takes one after the other, all in one window.
 import { type Comparing, createComparing } from "./comparing.ts";
 import { type FrameAt, type Opening, openAhead } from "./frame-stream.ts";
 import {
@@ -18,11 +19,14 @@ import { fetchGroup } from "./read-groups.ts";
 
 /** One claim, and so at most one range request: its latency is paid once for so many groups. */
 const groupsPerClaim = 8;
-/** The next run is compared in one window of the kernel while this run goes through the others. */
+/** Where nothing is requested, and no worker shall be left with much to do when the others have ended. */
+const groupsPerBlockingClaim = 1;
+/**
+ * The next run is compared in one window of the kernel while this run goes through the others. Of a blocking disk all is
+ * done in this one: the processor's caches still have it, and no other is touched, and so taken from the host.
+ */
 const compareWindow = 0;
 const writeWindows = [1, 2, 3] as const;
-/** Where a write has ended before the next but one is loaded, one window less is touched, and taken from the host. */
-const blockingWindows = [1, 2] as const;
 
 interface Run {
   readonly stretches: readonly (readonly FrameAt[])[];
@@ -32,6 +36,7 @@ interface Run {
 
 /** Until no group is left, or the signal aborts. */
 export async function writeGroups(work: Work): Promise<void> {
+  const blocking = work.job.disk.blocking === true;
   const loading = loadAll(work);
   let next = loading.next();
   let writing = Promise.resolve();
@@ -39,18 +44,22 @@ export async function writeGroups(work: Work): Promise<void> {
     for (;;) {
       const read = await next;
       if (read.done === true) break;
-      next = loading.next();
-      // Awaited in the next turn; until then a failure must not count as unhandled.
-      next.catch(() => {});
       const { group, window } = read.value;
+      if (!blocking) {
+        next = loading.next();
+        // Awaited in the next turn; until then a failure must not count as unhandled.
+        next.catch(() => {});
+      }
       await proveGroup(work, read.value);
       await safePoint(work);
       // One write at a time: when it has ended, its window is the next but one to be loaded into.
       await writing;
       writing = writeGroup(work, group, window).then(() => finish(work, group, "written"));
       writing.catch(() => {});
-      // Of two windows the other one is being loaded into already: the next turn loads into this one.
-      if (work.job.disk.blocking === true) await writing;
+      if (blocking) {
+        await writing;
+        next = loading.next();
+      }
     }
     await writing;
   } finally {
@@ -71,7 +80,8 @@ async function proveGroup(work: Work, { group, window, source, fault }: Loaded):
 
 async function* loadAll(work: Work): AsyncGenerator<Loaded, void, void> {
   const comparing = createComparing();
-  const windows = work.job.disk.blocking === true ? blockingWindows : writeWindows;
+  const blocking = work.job.disk.blocking === true;
+  const windows = blocking ? ([compareWindow] as const) : writeWindows;
   let turn = 0;
   const turns = new Map<number, number>();
   const windowFor = (group: number) => {
@@ -81,18 +91,20 @@ async function* loadAll(work: Work): AsyncGenerator<Loaded, void, void> {
     turns.set(group, at);
     return windows[at % windows.length]!;
   };
-  let next = prepare(work, comparing);
+  let ahead = blocking ? undefined : prepare(work, comparing);
   try {
     for (;;) {
-      const run = await next;
+      const run = await (ahead ?? prepare(work, comparing));
       if (run === undefined) return;
-      next = prepare(work, comparing);
-      next.catch(() => {});
+      if (!blocking) {
+        ahead = prepare(work, comparing);
+        ahead.catch(() => {});
+      }
       for (const [index, stretch] of run.stretches.entries())
         yield* load(work, stretch, windowFor, index === 0 ? run.ahead : undefined);
     }
   } finally {
-    (await next.catch(() => undefined))?.ahead?.[Symbol.dispose]();
+    (await ahead?.catch(() => undefined))?.ahead?.[Symbol.dispose]();
   }
 }
 
@@ -101,10 +113,11 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
   const { job } = work;
   const { shared } = job;
   const count = groupsEnd(job);
-  const first = Atomics.add(shared.control, slots.next, groupsPerClaim);
+  const claimed = job.disk.blocking === true ? groupsPerBlockingClaim : groupsPerClaim;
+  const first = Atomics.add(shared.control, slots.next, claimed);
   if (first >= count) return undefined;
   const stretches: FrameAt[][] = [];
-  for (let group = first; group < Math.min(first + groupsPerClaim, count); group++) {
+  for (let group = first; group < Math.min(first + claimed, count); group++) {
     await safePoint(work);
     if (isZeroing(shared, group)) continue;
     if (isGood(shared, group)) {

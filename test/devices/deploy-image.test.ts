@@ -39,7 +39,7 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "bp-deploy-"));
   image = await makeImage({ sizeBytes: 12 * mib + 5, zeroGroups: [4] });
   server = await serveImage(image);
-  workers = startImageWorkers();
+  workers = startImageWorkers({ kernel: await compileKernel() });
 });
 afterAll(async () => {
   await workers[Symbol.asyncDispose]();
@@ -132,7 +132,7 @@ async function deploy(
     open: file,
     planned: options.planned ?? planned,
     bootId: "boot",
-    kernel: await compileKernel(),
+    kernel: await createGroupKernel(),
     workers,
     clock: systemClock,
     random: systemRandom,
@@ -281,11 +281,10 @@ test("verified: each wrong group with its blocks and what was read, and no faste
   await deploy(bench, fresh());
   const verify = async (bytesPerSecondMax?: number) => {
     await using file = await openFile(bench.path);
-    await using workers = startImageWorkers({ threads: 2 });
+    await using workers = startImageWorkers({ kernel: await compileKernel(), threads: 2 });
     const { signal, pause } = undisturbed();
-    const kernel = await compileKernel();
     return await verifyImage({
-      ...{ manifest: image.manifest, open: file, sectorBytes: 512, kernel, workers, bytesPerSecondMax },
+      ...{ manifest: image.manifest, open: file, sectorBytes: 512, workers, bytesPerSecondMax },
       ...{ clock: systemClock, signal, pause, phase() {} },
     });
   };
@@ -334,7 +333,9 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
   );
   await using file = await openFile(bench.path);
   const { path, fd, direct } = file;
-  await using dying = startImageWorkers({ threads: 2, worker: pathToFileURL(worker) });
+  await using dying = startImageWorkers({
+    ...{ kernel: await compileKernel(), threads: 2, worker: pathToFileURL(worker) },
+  });
   const run = createImageRun({
     job: {
       disk: { path, fd, direct },
@@ -345,7 +346,6 @@ test("a worker that dies fails the operation, and nothing hangs", async () => {
       sources: [server.source],
       ca: server.ca,
     },
-    kernel: await compileKernel(),
     clock: systemClock,
     workers: dying,
   });
@@ -456,7 +456,6 @@ test("a journal that fails stops the workers", async () => {
       sources: [server.source],
       ca: server.ca,
     },
-    kernel: await compileKernel(),
     clock: systemClock,
     workers,
   });
