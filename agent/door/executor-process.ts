@@ -47,9 +47,15 @@ const logBytesMax = 1 << 20;
 const executorNiceness = 10;
 /**
  * Of Node, as in packaging/bedplate-executor@.service: what is hot runs in WebAssembly and in Node itself, so its
- * JavaScript stays bytecode, and what it throws away is collected early. 20 MB less with four workers, at no cost.
+ * JavaScript stays bytecode, and what it throws away is collected early. 20 MB less with four workers, at no cost. The
+ * last one keeps V8 from mapping its built-in code once more for each thread: 8 MB less.
  */
-export const executorFlags = ["--no-opt", "--no-maglev", "--max-semi-space-size=1"] as const;
+export const executorFlags = [
+  "--no-opt",
+  "--no-maglev",
+  "--max-semi-space-size=1",
+  "--no-short-builtin-calls",
+] as const;
 
 export function createExecutorLauncher(options: {
   readonly paths: ExecutorPaths;
