@@ -15,6 +15,7 @@ import type { ListedDisk } from "../devices/disks.ts";
 import { type ImageWorkers, startImageWorkers } from "../devices/image-run.ts";
 import { markerBytes } from "../devices/marker.ts";
 import { openSources, type UsableSource } from "../devices/open-sources.ts";
+import { type ProvedImage, proveImage } from "../devices/proved-image.ts";
 import { tailOf } from "../devices/seal.ts";
 import { bootIdOf } from "../devices/system.ts";
 import type { Command, CommandContext, CommandEnd } from "./command.ts";
@@ -112,13 +113,31 @@ async function apply(
     const kernel = groupKernelOf(compiled);
     using sources = openSources(context.sources, context.policy.imageSources);
     const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
+    const { clock, random } = context.host;
+    // While the disks are looked at, in a window of its own.
+    await using image = proveImage({
+      ...{ manifest, sources: sources.all, ca: context.ca, kernel, workers, clock, random, signal },
+      fetchBytesPerSecondMax: given.limits?.fetchBytesPerSecondMax,
+      pause: context.pause,
+    });
     const means = { manifest, window: kernel.windows[0]!, context, signal };
     // SAFETY: every disk is held, locked and checked before the first byte is written to any of them.
     await using holding = new AsyncDisposableStack();
     const targets = await openAll(disks, given.waitSeconds ?? 0, holding, means);
     const write = (target: Target, left: number) =>
       writeOne(target, {
-        ...{ command, manifest, sources: sources.all, kernel, workers, context, signal, startedMs, left },
+        ...{
+          command,
+          manifest,
+          image,
+          sources: sources.all,
+          kernel,
+          workers,
+          context,
+          signal,
+          startedMs,
+          left,
+        },
         // While another one is still to be written, what is asked for can be cancelled.
         pointOfNoReturn: left === 1 ? pointOfNoReturn : () => signal.throwIfAborted(),
       });
@@ -141,6 +160,7 @@ async function apply(
 interface Writing {
   readonly command: ApplyCommand;
   readonly manifest: Manifest;
+  readonly image: ProvedImage;
   readonly sources: readonly UsableSource[];
   readonly kernel: GroupKernel;
   readonly workers: ImageWorkers;
@@ -154,7 +174,19 @@ interface Writing {
 
 async function writeOne(
   { index, asked, notes, listed: { disk }, open }: Target,
-  { command, manifest, sources, kernel, workers, context, signal, startedMs, pointOfNoReturn, left }: Writing,
+  {
+    command,
+    manifest,
+    image,
+    sources,
+    kernel,
+    workers,
+    context,
+    signal,
+    startedMs,
+    pointOfNoReturn,
+    left,
+  }: Writing,
 ): Promise<DeployOutput> {
   const { limits, also } = command.arguments;
   const { host } = context;
@@ -166,6 +198,7 @@ async function writeOne(
     operation: index === 0 ? command.id : `${command.id} disk ${index + 1}`,
     run: context.run,
     manifest,
+    image,
     sources,
     ca: context.ca,
     bytesPerSecondMax: limits?.bytesPerSecondMax,

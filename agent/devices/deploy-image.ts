@@ -14,14 +14,14 @@ import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
 import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
 import type { Work } from "./group-work.ts";
-import { countOf, extentOf, groupsEnd, type ImageJob, isZeroGroup, slots } from "./image-job.ts";
+import { countOf, extentOf, groupsEnd, type ImageJob, slots } from "./image-job.ts";
 import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
 import { lazyConnections } from "./lazy-connections.ts";
 import type { UsableSource } from "./open-sources.ts";
 import { createPace } from "./pace.ts";
+import type { ProvedImage } from "./proved-image.ts";
 import {
   endGroupOf,
-  fetchFirst,
   loadSealed,
   markInProgress,
   seal,
@@ -30,7 +30,7 @@ import {
   type Target,
 } from "./seal.ts";
 import { shareImage } from "./share-image.ts";
-import { accountsOf } from "./source-account.ts";
+import { accountsOf, moveAccounts } from "./source-account.ts";
 import { fetchingOf } from "./sources.ts";
 import { describeWrong, wrongCount, wrongGroups } from "./wrong-groups.ts";
 import { zeroRuns, zeroRunsOf } from "./zero-runs.ts";
@@ -54,6 +54,7 @@ export interface DeployRequest {
   /** Counts from 1. */
   readonly run: number;
   readonly manifest: Manifest;
+  readonly image: ProvedImage;
   readonly sources: readonly UsableSource[];
   readonly ca: string;
   /** Of what is written, and of what is fetched; undefined: as fast as it goes. */
@@ -86,7 +87,7 @@ const digestWindow = 0;
 /** @throws `plan.changed` with nothing written; all else says in the error's details whether the disk shows the marker */
 export async function deployImage(request: DeployRequest): Promise<DeployOutput> {
   const { manifest, disk, open, journal, kernel, clock, signal } = request;
-  const shared = shareImage(manifest);
+  const shared = shareImage(manifest, request.image.shared);
   const good = journal.good;
   if (good !== undefined)
     new Uint8Array(shared.good.buffer).set(good.bitmap.subarray(0, shared.good.byteLength));
@@ -123,7 +124,7 @@ export async function deployImage(request: DeployRequest): Promise<DeployOutput>
   const kept = good === undefined ? 0 : countBits(good.bitmap);
 
   await request.pause.safePoint();
-  const first = await fetchAndProve(steps).catch(async (error: unknown) => {
+  const first = await provedFirst(steps).catch(async (error: unknown) => {
     throw journal.began ? leftAs(error, disk, await showsMarker(work, target, steps.facts)) : error;
   });
   await requireTarget(steps, first);
@@ -174,14 +175,18 @@ interface Steps extends DeployRequest {
 }
 
 /**
- * What can be known of the image before the first write: that its first MiB can be had, and what it is for, and that what
- * the manifest calls zeroes is that. @returns the first group @throws `disk.sector-size`, `image.bad-manifest`, `image.corrupt` …
+ * What can be known of the image before the first write, and what it is for. @returns the first group as it stands on the
+ * disk @throws `disk.sector-size`, `image.bad-manifest`, `image.corrupt` …
  */
-async function fetchAndProve(steps: Steps): Promise<Uint8Array> {
-  const { disk, manifest } = steps;
-  const first = await fetchFirst(steps.work);
+async function provedFirst({ disk, manifest, image, job, phase, pause }: Steps): Promise<Uint8Array> {
+  if (image.zeroBytes > 0) phase("prove", image.zeroBytes, image.provedBytes);
+  const { length, padded } = extentOf(job, 0);
+  const first = new Uint8Array(padded);
+  first.set(await image.first());
+  // The disk that comes first bears what it took.
+  moveAccounts(image.shared, job.shared);
   // The manifest's own word, by which the guard judged, is not bound to the image's root.
-  const sectorBytes = sectorBytesOf(first);
+  const sectorBytes = sectorBytesOf(first.subarray(0, length));
   if (sectorBytes !== null && sectorBytes !== disk.logicalSectorBytes) {
     throw new BedplateError(
       "disk.sector-size",
@@ -189,20 +194,8 @@ async function fetchAndProve(steps: Steps): Promise<Uint8Array> {
       { hint: "Use an image that is made for this sector size, and ask where this manifest is from." },
     );
   }
-  await proveZeroes(steps);
-  await steps.pause.safePoint();
+  await pause.safePoint();
   return first;
-}
-
-/** @throws `image.bad-manifest` */
-async function proveZeroes(steps: Steps): Promise<void> {
-  const { job, pause, signal } = steps;
-  let bytes = 0;
-  for (let group = 0; group < groupCount(job.sizeBytes); group++)
-    if (isZeroGroup(job.shared, group)) bytes += extentOf(job, group).length;
-  if (bytes === 0) return;
-  const onStart = () => steps.phase("prove", bytes, () => countOf(job.shared, "done"));
-  await createImageRun(steps).run("prove", { first: 0, signal, pause, onStart, onTick: async () => {} });
 }
 
 /**

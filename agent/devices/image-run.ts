@@ -81,7 +81,7 @@ export function createImageRun({ job, clock, workers: { threads, pool } }: Image
   };
   return {
     async run(phase, { first, signal, pause, onStart, onTick }) {
-      await pause.safePoint();
+      await pause.safePoint(signal);
       const { control, counts } = job.shared;
       Atomics.store(control, slots.next, first);
       Atomics.store(control, slots.stop, 0);

@@ -95,7 +95,7 @@ export async function showsOwnMark(
   return sealed.sealing && equalBytes(head.subarray(0, 512), sealed.first.subarray(0, 512));
 }
 
-/** A copy of the verified first group: fetched before anything is written, and kept to the end. @throws `image.corrupt` and others */
+/** A copy of the verified first group. @throws `image.corrupt` and others */
 export async function fetchFirst(work: Work): Promise<Uint8Array> {
   await loadVerified(work, 0, scratchWindow);
   return work.kernel.windows[scratchWindow]!.slice(0, extentOf(work.job, 0).padded);

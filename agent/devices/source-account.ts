@@ -1,6 +1,6 @@
 // What came from each source of an operation, and which were given up: kept in memory that all workers share.
 import { BedplateError } from "../../protocol/errors.ts";
-import type { SharedImage } from "./image-job.ts";
+import { counters, type SharedImage } from "./image-job.ts";
 
 /** As many as an offer has. */
 export const sourcesMax = 8;
@@ -26,6 +26,15 @@ export function noteGivenUp({ sourceGaveUp }: Accounts, index: number, why: unkn
   const code = why instanceof BedplateError ? why.code : otherReason;
   const at = (reasons as readonly string[]).indexOf(code);
   Atomics.compareExchange(sourceGaveUp, index, 0, 1 + (at < 0 ? reasons.indexOf(otherReason) : at));
+}
+
+/** What one has fetched, and given up, is the other's from now on. */
+export function moveAccounts(from: SharedImage, to: SharedImage): void {
+  Atomics.add(to.counts, counters.fetched, Atomics.exchange(from.counts, counters.fetched, 0n));
+  for (let index = 0; index < sourcesMax; index++) {
+    Atomics.add(to.sourceBytes, index, Atomics.exchange(from.sourceBytes, index, 0n));
+    Atomics.compareExchange(to.sourceGaveUp, index, 0, Atomics.exchange(from.sourceGaveUp, index, 0));
+  }
 }
 
 export function accountsOf(

@@ -55,7 +55,7 @@ export interface Zeroing {
 export async function zeroRuns(
   job: Job,
   runs: readonly ZeroRun[],
-  zeroing: Zeroing,
+  { disk, processes, signal, pause }: Zeroing,
 ): Promise<string | undefined> {
   const { shared } = job;
   const each = (act: (group: number) => void) => {
@@ -64,8 +64,9 @@ export async function zeroRuns(
   each((group) => setZeroing(shared, group, true));
   try {
     for (const run of runs) {
-      await goOn(zeroing);
-      const why = await zeroRun(job, run, zeroing);
+      // Not for what is over, because a worker has failed.
+      await pause.safePoint(signal);
+      const why = await zeroRun(job, run, { disk, processes });
       if (why !== undefined) return why;
     }
     return undefined;
@@ -74,23 +75,10 @@ export async function zeroRuns(
   }
 }
 
-/** Waits while paused; not for what is over, because a worker has failed. @throws the signal's reason */
-async function goOn({ pause, signal }: Zeroing): Promise<void> {
-  const stopped = Promise.withResolvers<never>();
-  const stop = () => stopped.reject(signal.reason as Error);
-  signal.addEventListener("abort", stop, { once: true });
-  if (signal.aborted) stop();
-  try {
-    await Promise.race([stopped.promise, pause.safePoint()]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
-
 async function zeroRun(
   job: Job,
   { first, groups }: ZeroRun,
-  { disk, processes }: Zeroing,
+  { disk, processes }: Pick<Zeroing, "disk" | "processes">,
 ): Promise<string | undefined> {
   const last = first + groups - 1;
   const length = (groups - 1) * groupBytes + extentOf(job, last).padded;

@@ -1,8 +1,8 @@
 // Pausing work at its safe points: who works asks, who decides says.
 
 export interface Pause {
-  /** Resolves at once, or when the work may go on. @throws the signal's reason */
-  safePoint(): Promise<void>;
+  /** Resolves at once, or when the work may go on. @throws the reason of the operation's signal, or of `signal` */
+  safePoint(signal?: AbortSignal): Promise<void>;
   /** Calls now and at each change: for work in other threads. */
   follow(listener: (paused: boolean) => void): Disposable;
 }
@@ -25,17 +25,19 @@ export function createPause(signal: AbortSignal): PauseControl {
       paused = next;
       for (const listener of listeners) listener(paused);
     },
-    async safePoint() {
-      signal.throwIfAborted();
-      if (!paused) return;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = () => resolve();
-      listeners.add(wake);
-      signal.addEventListener("abort", wake, { once: true });
-      await promise;
-      listeners.delete(wake);
-      signal.removeEventListener("abort", wake);
-      return this.safePoint();
+    async safePoint(also) {
+      const signals = also === undefined ? [signal] : [signal, also];
+      for (;;) {
+        for (const each of signals) each.throwIfAborted();
+        if (!paused) return;
+        const { promise, resolve } = Promise.withResolvers<void>();
+        const wake = () => resolve();
+        listeners.add(wake);
+        for (const each of signals) each.addEventListener("abort", wake, { once: true });
+        await promise;
+        listeners.delete(wake);
+        for (const each of signals) each.removeEventListener("abort", wake);
+      }
     },
     follow(listener) {
       listeners.add(listener);

@@ -12,6 +12,7 @@ import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { createImageRun, type ImageWorkers, startImageWorkers } from "../../agent/devices/image-run.ts";
 import type { UsableSource } from "../../agent/devices/open-sources.ts";
+import { proveImage } from "../../agent/devices/proved-image.ts";
 import { shareImage } from "../../agent/devices/share-image.ts";
 import { verifyImage } from "../../agent/devices/verify-image.ts";
 import { zeroRuns } from "../../agent/devices/zero-runs.ts";
@@ -122,26 +123,33 @@ async function deploy(
 ): Promise<DeployOutput> {
   const signal = options.signal ?? new AbortController().signal;
   await using file = await openFile(path);
+  const kernel = await createGroupKernel();
+  const pause = options.pause ?? createPause(signal);
+  const from = { manifest: image.manifest, sources: options.sources ?? [server.source], ca: server.ca };
+  const { fetchBytesPerSecondMax } = options;
+  await using proved = proveImage({
+    ...{ ...from, kernel, workers, clock: systemClock, random: systemRandom },
+    ...{ signal, pause, fetchBytesPerSecondMax },
+  });
   return await deployImage({
+    ...from,
     operation,
     run: options.run ?? 1,
-    manifest: image.manifest,
-    sources: options.sources ?? [server.source],
-    ca: server.ca,
+    image: proved,
     disk,
     open: file,
     planned: options.planned ?? planned,
     bootId: "boot",
-    kernel: await createGroupKernel(),
+    kernel,
     workers,
     clock: systemClock,
     random: systemRandom,
     journal: journalOf(memory, options.cutAt),
     signal,
-    pause: options.pause ?? createPause(signal),
+    pause,
     startedMs: systemClock.monotonic(),
     ...(options.log === undefined ? {} : { log: options.log }),
-    fetchBytesPerSecondMax: options.fetchBytesPerSecondMax,
+    fetchBytesPerSecondMax,
     bytesPerSecondMax: options.bytesPerSecondMax,
     phase: (name, _, done) => options.onPhase?.(name, done),
     pointOfNoReturn: () => {
