@@ -134,6 +134,15 @@ test("the plan shows every disk, and says of each finding which one it is about;
     },
   });
   for (const disk of disks) expect(await holds(disk)).toBe(true);
+  // The first group once for all of them.
+  const { bytesFetched, also } = result.output as DeploysOutput;
+  const [first = 0, ...others] = image.manifest.frameBytes;
+  const rest = others.reduce((sum, bytes) => sum + bytes, 0);
+  expect([bytesFetched, ...also.map(({ output }) => output?.bytesFetched)]).toEqual([
+    first + rest,
+    rest,
+    rest,
+  ]);
   const told = progressOf(events).filter(({ phase }) => phase === "verify");
   expect(new Set(told.map(({ at }) => at?.name))).toEqual(new Set(disks.map(({ path }) => path)));
   // All of it counts.
@@ -343,7 +352,8 @@ describe("cut off and stopped", () => {
     const [disk] = await makeDisks();
     const before = server.requests().filter((each) => each.includes("/frames")).length;
     await run(await applyOf([disk, (await makeDisksBeside(disk))[1]]));
-    return (server.requests().filter((each) => each.includes("/frames")).length - before) / 2;
+    // The first group's is for both.
+    return (server.requests().filter((each) => each.includes("/frames")).length - before + 1) / 2;
   };
   const makeDisksBeside = async (disk: FileDisk): Promise<[FileDisk, FileDisk]> => {
     const other = await makeDisk();
