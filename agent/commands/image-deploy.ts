@@ -114,7 +114,7 @@ async function apply(
     using sources = openSources(context.sources, context.policy.imageSources);
     const manifest = await fetchCheckedManifest(given.image, sources, context, signal, "signed");
     const { clock, random } = context.host;
-    // While the disks are looked at, in a window of its own.
+    // Its zeroes while the disks are looked at; what is to be fetched when none of them was refused.
     await using image = proveImage({
       ...{ manifest, sources: sources.all, ca: context.ca, kernel, workers, clock, random, signal },
       fetchBytesPerSecondMax: given.limits?.fetchBytesPerSecondMax,

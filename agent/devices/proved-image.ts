@@ -1,5 +1,5 @@
 // What can be known of an image before the first write to any disk: that its first MiB can be had, and that what its
-// manifest calls zeroes is that. Once for all disks of a command, while those are looked at.
+// manifest calls zeroes is that. Once for all disks of a command.
 import type { GroupKernel } from "../../assembly/index.ts";
 import { groupCount, type Manifest } from "../../protocol/manifest.ts";
 import type { Clock } from "../host/clock.ts";
@@ -34,7 +34,7 @@ export interface ProvingOptions {
   readonly sources: readonly UsableSource[];
   readonly ca: string;
   readonly fetchBytesPerSecondMax?: number | undefined;
-  /** Of this thread: its last window is used until it is proved. */
+  /** Of this thread: its last window is used while the first group is fetched. */
   readonly kernel: GroupKernel;
   /** Until it is proved they do nothing else. */
   readonly workers: ImageWorkers;
@@ -44,7 +44,10 @@ export interface ProvingOptions {
   readonly pause: Pause;
 }
 
-/** Begins at once. Nothing of it goes on when its disposal has ended. */
+/**
+ * Zeroes are proved from now on, while the disks are looked at. Nothing is fetched before it is asked for: by then no guard
+ * refuses a disk any more. Nothing of it goes on when its disposal has ended.
+ */
 export function proveImage(options: ProvingOptions): ProvedImage {
   const { manifest, sources, ca, kernel, workers, clock, random, pause } = options;
   const stopped = new AbortController();
@@ -60,6 +63,7 @@ export function proveImage(options: ProvingOptions): ProvedImage {
   const zeroBytes = zeroBytesOf(job);
 
   async function fetch(): Promise<Uint8Array> {
+    await pause.safePoint(signal);
     using connections = lazyConnections(ca);
     const fetching = fetchingOf(job, { connections, clock, random, signal });
     const pace = createPace(undefined, clock, signal);
@@ -73,37 +77,23 @@ export function proveImage(options: ProvingOptions): ProvedImage {
     await run.run("prove", { first: 0, signal, pause, onStart() {}, onTick: async () => {} });
   }
 
-  async function prove(): Promise<Uint8Array> {
-    await pause.safePoint(signal);
-    const [first, zeroes] = await Promise.allSettled([fetch(), proveZeroes()]);
-    if (first.status === "rejected") throw first.reason;
-    if (zeroes.status === "rejected") throw zeroes.reason;
-    return first.value;
-  }
-
-  const begin = () => {
-    const begun = prove();
-    begun.catch(() => {});
-    return begun;
-  };
-  let proving: Promise<Uint8Array> | undefined = begin();
+  const zeroes = retried(proveZeroes);
+  const first = retried(async () => {
+    const [fetched, proved] = await Promise.allSettled([fetch(), zeroes()]);
+    if (fetched.status === "rejected") throw fetched.reason;
+    if (proved.status === "rejected") throw proved.reason;
+    return fetched.value;
+  });
+  // Unhandled until somebody asks.
+  zeroes().catch(() => {});
   return {
     shared,
     zeroBytes,
     provedBytes: () => countOf(shared, "done"),
-    async first() {
-      proving ??= begin();
-      const asked = proving;
-      try {
-        return await asked;
-      } catch (error) {
-        if (proving === asked) proving = undefined;
-        throw error;
-      }
-    },
+    first,
     async [Symbol.asyncDispose]() {
       stopped.abort();
-      await proving?.catch(() => {});
+      await Promise.allSettled([first.begun(), zeroes.begun()]);
     },
   };
 }
@@ -113,4 +103,20 @@ function zeroBytesOf(image: Parameters<typeof extentOf>[0] & { readonly shared: 
   for (let group = 0; group < groupCount(image.sizeBytes); group++)
     if (isZeroGroup(image.shared, group)) bytes += extentOf(image, group).length;
   return bytes;
+}
+
+/** Done once, for whoever asks: but a failure is told once, and who asks after it has it done again. */
+function retried<T>(act: () => Promise<T>): { (): Promise<T>; begun(): Promise<T> | undefined } {
+  let doing: Promise<T> | undefined;
+  const asked = async () => {
+    doing ??= act();
+    const mine = doing;
+    try {
+      return await mine;
+    } catch (error) {
+      if (doing === mine) doing = undefined;
+      throw error;
+    }
+  };
+  return Object.assign(asked, { begun: () => doing });
 }
