@@ -32,13 +32,19 @@ export function configReader<T extends TSchema>(
       );
     }
     if (compiled.Check(value)) return value as Static<T>;
-    const [first] = compiled.Errors(value);
+    const errors = compiled.Errors(value);
+    // A misspelt key is why another one is missing.
+    const first = errors.find(({ keyword }) => keyword === "boolean") ?? errors[0];
     const path = (first?.instancePath ?? "").split("/").slice(1);
     const key = path.join(".");
     const line = lineOfKey(text, key.split("."));
     // A member that the schema forbids is checked against the schema `false`.
     const problem =
-      first?.keyword === "boolean" ? "is not a known key" : (first?.message ?? "does not match its schema");
+      first?.keyword === "boolean"
+        ? "is not a known key"
+        : first?.keyword === "required"
+          ? `lacks ${first.params.requiredProperties.map((name) => `"${name}"`).join(" and ")}`
+          : (first?.message ?? "does not match its schema");
     throw new BedplateError(
       "config.invalid",
       `${file}${line === undefined ? "" : `, line ${line}`}: ${key === "" ? "the file" : `"${key}"`} ${problem}.`,

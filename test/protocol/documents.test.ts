@@ -146,6 +146,8 @@ test("a configuration error names file, line and key", () => {
   };
   expect(problem("a = 1\n[t]\nx = 'y'")).toEqual({ a: 1, t: { x: "y" } });
   expect(problem("a = 1\nb = 2")).toContain('agent.toml, line 2: "b" is not a known key');
+  expect(problem("aa = 1")).toBe(`agent.toml, line 1: "aa" is not a known key.`);
+  expect(problem("")).toBe(`agent.toml: the file lacks "a".`);
   expect(problem("\n\na = 'x'")).toContain('agent.toml, line 3: "a" must be integer');
   expect(problem("a = 1\n[t]\nx = 3")).toContain('agent.toml, line 3: "t.x" must be string');
   expect(problem("a = 1\n[[list]]\nn = 1\n[[list]]\nn = 'x'")).toContain("agent.toml, line 5:");
