@@ -5,7 +5,7 @@ import { monotonic, sleep } from "./clock.ts";
 import { type ExitCode, exitCodes } from "./exit-codes.ts";
 import type { Terminal } from "./terminal.ts";
 import { requireFingerprint, verifyHost } from "./trust/identity.ts";
-import { type KnownHost, requireUnchanged, withKnownHost } from "./trust/known-hosts.ts";
+import { type KnownHost, parseKnownHosts, requireUnchanged, withKnownHost } from "./trust/known-hosts.ts";
 import { changeKnownHosts, readKnownHosts } from "./trust/known-hosts-file.ts";
 
 export interface KnownHostOptions {
@@ -69,8 +69,15 @@ async function keep(
   { fingerprint, path, signal }: KnownHostOptions,
 ): Promise<{ readonly known: KnownHost; readonly attestationFingerprint: string }> {
   const verified = await verifyHost(host, fingerprint);
-  await requireUnchanged(await readKnownHosts(path), verified.known);
-  await changeKnownHosts(path, (text) => withKnownHost(text, verified.known), signal);
+  // Looked at while nobody else can change it: of two who name one host at once, the second is refused.
+  await changeKnownHosts(
+    path,
+    async (text) => {
+      await requireUnchanged({ path, hosts: parseKnownHosts(text, path) }, verified.known);
+      return withKnownHost(text, verified.known);
+    },
+    signal,
+  );
   return verified;
 }
 

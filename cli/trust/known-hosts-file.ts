@@ -34,7 +34,7 @@ export async function readKnownHosts(path: string): Promise<KnownHosts> {
  */
 export async function changeKnownHosts(
   path: string,
-  change: (text: string) => string,
+  change: (text: string) => string | Promise<string>,
   signal: AbortSignal,
 ): Promise<void> {
   const next = `${path}.new`;
@@ -42,7 +42,7 @@ export async function changeKnownHosts(
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await using file = await openAlone(next, signal);
     try {
-      const text = change(await textOfFile(path));
+      const text = await change(await textOfFile(path));
       parseKnownHosts(text, path);
       await file.writeFile(text);
       await file.sync();

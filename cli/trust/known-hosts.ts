@@ -29,6 +29,7 @@ const checkName = checker(Name, "config.invalid", "host's name");
 /** @throws `config.invalid` naming the line */
 export function parseKnownHosts(text: string, path: string): KnownHost[] {
   const hosts: KnownHost[] = [];
+  const [ids, names] = [new Set<string>(), new Set<string>()];
   for (const [index, line] of text.split("\n").entries()) {
     const trimmed = line.trim();
     if (trimmed === "" || trimmed.startsWith("#")) continue;
@@ -48,8 +49,10 @@ export function parseKnownHosts(text: string, path: string): KnownHost[] {
       throw invalid(cause.message, cause);
     }
     // Two answers to one question are none.
-    if (hosts.some((other) => other.id === host.id)) throw invalid(`The host ${id} is there twice.`);
-    if (hosts.some((other) => other.name === host.name)) throw invalid(`The name ${name} is there twice.`);
+    if (ids.has(id)) throw invalid(`The host ${id} is there twice.`);
+    if (names.has(name)) throw invalid(`The name ${name} is there twice.`);
+    ids.add(id);
+    names.add(name);
     hosts.push(host);
   }
   return hosts;

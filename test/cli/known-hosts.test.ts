@@ -3,6 +3,9 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { ApiClient } from "../../cli/api-client.ts";
+import { addKnownHost } from "../../cli/known-host.ts";
+import { openTerminal } from "../../cli/terminal.ts";
 import { requireFingerprint, verifyHost } from "../../cli/trust/identity.ts";
 import {
   formatKnownHost,
@@ -58,6 +61,22 @@ describe("the text", () => {
     expect(() => parseKnownHosts(`${line}\n${line}\n`, "f")).toThrow(/line 2: .*twice/);
     const other = formatKnownHost({ ...db.known, name: "web-1" });
     expect(() => parseKnownHosts(`${line}\n${other}\n`, "f")).toThrow(/line 2: .*name web-1 is there twice/);
+  });
+
+  test("a fleet's file is read in a time that grows with its hosts, not with their square", () => {
+    const key = formatKnownHost(web.known).split(" ").slice(2).join(" ");
+    const fileOf = (hosts: number) =>
+      Array.from({ length: hosts }, (_, i) => `${`${i}`.padStart(64, "0")} host-${i} ${key}`).join("\n");
+    const msOf = (text: string) => {
+      const since = performance.now();
+      parseKnownHosts(text, "f");
+      return performance.now() - since;
+    };
+    const [few, many] = [fileOf(3000), fileOf(24_000)];
+    msOf(few);
+    // Eight times as many take eight times as long, or sixty-four.
+    const ratio = Math.min(msOf(many), msOf(many)) / Math.max(msOf(few), msOf(few));
+    expect(ratio).toBeLessThan(24);
   });
 });
 
@@ -144,6 +163,24 @@ describe("the file", () => {
     expect(knownHostsPath(undefined, { HOME: "/home/a", XDG_CONFIG_HOME: "/c" })).toBe(
       "/c/bedplate/known_hosts",
     );
+  });
+
+  test("of two machines that are made known by one name at once, one is refused", async () => {
+    const path = join(directory, "race", "known_hosts");
+    const other = await paperHost("web-1");
+    const terminal = openTerminal({ json: false });
+    const quiet = { ...terminal, print: () => {}, document: () => {} };
+    const add = (host: PaperHost) =>
+      addKnownHost({
+        client: { host: async () => host } as unknown as ApiClient,
+        ...{ terminal: quiet, signal, reference: "web-1", fingerprint: host.fingerprint, path },
+      });
+    const [first, second] = await Promise.allSettled([add(web), add(other)]);
+    expect([first.status, second.status].sort()).toEqual(["fulfilled", "rejected"]);
+    const { reason } = [first, second].find(({ status }) => status === "rejected") as PromiseRejectedResult;
+    expect(reason).toEqual(codeOf("host.key-changed"));
+    const kept = first.status === "fulfilled" ? web : other;
+    expect((await readKnownHosts(path)).hosts).toEqual([kept.known]);
   });
 
   test("is made private, changed whole, and many changes at once are all kept", async () => {
