@@ -6,7 +6,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { headLines } from "../audit-heads.ts";
 import type { Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { countOption, countUpTo, example } from "../options.ts";
+import { countOption, countUpTo, digestOption, example } from "../options.ts";
 import { facts, formatTime, plain, table } from "../output.ts";
 import { addJournalOption, type HostOptions, noJournal, readingPaths } from "./host-options.ts";
 
@@ -96,7 +96,11 @@ export function addAuditCommand(program: Command, perform: Performer): void {
       "the controller's audit key, as `bedplate audit heads` tells it (else the one that the file of heads names)",
       several,
     )
-    .option("--host <id>", "the host's id, where its executor has not published it")
+    .option(
+      "--host <id>",
+      "the host's id, 64 hexadecimal digits, where its executor has not published it",
+      digestOption,
+    )
     .option("--run <directory>", "the executor's run directory (as root: /run/bedplate)");
   addJournalOption(verify).action(
     perform<HostOptions & { heads?: string[]; key?: string[]; host?: string }>(

@@ -148,6 +148,7 @@ describe("what no server could take is not sent", () => {
     [["host", "show", "x".repeat(10_000)], "has 10000 characters"],
     [["command", "show", "web-1"], '"web-1" is no command\'s id.'],
     [["host", "rename", "web-1", "a b"], "the first a letter or digit"],
+    [["audit", "verify", "--host", "web-1"], "64 hexadecimal digits"],
     [["token", "create", "--scope", "read", "--name", "-"], "the first a letter or digit"],
     [["commands", "--host", "a\nb"], "the first a letter or digit"],
     [["image", "remove", "y".repeat(257)], "has 257 characters"],
