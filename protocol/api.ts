@@ -379,8 +379,8 @@ export const StatusView = Type.Object({
   hosts: Type.Object({ known: Count, online: Count }),
   /** `ssh-ed25519 AAAA…`: what the controller countersigns hosts' audit heads with. */
   auditKey: Type.String(),
-  /** Of the token that asks: what it may. */
-  scope: Scope,
+  /** Of the token that asks: what it may. Absent from older controllers. */
+  scope: Type.Optional(Scope),
 });
 export type StatusView = Static<typeof StatusView>;
 
@@ -427,8 +427,10 @@ export type ClientFile = Static<typeof ClientFile>;
  * GET  /v1/images/{root}/frames                octets, single ranges
  * GET  /v1/images/{root}/signatures            ImageSignatures
  * POST /v1/images/{root}/signatures ImageSignatureRequest 201 ImageSignatures; 409 image.too-many
+ * POST /v1/images/{root}/signatures/remove ImageSignatureRemoval ImageSignatures; 404
  * POST /v1/images/{root}/remove ImageRemoval   RemovedImage; 409 image.in-use while a command that has not ended names it
- * POST /v1/images/collect     CollectionRequest CollectionView
+ * POST /v1/images/collect     CollectionRequest CollectionView; stops when who asked goes
+ * GET  /v1/image-collection                    CollectionState: how far it is
  * GET  /v1/mirrors                             MirrorList, of all images
  * POST /v1/images/{root}/mirrors MirrorRequest 201 ImageMirror; 409 image.too-many
  * POST /v1/images/{root}/mirrors/remove MirrorRemoval 204
