@@ -2,7 +2,7 @@
 // time, and with one result.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, writeFileSync } from "node:fs";
+import { cpSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -46,6 +46,7 @@ const imageBytes = 23 * mib + 321;
 const diskBytes = 26 * mib;
 /** Whatever the budget: fewer would show nothing. */
 const killsLeast = 4;
+const snapshotsMost = 32;
 /** So that there is time to be killed in. */
 const limits = { bytesPerSecondMax: 32 * mib };
 
@@ -137,19 +138,25 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
         over = true;
       });
       const verdicts: Record<string, number> = {};
+      let cuts = 0;
       while (!over) {
         await sleep(lots.below(20));
         // Nothing of it runs while it is copied.
         executor.process.kill("SIGSTOP");
         await settled(disk);
         const bytes = disk.bytes();
-        const state = join(host.directory, `state-${snapshots.length}`);
+        const state = join(host.directory, `state-${cuts++}`);
         cpSync(host.executors.stateDirectory, state, { recursive: true });
         executor.process.kill("SIGCONT");
         const verdict = judge(bytes, disk.old, image.bytes);
         verdicts[String(verdict)] = (verdicts[String(verdict)] ?? 0) + 1;
         expect(verdict).toBeTypeOf("string");
         expect(strangeGroups(bytes, image.bytes, disk.old)).toEqual([]);
+        // Those that are kept lie in memory.
+        if (snapshots.length === snapshotsMost) {
+          const [forgotten] = snapshots.splice(lots.below(snapshotsMost), 1);
+          rmSync(forgotten!.state, { recursive: true });
+        }
         snapshots.push({ bytes, state });
       }
       follower.close();
@@ -181,7 +188,7 @@ describe.skipIf(lack !== undefined)("a deploy", () => {
         }
         taken++;
       }
-      console.log(`${snapshots.length + taken} power cuts ${JSON.stringify(verdicts)}, ${taken} taken up`);
+      console.log(`${cuts} power cuts ${JSON.stringify(verdicts)}, ${taken} taken up`);
       expect(taken).toBeGreaterThan(0);
     },
     timeoutMs,
