@@ -196,18 +196,6 @@ describe("what no server could take is not sent", () => {
   });
 });
 
-test("a journal that is named and not there is no host on which nothing has run", async () => {
-  for (const words of [
-    ["fence", "show"],
-    ["audit", "show"],
-    ["audit", "verify"],
-  ]) {
-    const run = await bedplate([...words, "--journal", join(directory, "no-journal"), "--json"]);
-    expect([run.code, errorOf(run).code]).toEqual([1, "file.unreadable"]);
-  }
-  expect((await bedplate(["fence", "show", "--journal", directory])).stdout).toContain("No executor has run");
-});
-
 test("a state directory that cannot be made says so, and what to do", async () => {
   const file = join(directory, "a-file");
   await writeFile(file, "");
