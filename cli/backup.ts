@@ -24,7 +24,7 @@ export async function backupTo(context: Context, { file, stateDirectory }: Wante
     await using copy = await open(target, "r");
     await copy.sync();
   } catch (cause) {
-    // Half of a copy must not look like a backup; one that came in between is somebody else's.
+    // What may not be durable must not look like a backup; one that came in between is somebody else's.
     if ((cause as NodeJS.ErrnoException).code !== "EEXIST") await unlink(target).catch(() => {});
     throw new BedplateError(
       "file.unreadable",
