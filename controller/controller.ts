@@ -20,6 +20,7 @@ import { type ImageStore, openImageStore } from "./images/store.ts";
 import { LinkMeters } from "./link/meters.ts";
 import { LinkServer } from "./link/server.ts";
 import { Sessions } from "./link/sessions.ts";
+import { Strangers } from "./link/strangers.ts";
 import { openPrivateDirectory } from "./machine/files.ts";
 import type { Log } from "./machine/log.ts";
 import { type Clock, type Random, systemClock, systemRandom } from "./machine/system.ts";
@@ -86,6 +87,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log, forgetsAt }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
   const backups = new Backups({ store, directory, clock, log });
+  const strangers = new Strangers(() => clock.monotonicMs());
   const stopping = new AbortController();
   const api = await createApi({
     store,
@@ -97,6 +99,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
     progress,
     live,
     sessions,
+    strangers,
     bearers,
     mirrors,
     meters,
@@ -120,6 +123,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
         random,
         log,
         sessions,
+        strangers,
         reconnectWindowMsMin,
         auditKey,
       },

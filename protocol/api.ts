@@ -394,7 +394,7 @@ export const ClientFile = Type.Object({
 export type ClientFile = Static<typeof ClientFile>;
 
 /**
- * The routes. A bearer token is needed for all but /v1/ca, /v1/link and /openapi.json.
+ * The routes. A bearer token is needed for all but /v1/ca and /v1/link.
  *
  * GET  /v1/status                              StatusView
  * GET  /v1/ca                                  the CA certificate, PEM

@@ -1,10 +1,8 @@
-// Who may do what: bearer tokens with scopes, the short-lived bearers of images, and patience with wrong ones.
-import type { IncomingHttpHeaders } from "node:http";
+// Who may do what: bearer tokens with scopes, the short-lived bearers of images, and little for who has neither.
 import { type Scope, scopes } from "../../protocol/api.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import type { ImageClaim } from "../images/image-bearers.ts";
-import { bucketOf } from "../link/token-bucket.ts";
-import type { Clock } from "../machine/system.ts";
+import { refusedProofCost } from "../link/strangers.ts";
 import { findApiToken } from "./api-tokens.ts";
 import type { ApiParts, App } from "./app.ts";
 import { notFound } from "./problems.ts";
@@ -20,20 +18,32 @@ export function guardRoutes(app: App, parts: ApiParts): void {
     request.callerAddress = request.raw.socket.remoteAddress ?? "";
     next();
   });
-  // A stranger's body is not waited for, however slowly it comes: the answer ends the connection.
+  // A stranger has one answer a connection, so that how often it may connect bounds what it may ask. Nor is its body waited
+  // for, however slowly it comes.
   app.addHook("onSend", async (request, reply) => {
-    const known = request.apiToken !== undefined || request.imageRoot !== undefined;
-    if (!known && !request.raw.complete) void reply.header("connection", "close");
+    if (request.apiToken === undefined && request.imageRoot === undefined)
+      void reply.header("connection", "close");
   });
-  const failures = new FailureCounter(parts.clock);
   const transfers = new Transfers();
   app.decorateRequest("imageRoot", undefined);
   app.decorateRequest("apiToken", undefined);
   app.addHook("onRequest", async (request, reply) => {
     const access = request.routeOptions.config.access;
-    // A path that does not exist has no access of its own; its answer tells nothing, and waits for no body.
-    if (request.is404 && hasBody(request.headers)) throw notFound(request.method);
-    if (access === "anyone" || request.is404) return;
+    const askAsStranger = (cost?: number): void => {
+      const waitMs = parts.strangers.ask(request.callerAddress, cost);
+      if (waitMs === 0) return;
+      void reply.header("retry-after", Math.ceil(waitMs / 1000));
+      throw new BedplateError(
+        "api.rate-limited",
+        "Too many requests without a valid token came from this address.",
+      );
+    };
+    if (access === "anyone" || request.is404) {
+      askAsStranger();
+      // A path that does not exist has no access of its own; its answer tells nothing, and waits for no body.
+      if (request.is404) throw notFound(request.method);
+      return;
+    }
     const text = /^Bearer ([\x21-\x7e]{1,1024})$/i.exec(request.headers.authorization ?? "")?.[1];
     const claim = text === undefined ? undefined : parts.bearers.read(text);
     if (claim !== undefined && access === "image" && (await holdsNow(claim, parts))) {
@@ -42,17 +52,14 @@ export function guardRoutes(app: App, parts: ApiParts): void {
         throw new BedplateError("api.rate-limited", "This host fetches too much at once already.");
       reply.raw.once("close", end);
       request.imageRoot = claim.root;
+      parts.strangers.known(request.raw.socket);
       return;
     }
     const token =
       text === undefined ? undefined : await findApiToken(parts.store.tokens, text, parts.clock.now());
     if (token === undefined) {
       // A right token always passes, so nobody locks out a neighbour behind the same address.
-      if (failures.add(bucketOf(request.callerAddress)) === "too-many")
-        throw new BedplateError(
-          "api.rate-limited",
-          "Too many requests without a valid token came from this address.",
-        );
+      askAsStranger(text === undefined ? 1 : refusedProofCost);
       throw new BedplateError(
         "api.unauthorized",
         text === undefined
@@ -64,6 +71,7 @@ export function guardRoutes(app: App, parts: ApiParts): void {
       );
     }
     request.apiToken = token;
+    parts.strangers.known(request.raw.socket);
     const at = parts.clock.now();
     if (token.lastUsedAt === null || at - token.lastUsedAt >= lastUsedStepMs)
       await parts.store.tokens.useApiToken(token.id, at);
@@ -85,32 +93,4 @@ export function guardRoutes(app: App, parts: ApiParts): void {
 async function holdsNow(claim: ImageClaim, { store, bearers }: ApiParts): Promise<boolean> {
   if ((await store.hosts.get(claim.host))?.standing !== "approved") return false;
   return bearers.holds(claim, await store.commands.standing(claim.command));
-}
-
-function hasBody(headers: IncomingHttpHeaders): boolean {
-  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
-}
-
-/** Failures of each address within a minute; addresses beyond the bound push out the oldest. */
-class FailureCounter {
-  readonly #counts = new Map<string, { count: number; readonly sinceMs: number }>();
-  readonly #clock: Clock;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  add(address: string): "few" | "too-many" {
-    const nowMs = this.#clock.monotonicMs();
-    let entry = this.#counts.get(address);
-    if (entry === undefined || nowMs - entry.sinceMs > 60_000) {
-      entry = { count: 0, sinceMs: nowMs };
-      this.#counts.delete(address);
-      this.#counts.set(address, entry);
-      const oldest = this.#counts.keys().next();
-      if (this.#counts.size > 4096 && oldest.done === false) this.#counts.delete(oldest.value);
-    }
-    entry.count += 1;
-    return entry.count > 30 ? "too-many" : "few";
-  }
 }

@@ -19,6 +19,7 @@ import type { ImageMirrors } from "../images/image-mirrors.ts";
 import type { ImageStore } from "../images/store.ts";
 import type { LinkMeters } from "../link/meters.ts";
 import type { Sessions } from "../link/sessions.ts";
+import type { Strangers } from "../link/strangers.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock, Random } from "../machine/system.ts";
 import type { Store } from "../store/store.ts";
@@ -36,6 +37,7 @@ export interface ApiParts {
   readonly progress: ProgressBoard;
   readonly live: LiveTelemetry;
   readonly sessions: Sessions;
+  readonly strangers: Strangers;
   readonly bearers: ImageBearers;
   readonly mirrors: ImageMirrors;
   readonly meters: LinkMeters;

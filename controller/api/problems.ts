@@ -27,6 +27,8 @@ export function answerProblems(app: App, log: Log): void {
 
 /** For what is refused before any route is looked for, such as a path that cannot be decoded. */
 export function answerUnreadable(_error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  // No hook sees these, so nobody knows whose it was: one a connection.
+  void reply.header("connection", "close");
   void sendProblem(
     reply,
     new BedplateError("api.bad-request", `The path of this ${request.method} cannot be read.`, {
@@ -37,7 +39,7 @@ export function answerUnreadable(_error: unknown, request: FastifyRequest, reply
 
 export function notFound(method: string): BedplateError {
   return new BedplateError("api.not-found", `There is nothing to ${method} at this path.`, {
-    hint: "GET /openapi.json lists all paths.",
+    hint: "GET /openapi.json lists all paths, for who has a token.",
   });
 }
 
@@ -45,7 +47,7 @@ function sendProblem(reply: FastifyReply, error: BedplateError): FastifyReply {
   const problem = problemOf(error);
   reply.request.problemCode = problem.code;
   if (problem.status === 401) void reply.header("www-authenticate", 'Bearer realm="bedplate"');
-  if (problem.status === 429) void reply.header("retry-after", "60");
+  if (problem.status === 429 && !reply.hasHeader("retry-after")) void reply.header("retry-after", "60");
   return reply
     .code(problem.status)
     .header("content-type", problemType)

@@ -1,6 +1,5 @@
 // The HTTPS server: Fastify with our checks, our problems, OpenAPI, and one file of routes a resource.
 import { createServer, type ServerOptions } from "node:https";
-import { Readable } from "node:stream";
 import swagger from "@fastify/swagger";
 import Fastify from "fastify";
 import { limits } from "../../protocol/limits.ts";
@@ -33,8 +32,6 @@ export function tlsOf({ keyPem, certificatePem }: Authority) {
   return { key: keyPem, cert: certificatePem, minVersion: "TLSv1.3" } as const;
 }
 
-const documentPieceBytes = 16 * 1024;
-
 function serverOptions(parts: ApiParts): ServerOptions {
   return {
     ...tlsOf(parts.authority.current),
@@ -48,27 +45,22 @@ function serverOptions(parts: ApiParts): ServerOptions {
   };
 }
 
-/** Anyone may ask for it: made once, and given piece by piece, so that whoever does not read makes us keep little. */
+/** Not for strangers: unread, so large an answer is kept for whoever asked. */
 function documentRoutes(app: App): void {
-  let pieces: readonly Buffer[] | undefined;
-  app.get("/openapi.json", { config: { access: "anyone" }, schema: { hide: true } }, async (_, reply) => {
-    pieces ??= piecesOf(Buffer.from(JSON.stringify(app.swagger())));
-    return reply
-      .header("content-type", "application/json; charset=utf-8")
-      .send(Readable.from(pieces, { highWaterMark: 1 }));
+  let text: string | undefined;
+  app.get("/openapi.json", { config: { access: "read" }, schema: { hide: true } }, async (_, reply) => {
+    text ??= JSON.stringify(app.swagger());
+    return reply.header("content-type", "application/json; charset=utf-8").send(text);
   });
-}
-
-function piecesOf(whole: Buffer): Buffer[] {
-  const pieces: Buffer[] = [];
-  for (let at = 0; at < whole.length; at += documentPieceBytes)
-    pieces.push(whole.subarray(at, at + documentPieceBytes));
-  return pieces;
 }
 
 export async function createApi(parts: ApiParts): Promise<App> {
   const app = Fastify({
-    serverFactory: (handler) => createServer(serverOptions(parts), patient(handler)),
+    serverFactory: (handler) => {
+      const asked = patient(handler);
+      // What Node would answer by itself passes our bounds too; what is expected of us but to go on, nobody is bound to know.
+      return createServer(serverOptions(parts), asked).on("checkExpectation", asked);
+    },
     requestTimeout: 0,
     bodyLimit: 64 * 1024,
     exposeHeadRoutes: false,

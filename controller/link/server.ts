@@ -1,6 +1,5 @@
 // Takes agents' connections at /v1/link: bounds how many there are, lets them prove themselves, runs their sessions.
 import type { IncomingMessage } from "node:http";
-import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type WebSocket, WebSocketServer } from "ws";
@@ -21,6 +20,7 @@ import { type HandshakeParts, handshake, type Proven } from "./handshake.ts";
 import { heartbeatMsFor, returnWindowMsFor } from "./scale.ts";
 import { Session, type SessionParts, type WelcomeMessage } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
+import { refusedProofCost, type Strangers } from "./strangers.ts";
 import { AddressBuckets, bucketOf } from "./token-bucket.ts";
 
 export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted"> {
@@ -30,6 +30,7 @@ export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted">
   readonly random: Random;
   readonly auditKey: AuditKey;
   readonly sessions: Sessions;
+  readonly strangers: Strangers;
   /** As configured; longer for a large fleet. */
   readonly heartbeatMs: number;
   /** As it is now. */
@@ -44,15 +45,12 @@ export interface LinkParts extends SessionParts, Omit<HandshakeParts, "trusted">
 
 /** Connections that have not proved themselves yet: in all, and from one address, as buckets tell them apart. */
 const unproven = { max: 512, maxOfAddress: 256 } as const;
-/** What one address may begin: connections of any kind, before TLS is spoken; and links. As many as can return by `scale`. */
-const connectionsOfAddress = { burst: 1024, perSecond: 400 } as const;
+/** Links that one address may begin. As many as can return by `scale`. */
 const linksOfAddress = { burst: 512, perSecond: 200 } as const;
 /** After this a peer that was refused and does not close is cut off. */
 const refusedGraceMs = 1000;
 /** An agent that has not answered by then is noted as told when it does. */
 const authorityPatienceMs = 2000;
-/** A refused proof costs as much as so many connections, and so does a copy of a host's key, for which others are asked. */
-const refusedProofCost = 16;
 
 export class LinkServer implements AsyncDisposable {
   readonly #parts: LinkParts;
@@ -69,7 +67,6 @@ export class LinkServer implements AsyncDisposable {
   });
   readonly #unproven = new Map<string, number>();
   readonly #channels = new Set<Channel>();
-  readonly #knocks = new AddressBuckets(connectionsOfAddress);
   readonly #links = new AddressBuckets(linksOfAddress);
   readonly #fleet: Fleet;
   readonly #duplicates: Duplicates;
@@ -83,12 +80,9 @@ export class LinkServer implements AsyncDisposable {
     this.#duplicates = new Duplicates({ hosts: parts.store.hosts, sessions, clock, log });
   }
 
-  /** For the server's `connection` event, which comes before TLS: who knocks too often costs no handshake. */
+  /** For the server's `connection` event. */
   connection(socket: Duplex): void {
-    const address = socket instanceof Socket ? (socket.remoteAddress ?? "") : "";
-    if (this.#knocks.take(address, this.#parts.clock.monotonicMs()) === 0) return;
-    this.#parts.meters.refused += 1;
-    socket.destroy();
+    if (this.#parts.strangers.arrive(socket) === "refused") this.#parts.meters.refused += 1;
   }
 
   /** For the HTTP server's `upgrade` event. */
@@ -99,6 +93,7 @@ export class LinkServer implements AsyncDisposable {
       this.#turnAway(socket, refusal);
       return;
     }
+    this.#parts.strangers.known(socket as TLSSocket);
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       const serving = this.#serve(webSocket, socket as TLSSocket, request.headers.host).finally(() =>
         this.#serving.delete(serving),

@@ -71,9 +71,9 @@ export class AddressBuckets {
   }
 
   /** @returns 0, or how long to wait */
-  take(address: string, nowMs: number): number {
+  take(address: string, nowMs: number, cost = 1): number {
     const key = bucketOf(address);
-    const { bucket, waitMs } = takeTokens(this.#buckets.get(key), this.#limits, nowMs);
+    const { bucket, waitMs } = takeTokens(this.#buckets.get(key), this.#limits, nowMs, cost);
     this.#keep(key, bucket);
     return waitMs;
   }

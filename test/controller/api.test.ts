@@ -49,15 +49,13 @@ const routes: [method: string, path: string, needs: "read" | "operate" | "admin"
   ["POST", "/v1/backups", "admin"],
   ["GET", "/v1/events", "read"],
   ["GET", "/metrics", "read"],
+  ["GET", "/openapi.json", "read"],
 ];
 
 test("without a token, and with a wrong one, every route says 401 as a problem", async () => {
   for (const [method, path] of routes) {
     const answer = await controller.call<Problem>(method, path, { token: null });
-    expect([path, answer.status]).toEqual([
-      path,
-      expect.toSatisfy((status) => status === 401 || status === 429),
-    ]);
+    expect([path, answer.status]).toEqual([path, 401]);
   }
   await using fresh = await testController();
   const right = fresh.client.token;
@@ -83,16 +81,6 @@ test("without a token, and with a wrong one, every route says 401 as a problem",
     });
     expect(JSON.stringify(answer.body)).not.toContain(right);
   }
-});
-
-test("many wrong tokens from one address are answered 429, right ones always pass", async () => {
-  await using fresh = await testController();
-  const statuses: number[] = [];
-  for (let i = 0; i < 40; i++)
-    statuses.push((await fresh.call("GET", "/v1/status", { token: "wrong" })).status);
-  expect(statuses.slice(0, 30)).toEqual(new Array(30).fill(401));
-  expect(statuses.slice(30)).toEqual(new Array(10).fill(429));
-  expect((await fresh.call("GET", "/v1/status")).status).toBe(200);
 });
 
 test("a token may do what its scope says and no more", async () => {
@@ -224,7 +212,7 @@ test("openapi.json is OpenAPI 3.1, has every route and only schemas that compile
     openapi: string;
     info: { title: string; version: string };
     paths: Record<string, Record<string, unknown>>;
-  }>("GET", "/openapi.json", { token: null });
+  }>("GET", "/openapi.json");
   expect(status).toBe(200);
   expect(body.openapi).toBe("3.1.0");
   expect(body.info).toMatchObject({ title: expect.any(String), version: expect.any(String) });

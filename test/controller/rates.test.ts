@@ -1,12 +1,19 @@
 // Before anyone has proved anything: how fast one address may knock, how long it may dawdle, and how little it is kept for it.
-import { connect as connectTcp, type Socket } from "node:net";
+import { Agent } from "node:https";
+import {
+  type AddressInfo,
+  connect as connectTcp,
+  createServer as createTcpServer,
+  type Socket,
+} from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import { Strangers } from "../../controller/link/strangers.ts";
 import type { Problem } from "../../protocol/api.ts";
 import { tlsServerName } from "../../protocol/messages.ts";
 import { type TestClock, testClock } from "../support/clock.ts";
-import { type TestController, testController } from "../support/controller.ts";
+import { callApi, type TestController, testController } from "../support/controller.ts";
 import { joinLink, newLinkKey, openLink, prove } from "../support/link-client.ts";
 
 const portOf = (controller: TestController) => Number(new URL(controller.url).port);
@@ -174,18 +181,126 @@ test("who is refused a link and keeps its end open is cut off all the same", asy
 test("wrong tokens are slowed down by address; a right one always passes", async () => {
   const clock = stillClock();
   await using controller = await testController({ clock });
-  const wrong = (token: string | null) =>
+  const wrong = (token: string) =>
     controller.call<Problem>("GET", "/v1/status", { token }).then(({ status, body, headers }) => {
-      if (status === 429) expect([body.code, headers["retry-after"]]).toEqual(["api.rate-limited", "60"]);
+      if (status === 429) expect([body.code, headers["retry-after"]]).toEqual(["api.rate-limited", "1"]);
       return status;
     });
   const statuses: number[] = [];
-  for (let i = 0; i < 40; i++) statuses.push(await wrong(i % 2 === 0 ? `bedplate-api.x.${i}` : null));
-  expect(statuses.slice(0, 30)).toEqual(Array(30).fill(401));
-  expect(statuses.slice(30)).toEqual(Array(10).fill(429));
+  for (let i = 0; i < 40; i++) statuses.push(await wrong(`bedplate-api.x.${i}`));
+  // Each costs as much as sixteen requests without one.
+  expect(statuses).toEqual([...Array(32).fill(401), ...Array(8).fill(429)]);
   expect((await controller.call("GET", "/v1/status")).status).toBe(200);
-  clock.advance(61_000);
+  clock.advance(1000);
   expect(await wrong("bedplate-api.x.y")).toBe(401);
+});
+
+test.each([
+  ["what anyone may have", "/v1/ca", {}, 200],
+  ["what anyone may have, with a header that says nothing", "/v1/ca", { authorization: "Bearer x" }, 200],
+  ["what nobody has", "/v1/nothing", {}, 404],
+  ["what takes a token", "/v1/status", {}, 401],
+])(
+  "who asks without a token for %s is told to wait at last",
+  async (_what, path, headers, expected) => {
+    const clock = stillClock();
+    await using controller = await testController({ clock });
+    const ask = () => controller.call<Problem>("GET", path, { token: null, headers });
+    const counts = new Map<number, number>();
+    for (let round = 0; round < 52; round++) {
+      for (const { status, body, headers: sent } of await Promise.all(Array.from({ length: 10 }, ask))) {
+        counts.set(status, (counts.get(status) ?? 0) + 1);
+        if (status !== 429) continue;
+        expect(body).toMatchObject({ code: "api.rate-limited", status: 429 });
+        expect([sent["retry-after"], sent.connection]).toEqual(["1", "close"]);
+        expect(sent["content-type"]).toBe("application/problem+json");
+      }
+    }
+    expect(Object.fromEntries(counts)).toEqual({ [expected]: 512, 429: 8 });
+    expect((await controller.call("GET", "/v1/status")).status).toBe(200);
+    clock.advance(1000);
+    expect((await ask()).status).toBe(expected);
+  },
+  60_000,
+);
+
+test.each([
+  ["nothing of its own", "GET /v1/ca HTTP/1.1\r\nHost: x\r\n\r\n"],
+  ["what cannot be read", "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n"],
+  ["to be expected", "GET /v1/ca HTTP/1.1\r\nHost: x\r\nExpect: something\r\n\r\n"],
+])("a stranger that asks for %s has one answer a connection", async (_what, request) => {
+  await using controller = await testController();
+  const socket = await tls(controller);
+  let text = "";
+  socket.setEncoding("latin1").on("data", (piece: string) => {
+    text += piece;
+  });
+  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  const asking = setInterval(() => socket.write(request), 20);
+  await closed;
+  clearInterval(asking);
+  expect(text.match(/^HTTP\/1\.1 /gm)).toHaveLength(1);
+});
+
+test("of the connections that one address holds open without a word the oldest make room for who has a token", async () => {
+  await using controller = await testController();
+  const closed: number[] = [];
+  const sockets: Socket[] = [];
+  const knownAgent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const ask = () =>
+    callApi(controller, "GET", "/v1/status", {
+      agent: knownAgent,
+      headers: { authorization: `Bearer ${controller.client.token}` },
+    });
+  const first = await ask();
+  expect([first.status, first.headers.connection]).toEqual([200, "keep-alive"]);
+  const known = Object.values(knownAgent.freeSockets)[0]![0]!;
+  for (let round = 0; round < 30; round++) {
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, k) => {
+        const socket = connectTcp({ host: "127.0.0.1", port: portOf(controller) });
+        socket.on("error", () => {});
+        socket.once("close", () => closed.push(round * 20 + k));
+        sockets.push(socket);
+        await new Promise<void>((resolve) => socket.once("connect", resolve));
+      }),
+    );
+  }
+  // 600 were opened, 512 are held, whichever of a round came first.
+  await vi.waitFor(() => expect(closed).toHaveLength(88), { timeout: 3000, interval: 20 });
+  expect(Math.max(...closed)).toBeLessThan(100);
+  expect((await controller.call("GET", "/v1/status")).status).toBe(200);
+  expect((await ask()).status).toBe(200);
+  expect(known.destroyed).toBe(false);
+  knownAgent.destroy();
+  for (const socket of sockets) socket.destroy();
+}, 30_000);
+
+test("a connection that ended, or is known, counts no more", async () => {
+  const strangers = new Strangers(() => 0);
+  const server = createTcpServer((socket) => {
+    socket.on("error", () => {});
+    socket.resume();
+    strangers.arrive(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const accepted: Socket[] = [];
+  server.on("connection", (socket) => accepted.push(socket));
+  const open = async () => {
+    const socket = connectTcp({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
+    await new Promise<void>((resolve) => socket.once("connect", resolve));
+    return socket;
+  };
+  const clients = await Promise.all(Array.from({ length: 20 }, open));
+  await vi.waitFor(() => expect(strangers.size).toBe(20), { timeout: 10_000 });
+  for (const socket of accepted.slice(0, 5)) {
+    strangers.known(socket);
+    strangers.known(socket);
+  }
+  expect(strangers.size).toBe(15);
+  for (const client of clients) client.destroy();
+  await vi.waitFor(() => expect(strangers.size).toBe(0), { timeout: 10_000 });
+  await new Promise((resolve) => server.close(resolve));
 });
 
 test("an agent's host joins among strangers that knock all the time", async () => {
