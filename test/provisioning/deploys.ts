@@ -230,7 +230,7 @@ export function strangeGroups(
       const right =
         (!tail && isThat(image)) ||
         before.some(isThat) ||
-        (group === 0 && isMarker(found, at)) ||
+        (group === 0 && isMarked(found, at, [image, ...before])) ||
         (tail && isMixOf(found, at, bytes.length, before));
       if (!right) strange.push(`group ${group}, bytes ${at} to ${next}`);
       at = next;
@@ -239,11 +239,18 @@ export function strangeGroups(
   return strange;
 }
 
-function isMarker(found: Buffer, at: number): boolean {
-  if (at > 0) return found.every((byte) => byte === 0);
+/**
+ * The marker's head is written before its rest, and the image's rest before its head: between those two writes, each synced,
+ * the head stands alone, over what was there and over what comes.
+ */
+function isMarked(found: Buffer, at: number, others: readonly Uint8Array[]): boolean {
+  const isZero = (part: Uint8Array) => part.every((byte) => byte === 0);
+  if (at > 0) return isZero(found);
+  const rest = found.subarray(4096);
   return (
     found.toString("latin1", 0, 27) === "BEDPLATE DEPLOY IN PROGRESS" &&
-    found.subarray(512).every((byte) => byte === 0)
+    isZero(found.subarray(512, 4096)) &&
+    (isZero(rest) || others.some((other) => rest.equals(other.subarray(4096, found.length))))
   );
 }
 
@@ -263,7 +270,7 @@ export function faultsOfUnfinished(disk: Uint8Array, image: Uint8Array, ...befor
   return [
     ...bootFindings(disk),
     ...strangeGroups(disk, image, ...before),
-    ...(isMarker(head, 0) ? [] : ["the first MiB is not the marker"]),
+    ...(isMarked(head, 0, []) ? [] : ["the first MiB is not the marker"]),
   ];
 }
 
