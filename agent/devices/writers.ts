@@ -4,7 +4,13 @@ import type { Files } from "../host/files.ts";
 import { cleanLine } from "./facts.ts";
 
 const infoBytesMax = 4096;
+const mountsBytesMax = 4 << 20;
 const namedMax = 8;
+/** File systems that somebody else has to answer for, who may be gone: whoever asks them for a status waits. */
+const foreignTypes =
+  /^(afs|autofs|beegfs|ceph|cifs|coda|fuse|gfs2|glusterfs|gpfs|lustre|ncp|nfs|ocfs2|orangefs|smb|virtiofs|9p)/;
+/** Where neither nodes nor images of disks lie. */
+const nodeless = /^\/(proc\/|sys\/|memfd:|SYSV|anon_hugepage|\[)/;
 /** O_ACCMODE of fcntl.h; 0 in it is O_RDONLY. */
 const accessBits = 3;
 
@@ -17,20 +23,28 @@ export function writersOf(files: Files, disk: Disk, otherPaths: readonly string[
   const wanted = new Set([...nodes, ...(disk.backing === null ? [] : [disk.backing])].map(identityAt(files)));
   wanted.delete(undefined);
   const backing = attempt(() => (disk.backing === null ? undefined : files.realPath(disk.backing)));
-  // Only what can be one is asked about: a file system that hangs would keep us here.
-  const mayBe = (target: string | undefined) =>
-    target !== undefined && (target === backing || target.includes("/dev/"));
+  const typeOfMount = mountTypes(files);
+  // Only what answers is asked: a file system that hangs would keep us here.
+  const isOne = (pid: string, fd: string) => {
+    const [link, info] = [`/proc/${pid}/fd/${fd}`, `/proc/${pid}/fdinfo/${fd}`];
+    const target = attempt(() => files.readLink(link));
+    if (target?.startsWith("/") !== true) return false;
+    const isWanted = () => wanted.has(identityAt(files)(link));
+    if (target === backing || target.includes("/dev/"))
+      return isWanted() && isForWriting(textOf(files, info) ?? "");
+    // A node that was made elsewhere, or the file by another name.
+    if (nodeless.test(target)) return false;
+    const text = textOf(files, info) ?? "";
+    if (!isForWriting(text)) return false;
+    const type = typeOfMount(pid, /^mnt_id:\s*(\d+)$/m.exec(text)?.[1]);
+    return type !== undefined && !foreignTypes.test(type) && isWanted();
+  };
   const self = attempt(() => files.readLink("/proc/self"));
   const writers: string[] = [];
   for (const pid of attempt(() => files.list("/proc")) ?? []) {
     if (!/^\d+$/.test(pid) || pid === self) continue;
-    const writes = (attempt(() => files.list(`/proc/${pid}/fd`)) ?? []).some(
-      (fd) =>
-        mayBe(attempt(() => files.readLink(`/proc/${pid}/fd/${fd}`))) &&
-        wanted.has(identityAt(files)(`/proc/${pid}/fd/${fd}`)) &&
-        isForWriting(files, `/proc/${pid}/fdinfo/${fd}`),
-    );
-    if (writes) writers.push(`${nameOf(files, pid)} (${pid})`);
+    const descriptors = attempt(() => files.list(`/proc/${pid}/fd`)) ?? [];
+    if (descriptors.some((fd) => isOne(pid, fd))) writers.push(`${nameOf(files, pid)} (${pid})`);
     if (writers.length === namedMax) break;
   }
   return writers;
@@ -46,17 +60,36 @@ function identityAt(files: Files): (path: string) => string | undefined {
 }
 
 /** proc_pid_fdinfo(5): the flags are octal. What does not say how it is open counts. */
-function isForWriting(files: Files, info: string): boolean {
-  const flags = /^flags:\s*([0-7]+)$/m.exec(textOf(files, info) ?? "")?.[1];
+function isForWriting(info: string): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(info)?.[1];
   return flags === undefined || (Number.parseInt(flags, 8) & accessBits) !== 0;
+}
+
+/**
+ * The type of a process's mount by its number, which is the same in every mount namespace: so most are known from the first
+ * process of each. Undefined for what nobody has mounted any more.
+ */
+function mountTypes(files: Files): (pid: string, id: string | undefined) => string | undefined {
+  const types = new Map<string, string | undefined>();
+  const read = (pid: string) => {
+    const text = textOf(files, `/proc/${pid}/mountinfo`, mountsBytesMax) ?? "";
+    // proc_pid_mountinfo(5): the number is the first word, the type the first one after the dash.
+    for (const [, id, type] of text.matchAll(/^(\d+) .* - (\S+) /gm)) types.set(id!, type);
+  };
+  return (pid, id) => {
+    if (id === undefined) return undefined;
+    if (!types.has(id)) read(pid);
+    if (!types.has(id)) types.set(id, undefined);
+    return types.get(id);
+  };
 }
 
 function nameOf(files: Files, pid: string): string {
   return cleanLine(textOf(files, `/proc/${pid}/comm`) ?? "", 64) || "a process";
 }
 
-function textOf(files: Files, path: string): string | undefined {
-  return attempt(() => new TextDecoder().decode(files.readBytes(path, infoBytesMax)));
+function textOf(files: Files, path: string, bytesMax = infoBytesMax): string | undefined {
+  return attempt(() => new TextDecoder().decode(files.readBytes(path, bytesMax)));
 }
 
 /** Processes and their descriptors go while they are looked at. */
