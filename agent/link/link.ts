@@ -107,7 +107,7 @@ export async function runLink(options: LinkOptions, signal: AbortSignal): Promis
 function tellWelcome(welcome: Welcome, { controller, parts }: LinkOptions): void {
   const { host, name, session } = welcome;
   parts.log.info(
-    { controller: controller.host, host, name, session, fingerprint: fingerprintOf(host) },
+    { controller: controller.host, host, hostName: name, session, fingerprint: fingerprintOf(host) },
     "connected to the controller",
   );
   if (welcome.standing === "pending" || welcome.standing === "quarantined") tellStanding(welcome, parts.log);

@@ -1,5 +1,5 @@
 // The options that every command which changes a host has in common.
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { ChangeOptions } from "../change.ts";
 import type { Context } from "../context.ts";
 import { linkLostOption, monthOption } from "../options.ts";
@@ -17,7 +17,12 @@ export interface GivenChangeOptions {
 
 export function addChangeOptions(command: Command): Command {
   return command
-    .option("--plan", "only show what would happen; exit code 3 when the host would refuse")
+    .addOption(
+      new Option("--plan", "only show what would happen; exit code 3 when the host would refuse").conflicts([
+        "sign",
+        "wait",
+      ]),
+    )
     .option("--yes", "do not ask")
     .option(
       "--sign <key>",

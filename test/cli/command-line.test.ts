@@ -67,6 +67,11 @@ describe("usage", () => {
     [["no-such-noun"], /Unknown command 'no-such-noun'/, /bedplate --help/],
     [["host", "shw"], /Unknown command 'shw'/, /bedplate host --help/],
     [["deploy", "web-1", "--disk", "serial=S"], /--image/, /bedplate deploy --help/],
+    [
+      ["deploy", "web-1", "--image", "i", "--disk", "serial=S", "--plan", "--sign", "k"],
+      /'--plan' cannot be used with option '--sign/,
+      /bedplate deploy --help/,
+    ],
     [["ping"], /missing required argument 'host'/i, /bedplate ping --help/],
     [["join-token", "create", "--ttl", "soon"], /duration/, /bedplate join-token create --help/],
     [["join-token", "create", "--uses", "0"], /whole number/, /join-token create/],
