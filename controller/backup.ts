@@ -2,9 +2,11 @@
 import { join } from "node:path";
 import type { BackupView } from "../protocol/api.ts";
 import { assert, BedplateError } from "../protocol/errors.ts";
+import { uuidV7 } from "../protocol/identifiers.ts";
 import { authorityFiles } from "./authority/authority.ts";
 import {
   isEmptyDirectory,
+  namesIn,
   openPrivateDirectory,
   readPrivateFile,
   readTextFile,
@@ -14,22 +16,25 @@ import {
   writePrivateFile,
 } from "./machine/files.ts";
 import type { Log } from "./machine/log.ts";
-import { type Clock, systemClock } from "./machine/system.ts";
+import { type Clock, type Random, systemClock, systemRandom } from "./machine/system.ts";
 import { restoreBackup } from "./store/backup.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 
-/** In the state directory, until whoever asked for it has fetched it. */
-const backupName = "backup.bedplate";
+/** In the state directory, each under a name of its own, until whoever asked for it has fetched it. */
+const backupName = /^backup-[0-9a-f-]{36}\.bedplate(\.new)?$/;
+/** So many that nobody has fetched are kept beside a new one; the oldest go. */
+const unfetchedMax = 7;
 
 export interface BackupsParts {
   readonly store: Pick<Store, "backup" | "epoch" | "events">;
   readonly directory: string;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
-/** Backups of a controller that runs: one at a time, the newest takes the place of the one before. */
+/** Backups of a controller: made one at a time, each a file that is the asker's alone. */
 export class Backups {
   readonly #parts: BackupsParts;
   #making: Promise<unknown> = Promise.resolve();
@@ -45,12 +50,11 @@ export class Backups {
   }
 
   async #make(): Promise<BackupView> {
-    const { store, directory, clock, log } = this.#parts;
-    const file = join(directory, backupName);
-    // Whoever fetches the one before meanwhile gets all of it, or all of this one.
-    const unfinished = `${file}.new`;
-    await removeFile(unfinished);
+    const { store, directory, clock, random, log } = this.#parts;
+    await removeUnfetched(directory);
     const at = clock.now();
+    const file = join(directory, `backup-${uuidV7(at, random.bytes(10))}.bedplate`);
+    const unfinished = `${file}.new`;
     // Before the copy, so that it is in it too.
     await store.events.append(
       { topic: "controller", id: `epoch-${await store.epoch()}`, event: "backup" },
@@ -73,7 +77,19 @@ export async function backupStopped(directory: string, log: Log): Promise<Backup
   if ((await sizeOfFile(join(directory, "controller.db"))) === 0)
     throw new BedplateError("state.backup-invalid", `There is no controller's state in ${directory}.`);
   await using store = await openSqliteStore(join(directory, "controller.db"));
-  return await new Backups({ store, directory, clock: systemClock, log }).make();
+  return await new Backups({ store, directory, clock: systemClock, random: systemRandom, log }).make();
+}
+
+/** What was never finished, and the oldest of what nobody fetched. Nothing else makes one meanwhile. */
+async function removeUnfetched(directory: string): Promise<void> {
+  const found = (await namesIn(directory)).filter((name) => backupName.test(name));
+  const [unfinished, whole] = [
+    found.filter((name) => name.endsWith(".new")),
+    found.filter((name) => !name.endsWith(".new")),
+  ];
+  // By name is by age.
+  const old = whole.sort().slice(0, Math.max(0, whole.length - unfetchedMax));
+  for (const name of [...unfinished, ...old]) await removeFile(join(directory, name));
 }
 
 export interface RestoreOptions {

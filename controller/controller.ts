@@ -86,7 +86,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, mirrors, clock, log }));
   const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log, forgetsAt }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
-  const backups = new Backups({ store, directory, clock, log });
+  const backups = new Backups({ store, directory, clock, random, log });
   const strangers = new Strangers(() => clock.monotonicMs());
   const stopping = new AbortController();
   const api = await createApi({

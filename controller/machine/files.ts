@@ -120,6 +120,11 @@ export async function sizeOfFile(path: string): Promise<number> {
   }
 }
 
+/** What is in a directory. */
+export async function namesIn(directory: string): Promise<string[]> {
+  return await readdir(directory);
+}
+
 /** Whether there is nothing at `path`, or a directory with nothing in it. */
 export async function isEmptyDirectory(path: string): Promise<boolean> {
   try {

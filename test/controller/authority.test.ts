@@ -290,7 +290,9 @@ test("a backup that is made while a rotation finishes has one authority, whole: 
       await writePrivateFile(file, "database");
     },
   };
-  const made = new Backups({ store, directory: from, clock: systemClock, log: silentLog }).make();
+  const made = new Backups({
+    ...{ store, directory: from, clock: systemClock, random: systemRandom, log: silentLog },
+  }).make();
   // Opened when the backup reads it.
   const writer = await openFile(pipe, "w");
   await finishRotation(from);

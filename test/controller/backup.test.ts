@@ -1,7 +1,18 @@
 // Backup of a controller at work, and a new one made from it: whole, private, one epoch further, and known to its hosts.
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  unlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startController } from "../../controller/controller.ts";
@@ -72,9 +83,7 @@ test("a controller is restored with its hosts, commands, tokens and authority, a
   expect(file.startsWith(before.directory)).toBe(true);
   const found = await stat(file);
   expect([found.mode & 0o777, found.size]).toEqual([0o600, made.body.sizeBytes]);
-  expect((await readdir(before.directory)).filter((name) => /^backup/.test(name))).toEqual([
-    "backup.bedplate",
-  ]);
+  expect((await readdir(before.directory)).filter((name) => /^backup/.test(name))).toEqual([basename(file)]);
 
   // After the backup: acknowledged here, unknown there.
   for (const seq of [2, 3]) host.client.send({ t: "record", seq, at: 1, body: gap });
@@ -248,9 +257,28 @@ test("who fetches a backup while another one is made gets a whole one", async ()
   await others;
 });
 
-test("a second backup takes the place of the first, and two at once both end", async () => {
+test("of two backups at once each asker fetches and removes its own", async () => {
   await using controller = await testController();
-  const answers = await Promise.all([1, 2, 3].map(() => controller.call<BackupView>("POST", "/v1/backups")));
-  expect(answers.map(({ status }) => status)).toEqual([201, 201, 201]);
-  expect((await readdir(controller.directory)).filter((name) => name.startsWith("backup"))).toHaveLength(1);
+  const fetch = async () => {
+    const { status, body } = await controller.call<BackupView>("POST", "/v1/backups");
+    expect(status).toBe(201);
+    await copyFile(body.file, join(directory, `fetched-${basename(body.file)}`));
+    await unlink(body.file);
+    return body.file;
+  };
+  expect(new Set(await Promise.all([1, 2, 3].map(fetch))).size).toBe(3);
+  expect((await readdir(controller.directory)).filter((name) => name.startsWith("backup"))).toEqual([]);
+});
+
+test("of backups that nobody fetches the newest are kept, and of unfinished ones none", async () => {
+  await using controller = await testController();
+  await writeFile(join(controller.directory, `backup-${"0".repeat(36)}.bedplate.new`), "half", {
+    mode: 0o600,
+  });
+  await writeFile(join(controller.directory, "backup-of-mine.bedplate"), "", { mode: 0o600 });
+  const files: string[] = [];
+  for (let k = 0; k < 12; k++)
+    files.push(basename((await controller.call<BackupView>("POST", "/v1/backups")).body.file));
+  const found = (await readdir(controller.directory)).filter((name) => name.startsWith("backup"));
+  expect(found.sort()).toEqual([...files.slice(-8), "backup-of-mine.bedplate"].sort());
 });
