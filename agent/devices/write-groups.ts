@@ -19,8 +19,8 @@ import { fetchGroup } from "./read-groups.ts";
 
 /** One claim, and so at most one range request: its latency is paid once for so many groups. */
 const groupsPerClaim = 8;
-/** Where nothing is requested, and no worker shall be left with much to do when the others have ended. */
-const groupsPerBlockingClaim = 1;
+/** Of a file nothing is requested, and no worker shall be left with much to do when the others have ended. */
+const groupsPerFileClaim = 1;
 /**
  * The next run is compared in one window of the kernel while this run goes through the others. Of a blocking disk all is
  * done in this one: the processor's caches still have it, and no other is touched, and so taken from the host.
@@ -113,7 +113,8 @@ async function prepare(work: Work, comparing: Comparing): Promise<Run | undefine
   const { job } = work;
   const { shared } = job;
   const count = groupsEnd(job);
-  const claimed = job.disk.blocking === true ? groupsPerBlockingClaim : groupsPerClaim;
+  // Of the source as it is now: a file that was given up may be followed by one that is asked.
+  const claimed = work.fetching.sources.current.fd === undefined ? groupsPerClaim : groupsPerFileClaim;
   const first = Atomics.add(shared.control, slots.next, claimed);
   if (first >= count) return undefined;
   const stretches: FrameAt[][] = [];
