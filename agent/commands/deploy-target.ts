@@ -6,7 +6,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { paddedBytes } from "../../protocol/groups.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
-import { type DirectFile, lockDisk, openDisk, readStretch } from "../devices/direct-file.ts";
+import { type DirectFile, lockDisk, type OpenDisk, openDisk, readStretch } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
 import { isHeldByAnother } from "../devices/exclusive-use.ts";
 import {
@@ -135,11 +135,11 @@ function openToRead(disk: Disk, window: Uint8Array): Promise<DirectFile> {
   return openDisk({ path: disk.path, kind: disk.type === "file" ? "file" : "block", access: "read", window });
 }
 
-/** Read past the page cache a window at a time. */
-function contentOf(
+/** What the guards judge by, read past the page cache a window at a time. */
+export function contentOf(
   { sizeBytes, logicalSectorBytes }: Disk,
-  open: DirectFile,
-  { window, signal }: TargetMeans,
+  open: OpenDisk,
+  { window, signal }: Pick<TargetMeans, "window" | "signal">,
 ): Promise<DiskContent> {
   return probeDisk({
     sizeBytes,

@@ -21,7 +21,7 @@ import { bootIdOf } from "../devices/system.ts";
 import type { Command, CommandContext, CommandEnd } from "./command.ts";
 import { deployDisks, endOf, openAll, type Target, writeAll } from "./deploy-disks.ts";
 import { mayMend } from "./deploy-outcome.ts";
-import { findDisks, lookAt } from "./deploy-target.ts";
+import { contentOf, findDisks, lookAt } from "./deploy-target.ts";
 import { fetchCheckedManifest } from "./image-checks.ts";
 
 type ApplyCommand = Extract<CommandOf<"image.deploy">, { mode: "apply" }>;
@@ -209,6 +209,7 @@ async function writeOne(
     open,
     planned: asked.fingerprint,
     bootId: bootIdOf(host.facts()),
+    content: () => contentOf(disk, open, { window: kernel.windows[0]!, signal }),
     kernel,
     workers,
     clock: host.clock,

@@ -3,6 +3,7 @@
 import { type GroupKernel, mergeGroups } from "../../assembly/index.ts";
 import { equalBytes, hex } from "../../protocol/bytes.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
+import type { DiskContent } from "../../protocol/disk-content.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { sectorBytesOf } from "../../protocol/image-sectors.ts";
@@ -12,7 +13,13 @@ import type { Pause } from "../host/pause.ts";
 import type { Processes } from "../host/processes.ts";
 import type { Random } from "../host/random.ts";
 import { type OpenDisk, syncDisk } from "./direct-file.ts";
-import { fingerprintOf, identityOf, requireSameDisk, requireSameFingerprint } from "./fingerprint.ts";
+import {
+  fingerprintOf,
+  identityOf,
+  requireSameContent,
+  requireSameDisk,
+  requireSameFingerprint,
+} from "./fingerprint.ts";
 import type { Work } from "./group-work.ts";
 import { countOf, extentOf, groupsEnd, type ImageJob, slots } from "./image-job.ts";
 import { createImageRun, type ImageRun, type ImageWorkers, type PhaseOptions } from "./image-run.ts";
@@ -67,6 +74,8 @@ export interface DeployRequest {
   readonly open: OpenDisk;
   readonly planned: Fingerprint;
   readonly bootId: string;
+  /** What lies on the disk now. */
+  readonly content: () => Promise<DiskContent>;
   /** Of this thread. */
   readonly kernel: GroupKernel;
   readonly workers: ImageWorkers;
@@ -207,10 +216,10 @@ async function requireTarget(steps: Steps, first: Uint8Array): Promise<void> {
   requireSameDisk(planned, identityOf(disk));
   const { began, sealing } = journal;
   if (began && (await showsOwnMark(work, target, facts, { sealing, first }))) return;
-  // Also after a crash between the journal's entry and the marker.
   const found = await fingerprintOf(disk, open, bootId, work.kernel.windows[digestWindow]!);
-  if (began && found.edges === planned.edges) return;
-  requireSameFingerprint(planned, found);
+  if (!began || found.edges !== planned.edges) return requireSameFingerprint(planned, found);
+  // A crash between the journal's entry and the marker: whatever has come onto the disk since was in nobody's plan.
+  await requireSameContent(planned, await steps.content(), false);
 }
 
 /** From marker to sealed disk. @returns the root of what the disk gave back */

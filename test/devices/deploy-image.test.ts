@@ -8,7 +8,7 @@ import { constants, createZstdCompress, zstdCompressSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DeployJournal, deployImage } from "../../agent/devices/deploy-image.ts";
 import { type DirectFile, openDisk } from "../../agent/devices/direct-file.ts";
-import { fingerprintOf } from "../../agent/devices/fingerprint.ts";
+import { contentDigest, fingerprintOf } from "../../agent/devices/fingerprint.ts";
 import { decodeFrame, type Work } from "../../agent/devices/group-work.ts";
 import { createImageRun, type ImageWorkers, startImageWorkers } from "../../agent/devices/image-run.ts";
 import type { UsableSource } from "../../agent/devices/open-sources.ts";
@@ -22,6 +22,7 @@ import type { Processes } from "../../agent/host/processes.ts";
 import { systemRandom } from "../../agent/host/random.ts";
 import { compileKernel, createGroupKernel, groupKernelOf } from "../../assembly/index.ts";
 import type { DeployOutput } from "../../protocol/commands.ts";
+import type { DiskContent } from "../../protocol/disk-content.ts";
 import type { Disk, Fingerprint } from "../../protocol/disks.ts";
 import { BedplateError } from "../../protocol/errors.ts";
 import { mintId } from "../support/executor-host.ts";
@@ -111,6 +112,7 @@ async function deploy(
   options: {
     cutAt?: Step;
     run?: number;
+    content?: DiskContent;
     onPhase?: (name: string, done: () => number) => void;
     planned?: Fingerprint;
     pause?: Pause;
@@ -140,6 +142,7 @@ async function deploy(
     open: file,
     planned: options.planned ?? planned,
     bootId: "boot",
+    content: async () => options.content ?? blank,
     kernel,
     workers,
     clock: systemClock,
@@ -162,6 +165,7 @@ const undisturbed = () => {
   const { signal } = new AbortController();
   return { signal, pause: createPause(signal), onStart() {} };
 };
+const blank: DiskContent = { table: null, partitions: [], signatures: [], errors: [] };
 const fresh = (): Memory => ({ began: false, sealing: false, good: undefined });
 const startsAsImage = async (path: string) =>
   Buffer.compare((await readFile(path)).subarray(0, 512), image.bytes.subarray(0, 512)) === 0;
@@ -190,6 +194,22 @@ describe("cut off", () => {
         expect(out).toMatchObject({ resumed: { groupsKept: 12, groupsRewritten: 0 }, bytesWritten: mib });
     },
   );
+
+  test("before the marker: taken up again only where the disk holds what was planned", async () => {
+    const bench = await makeBench();
+    const planned = { ...bench.planned, content: await contentDigest(blank) };
+    const memory = fresh();
+    await expect(deploy(bench, memory, { planned, cutAt: "begin" })).rejects.toThrow(Cut);
+    const before = await readFile(bench.path);
+    const content = { ...blank, errors: ["a pool that was made since"] };
+    await expect(deploy(bench, memory, { planned, run: 2, content })).rejects.toMatchObject({
+      code: "plan.changed",
+      details: { changed: [{ field: "content" }] },
+    });
+    expect(Buffer.compare(await readFile(bench.path), before)).toBe(0);
+    await deploy(bench, memory, { planned, run: 2 });
+    expect(await holdsImage(bench.path)).toBe(true);
+  });
 
   test("while the first MiB is being written: taken up again only because the journal says so", async () => {
     const bench = await makeBench();
