@@ -7,7 +7,11 @@ import type { ExecutorEvent } from "../../agent/door/contract.ts";
 import type { Followers } from "../../agent/executor/followers.ts";
 import type { Journal } from "../../agent/executor/journal.ts";
 import { linkDuty, linkLostMs } from "../../agent/executor/link-duty.ts";
-import { createOperation, type ExecutorCommand } from "../../agent/executor/operation.ts";
+import {
+  createOperation,
+  type ExecutorCommand,
+  type OperationOptions,
+} from "../../agent/executor/operation.ts";
 import { openOutputSpool } from "../../agent/executor/output-spool.ts";
 import type { Clock } from "../../agent/host/clock.ts";
 import type { CommandLimits, Result } from "../../protocol/commands.ts";
@@ -143,7 +147,7 @@ function stage(
   );
   const operation = createOperation({
     command,
-    handler: kind === "host.exec" ? hostExec : hostReboot,
+    handler: (kind === "host.exec" ? hostExec : hostReboot) as OperationOptions["handler"],
     ...{ noReturn, paused },
     clock: time.clock,
     stopping: stopping.signal,

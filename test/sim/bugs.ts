@@ -267,5 +267,6 @@ function bound(queue: ReturnType<Rules["agent"]["createSampleQueue"]>): typeof q
     take: () => queue.take(),
     acknowledge: (seq) => queue.acknowledge(seq),
     takeGaps: () => queue.takeGaps(),
+    returnGaps: (untold) => queue.returnGaps(untold),
   };
 }
