@@ -307,7 +307,10 @@ describe("overrides", () => {
 
 describe("what the host tells of itself", () => {
   /** Others of this machine may attach disks meanwhile: what happened then says nothing. */
-  const blocks = () => run("lsblk", "--all", "--noheadings", "--output", "MAJ:MIN,SIZE,RO,MOUNTPOINTS");
+  const blocks = () =>
+    run("lsblk", "--all", "--noheadings", "--output", "MAJ:MIN,SIZE,RO,MOUNTPOINTS") +
+    // One that was attached anew has a new number, else all may be as it was.
+    run("sh", "-c", "grep -H . /sys/block/*/diskseq /sys/block/*/loop/backing_file || true");
   const inventory = async (host: GuardsHost) => {
     const { inventory: found } = await host.operator.json<{ inventory: Inventory }>(
       0,
