@@ -63,7 +63,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
   await using stack = new AsyncDisposableStack();
   await openPrivateDirectory(directory);
   const store = stack.use(await openSqliteStore(join(directory, "controller.db")));
-  const forgetsAt = await forgettingOf(store, clock);
+  const agesBy = await ageingOf(store, clock);
   await store.hosts.forgetSessions();
   const names = isWildcard(config.listen.host) ? config.names : [config.listen.host, ...config.names];
   const authority = await AuthorityKeeper.open({ directory, names, store, clock, random, log });
@@ -71,7 +71,7 @@ export async function startController(config: ControllerConfig, parts: Controlle
     log.error({ err: error, image }, "files in the image store cannot be used: the image is not listed");
   const images = stack.use(await openImages(join(directory, "images"), { onUnreadable }));
   const writer = stack.use(
-    new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours, forgetsAt }),
+    new LateWriter({ store, clock, log, telemetryHours: config.telemetryHours, agesBy }),
   );
   const bearers = new ImageBearers(await store.secret("image-bearer", () => random.bytes(32)), clock);
   const mirrors = await ImageMirrors.open({ store, clock });
@@ -83,8 +83,8 @@ export async function startController(config: ControllerConfig, parts: Controlle
     new LinkMeters(),
   ];
   const outputs = stack.use(new OutputNews({ store, clock, log }));
-  const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, mirrors, clock, log }));
-  const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log, forgetsAt }));
+  const dispatcher = stack.use(new Dispatcher({ store, sessions, bearers, mirrors, clock, log, agesBy }));
+  const commands = stack.use(new CommandService({ store, images, dispatcher, clock, log, agesBy }));
   const hosts = new HostService({ store, sessions, dispatcher, clock, log });
   const backups = new Backups({ store, directory, clock, random, log });
   const strangers = new Strangers(() => clock.monotonicMs());
@@ -159,8 +159,8 @@ export async function startController(config: ControllerConfig, parts: Controlle
   return { address, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
-/** By which time what was kept for so many days is forgotten, see `patientTime`. */
-async function forgettingOf({ events }: Pick<Store, "events">, clock: Clock): Promise<() => number> {
+/** By which time what waits or is kept for so many days is too old, see `patientTime`. */
+async function ageingOf({ events }: Pick<Store, "events">, clock: Clock): Promise<() => number> {
   const newest = await events.after(Math.max(0, (await events.newest()) - 1), 1);
   const lastKnown = (newest === "gone" ? undefined : newest[0]?.at) ?? clock.now();
   const startedMs = clock.monotonicMs();

@@ -36,7 +36,7 @@ export async function findApiToken(
   return isInForce(token, at) ? token : undefined;
 }
 
-/** Neither revoked nor expired. */
+/** Neither revoked nor expired: by the clock as it is. One that has jumped ahead ends what opens doors, never prolongs it. */
 export function isInForce({ revokedAt, expiresAt }: StoredToken, at: number): boolean {
   return revokedAt === null && (expiresAt === null || expiresAt > at);
 }

@@ -10,6 +10,7 @@ import type { Session } from "../link/session.ts";
 import type { Sessions } from "../link/sessions.ts";
 import type { Log } from "../machine/log.ts";
 import type { Clock } from "../machine/system.ts";
+import { waitedOutBefore } from "../rules/retention.ts";
 import type {
   CommandStore,
   DueOffers,
@@ -26,6 +27,8 @@ export interface DispatchParts {
   readonly mirrors: Pick<ImageMirrors, "sourcesOf">;
   readonly clock: Clock;
   readonly log: Log;
+  /** By which time a command has waited too long to be sent; absent: by the clock. */
+  readonly agesBy?: () => number;
 }
 
 /** Checked when it was taken; what another version took is offered all the same, and its host says what is wrong with it. */
@@ -176,7 +179,9 @@ export class Dispatcher implements Disposable {
 
   #now(session: Session): SessionNow {
     const { offered, cancelled, paused } = session;
-    return { offered, cancelled, paused, nowMs: this.#parts.clock.monotonicMs() };
+    const { clock, agesBy = () => clock.now() } = this.#parts;
+    const takenBefore = waitedOutBefore(agesBy());
+    return { offered, cancelled, paused, nowMs: clock.monotonicMs(), takenBefore };
   }
 
   #nudgeSoon(): void {

@@ -20,8 +20,8 @@ export interface CommandServiceParts {
   readonly dispatcher: Pick<Dispatcher, "create" | "wake">;
   readonly clock: Clock;
   readonly log: Log;
-  /** By which time commands are old enough to be forgotten; absent: by the clock. */
-  readonly forgetsAt?: () => number;
+  /** By which time commands have waited too long, or are old enough to be forgotten; absent: by the clock. */
+  readonly agesBy?: () => number;
 }
 
 export interface Submission {
@@ -197,10 +197,11 @@ export class CommandService implements Disposable {
 
   /** Ends the commands that waited too long. Never rejects. */
   async expire(): Promise<void> {
-    const { store, clock, log } = this.#parts;
+    const { store, clock, log, agesBy = () => clock.now() } = this.#parts;
     try {
+      // A command's own limit is the operator's, by the clock on the wall, whatever that says; ours is lived through.
       const at = clock.now();
-      for (const { id, missing, limit } of await store.commands.expired(at, waitedOutBefore(at)))
+      for (const { id, missing, limit } of await store.commands.expired(at, waitedOutBefore(agesBy())))
         await store.commands.apply(id, { type: limit === "own" ? "expire" : "waited-out", missing }, at);
     } catch (error) {
       log.error({ err: error }, "expired commands could not be ended");
@@ -209,9 +210,9 @@ export class CommandService implements Disposable {
 
   /** Forgets the commands that ended long ago, with their output. Never rejects. */
   async forget(): Promise<void> {
-    const { store, clock, log, forgetsAt = () => clock.now() } = this.#parts;
+    const { store, clock, log, agesBy = () => clock.now() } = this.#parts;
     try {
-      const before = forgottenBefore(forgetsAt());
+      const before = forgottenBefore(agesBy());
       while ((await store.commands.forget(before, forgetAtOnce)) === forgetAtOnce);
     } catch (error) {
       log.error({ err: error }, "old commands could not be forgotten");

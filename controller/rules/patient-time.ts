@@ -1,4 +1,4 @@
-// By which time things are old enough to be forgotten, pure: a clock that is wrong must not make years of them old at once.
+// By which time things are too old to wait on or to be kept, pure: a clock that is wrong must not make years of them old at once.
 
 const dayMs = 86_400_000;
 /** Faster than time itself, so that what was missed while the controller did not run is made up for. */

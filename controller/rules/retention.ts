@@ -23,7 +23,10 @@ export function forgottenBefore(at: number): number {
   return at - retention.keptMs;
 }
 
-/** When a command that waits ends by itself: it may be that nobody ever signs it, or that its host never comes back. */
+/**
+ * When a command that waits ends by itself: it may be that nobody ever signs it, or that its host never comes back. By the
+ * clock; where that has jumped ahead, its own limit ends it then, ours only when so much was lived through (`patientTime`).
+ */
 export function waitsUntil(command: {
   readonly createdAt: number;
   readonly notAfter: number | null;
@@ -32,7 +35,7 @@ export function waitsUntil(command: {
   return command.notAfter === null ? waited : Math.min(waited, command.notAfter);
 }
 
-/** What was taken before this moment and still waits has waited too long. */
+/** What was taken before this moment and still waits has waited too long. `at`: by `patientTime`. */
 export function waitedOutBefore(at: number): number {
   return at - retention.waitedMs;
 }

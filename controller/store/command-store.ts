@@ -41,6 +41,8 @@ export interface NewCommand {
 export interface SessionNow extends SentInSession {
   /** Monotonic. */
   readonly nowMs: number;
+  /** What was taken before this, by the wall clock, has waited too long and is not sent any more. */
+  readonly takenBefore: number;
 }
 
 /** Steps of `dueSteps`, done in the store: what is sent when they are durable, in this order. */

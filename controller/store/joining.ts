@@ -24,6 +24,7 @@ export function refuseToken(
   )
     return undefined;
   if (token.revoked_at !== null) return "token-invalid";
+  // By the clock as it is: one that has jumped ahead ends a token, never prolongs it.
   if (Number(token.expires_at) <= request.at) return "token-expired";
   if (token.cidr !== null && !isWithin(String(token.cidr), request.address)) return "address-denied";
   const used = Number(

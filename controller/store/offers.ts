@@ -3,7 +3,6 @@ import type { OperationState } from "../../protocol/commands.ts";
 import { assert } from "../../protocol/errors.ts";
 import { assignGeneration } from "../rules/generation.ts";
 import { changesState, dueSteps, type OpenCommand } from "../rules/offering.ts";
-import { waitedOutBefore } from "../rules/retention.ts";
 import { applyToCommand, pauseOf, standingOf } from "./command-rows.ts";
 import type { DueOffers, SessionNow, StoredCommand } from "./command-store.ts";
 import type { Database } from "./database.ts";
@@ -20,7 +19,7 @@ export function offerDue(
   const epoch = readEpoch(database);
   const standing = standingOf(database, host);
   if (standing === undefined) return { steps: [], rest: "none", epoch };
-  const open = openCommands(database, host, at);
+  const open = openCommands(database, host, session.takenBefore);
   const { steps, rest } = dueSteps([...open.values()], standing, session, session.nowMs);
   return {
     steps: steps.map(({ step, id }) =>
@@ -32,11 +31,15 @@ export function offerDue(
 }
 
 // What has waited too long is not sent any more, also where nobody was there yet to end it.
-function openCommands(database: Database, host: string, at: number): ReadonlyMap<string, OpenCommand> {
+function openCommands(
+  database: Database,
+  host: string,
+  takenBefore: number,
+): ReadonlyMap<string, OpenCommand> {
   const rows = database.all(
     "select id, kind, mode, state, generation, cancel_requested_at, pause, signatures_wanted, json_array_length(signatures) as signatures, length(document) as bytes from commands where host = ? and open = 1 and not (state = 'waiting' and created_at < ?) order by number",
     host,
-    waitedOutBefore(at),
+    takenBefore,
   );
   return new Map(
     rows.map((row) => [

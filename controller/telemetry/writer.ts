@@ -21,7 +21,7 @@ export class LateWriter implements AsyncDisposable {
     readonly clock: Clock;
     readonly log: Log;
     readonly telemetryHours: number;
-    readonly forgetsAt: () => number;
+    readonly agesBy: () => number;
   };
   readonly #timers: Disposable[];
   #batches: { readonly batch: StoredBatch; readonly stored: (error?: unknown) => void }[] = [];
@@ -30,13 +30,13 @@ export class LateWriter implements AsyncDisposable {
   readonly #progressed = new Set<string>();
   #writing: Promise<void> = Promise.resolve();
 
-  /** @param parts `forgetsAt`: by which time what operators did is old enough to be forgotten */
+  /** @param parts `agesBy`: by which time what operators did is old enough to be forgotten */
   constructor(parts: {
     store: Store;
     clock: Clock;
     log: Log;
     telemetryHours: number;
-    forgetsAt: () => number;
+    agesBy: () => number;
   }) {
     this.#parts = parts;
     this.#timers = [
@@ -102,11 +102,11 @@ export class LateWriter implements AsyncDisposable {
   }
 
   async #prune(): Promise<void> {
-    const { store, clock, log, telemetryHours, forgetsAt } = this.#parts;
+    const { store, clock, log, telemetryHours, agesBy } = this.#parts;
     try {
       await store.telemetry.prune(minuteOf(clock.now()) - telemetryHours * 60);
       await store.events.prune(eventsKept);
-      await store.audit.prune(forgetsAt() - auditDaysKept * 86_400_000, auditEntriesKept);
+      await store.audit.prune(agesBy() - auditDaysKept * 86_400_000, auditEntriesKept);
     } catch (error) {
       log.error({ err: error }, "old telemetry and events could not be pruned");
     }

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { OutputNews } from "../../controller/commands/output-news.ts";
 import { CommandService } from "../../controller/commands/service.ts";
 import { silentLog } from "../../controller/machine/log.ts";
@@ -11,8 +11,8 @@ import { type Clock, systemClock } from "../../controller/machine/system.ts";
 import { patientTime } from "../../controller/rules/patient-time.ts";
 import { forgottenBefore, judgeMinting, mintedAt, retention } from "../../controller/rules/retention.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
-import type { ApiEvent } from "../../protocol/api.ts";
-import { utf8 } from "../../protocol/bytes.ts";
+import type { ApiEvent, CommandView } from "../../protocol/api.ts";
+import { textOf, utf8 } from "../../protocol/bytes.ts";
 import { uuidV7 } from "../../protocol/identifiers.ts";
 import { documentOf, submit } from "../support/commands.ts";
 import { testController } from "../support/controller.ts";
@@ -149,6 +149,38 @@ test("a controller that wakes up years ahead forgets neither what was done nor h
   expect((await controller.call("GET", `/v1/commands/${id}`)).status).toBe(200);
   expect(await entries()).toBe(before);
 });
+
+test.each(["while it runs", "while it is off"])(
+  "a clock that jumps by more than 30 days %s ends only what its operator limited by the clock",
+  async (when) => {
+    let aheadMs = 0;
+    const clock: Clock = { ...systemClock, now: () => systemClock.now() + aheadMs };
+    await using controller = await testController({ clock });
+    const key = newLinkKey();
+    const joinToken = await controller.joinToken();
+    const { client, host } = await joinLink(controller, { key, joinToken });
+    client[Symbol.dispose]();
+    await client.closed;
+    const { id: waits } = (await submit(controller, documentOf(host))).body;
+    const notAfter = clock.now() + dayMs;
+    const { id: limited } = (await submit(controller, documentOf(host, { limits: { notAfter } }))).body;
+    const jump = async () => {
+      aheadMs = 31 * dayMs;
+    };
+    await (when === "while it runs" ? jump() : controller.offline(jump));
+    const stateOf = async (id: string) =>
+      (await controller.call<CommandView>("GET", `/v1/commands/${id}`)).body.state;
+    // Looked for each second.
+    await vi.waitFor(async () => expect(await stateOf(limited)).toBe("failed"), { timeout: 10_000 });
+    expect(await stateOf(waits)).toBe("waiting");
+    const back = await joinLink(controller, { key });
+    expect((await back.client.next("offer")).document).toEqual(
+      expect.toSatisfy((document: Uint8Array) => textOf(document).includes(waits)),
+    );
+    back.client[Symbol.dispose]();
+  },
+  20_000,
+);
 
 test("no id is taken for new once its command may be forgotten, however wrong the caller's clock", () => {
   fc.assert(

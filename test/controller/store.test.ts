@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { holding } from "../../controller/rules/holding.ts";
-import { retention } from "../../controller/rules/retention.ts";
 import { verifyAudit } from "../../controller/store/audit-chain.ts";
 import type { NewCommand } from "../../controller/store/command-store.ts";
 import { Database } from "../../controller/store/database.ts";
@@ -88,7 +87,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
     const offered = new Map(skip.map((id) => [id, 0]));
     const due = await store.commands.offerDue(
       hostId,
-      { offered, cancelled: new Set(), paused: new Map(), nowMs: 0 },
+      { offered, cancelled: new Set(), paused: new Map(), nowMs: 0, takenBefore: 0 },
       50,
     );
     return due.steps.map((step) =>
@@ -330,6 +329,7 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       cancelled: new Set<string>(),
       paused: new Map<string, boolean>(),
       nowMs: 0,
+      takenBefore: 0,
     };
     const answer = await store.commands.create(wanted, session);
     if (answer.status !== "created") throw new Error(answer.status);
@@ -596,10 +596,10 @@ describe.each(Object.entries(stores))("%s", (_name, open) => {
       cancelled: new Set<string>(),
       paused: new Map<string, boolean>(),
       nowMs: 0,
+      takenBefore: 0,
     };
-    const last = 21 + retention.waitedMs;
-    expect((await store.commands.offerDue(id, session, last)).steps).toHaveLength(1);
-    expect((await store.commands.offerDue(id, session, last + 1)).steps).toHaveLength(1);
+    expect((await store.commands.offerDue(id, { ...session, takenBefore: 21 }, 50)).steps).toHaveLength(1);
+    expect((await store.commands.offerDue(id, { ...session, takenBefore: 22 }, 50)).steps).toHaveLength(1);
     expect((await store.commands.get(away.id))!.state).toBe("waiting");
   });
 
@@ -1072,6 +1072,7 @@ test("a database of the first release that signed nothing opens, with all that i
       cancelled: new Set<string>(),
       paused: new Map<string, boolean>(),
       nowMs: 0,
+      takenBefore: 0,
     };
     expect((await store.commands.offerDue(idOf("a"), session, 11)).steps).toHaveLength(1);
   }
