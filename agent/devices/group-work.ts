@@ -22,6 +22,8 @@ export interface Work {
   readonly kernel: GroupKernel;
   readonly fetching: Fetching;
   readonly signal: AbortSignal;
+  /** Aborts the signal, in a worker that has failed: what it still waits for is of no use any more. */
+  readonly abandon?: (why: unknown) => void;
   /** Waits until so many more bytes may be written. */
   readonly pace: Pace;
 }

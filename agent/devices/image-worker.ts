@@ -30,10 +30,13 @@ export default async function imageJob(job: ImageJob): Promise<ErrorReport | und
   else stopped.abort();
   try {
     using connections = lazyConnections(job.ca);
-    await work(job, connections, stopped.signal);
+    await work(job, connections, stopped);
     return undefined;
   } catch (error) {
-    return stopped.signal.aborted || error instanceof Stopped ? undefined : reportOf(error);
+    const isStopped = Atomics.load(control, slots.stop) === 1;
+    if (isStopped || error instanceof Stopped) return undefined;
+    // Of one that was abandoned the first failure is told, not what came of it.
+    return reportOf(stopped.signal.aborted ? stopped.signal.reason : error);
   } finally {
     stopped.abort();
   }
@@ -44,11 +47,13 @@ function fetches({ phase, sources }: ImageJob): boolean {
   return phase === "write" && sources[0]?.fd === undefined;
 }
 
-async function work(job: ImageJob, connections: Connections, signal: AbortSignal): Promise<void> {
+async function work(job: ImageJob, connections: Connections, stopped: AbortController): Promise<void> {
+  const { signal } = stopped;
   const all: Work = {
     job: { ...job, disk: { ...job.disk, blocking: !fetches(job) } },
     kernel,
     signal,
+    abandon: (why) => stopped.abort(why),
     fetching: fetchingOf(job, { connections, clock: systemClock, random: systemRandom, signal }),
     pace: createPace(job.bytesPerSecondMax, systemClock, signal),
   };

@@ -55,13 +55,17 @@ export async function writeGroups(work: Work): Promise<void> {
       // One write at a time: when it has ended, its window is the next but one to be loaded into.
       await writing;
       writing = writeGroup(work, group, window).then(() => finish(work, group, "written"));
-      writing.catch(() => {});
+      // The next group may be long in coming: a source that hangs would keep a disk's failure from being told.
+      writing.catch((error: unknown) => work.abandon?.(error));
       if (blocking) {
         await writing;
         next = loading.next();
       }
     }
     await writing;
+  } catch (error) {
+    work.abandon?.(error);
+    throw error;
   } finally {
     // Nothing may touch the disk after this function has returned.
     await Promise.allSettled([writing, next]);

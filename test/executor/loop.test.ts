@@ -258,10 +258,11 @@ describe.skipIf(!usable)("on loop devices", () => {
     await refusedUnchanged(loop, "disk.not-allowed");
   });
 
-  test("the file system behind a file-backed disk is full: disk.io with the place, and the disk boots nothing", async () => {
-    const at = join(host.directory, "small");
+  /** Onto a file of a file system that is full before the image is on it. @param before the apply, after its plan */
+  async function deployOntoFull(sizeMib: number, before?: () => void) {
+    const at = join(host.directory, `small-${sizeMib}`);
     await mkdir(at);
-    run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", at);
+    run("mount", "-t", "tmpfs", "-o", `size=${sizeMib}m`, "tmpfs", at);
     try {
       const path = join(at, "disk.img");
       {
@@ -275,6 +276,7 @@ describe.skipIf(!usable)("on loop devices", () => {
           arguments: { image: image.reference, disk: { file: "full" }, ...more },
         }) as Command;
       const planned = resultOf((await runToEnd(host, toFile("plan"), offer)).last).output as DeployPlanOutput;
+      before?.();
       const result = resultOf(
         (await runToEnd(host, toFile("apply", { fingerprint: planned.fingerprint }), offer)).last,
       );
@@ -286,6 +288,35 @@ describe.skipIf(!usable)("on loop devices", () => {
     } finally {
       run("umount", at);
     }
+  }
+
+  test("the file system behind a file-backed disk is full: disk.io with the place, and the disk boots nothing", async () => {
+    await deployOntoFull(8);
+  });
+
+  test("a disk that fails is told of at once, also while a source hangs", async () => {
+    const starts: number[] = [];
+    const hang = () =>
+      server.misbehave(({ start, end }, response, serve) => {
+        if (start === 0) return serve();
+        starts.push(start);
+        const group = image.frameStarts.lastIndexOf(start);
+        const part = image.frames.subarray(start, Math.min(end, image.frameStarts[group + 3] ?? end));
+        response.writeHead(206, {
+          "content-range": `bytes ${start}-${end - 1}/${image.frames.length}`,
+          "content-length": end - start,
+        });
+        response.write(part);
+      });
+    try {
+      await deployOntoFull(4, hang);
+    } finally {
+      server.misbehave(undefined);
+    }
+    // Nobody has waited until a transfer counted as stalled, and asked for its rest.
+    const claims = [1, 9, 17].map((group) => image.frameStarts[group]);
+    expect(starts.length).toBeGreaterThan(0);
+    expect(starts.filter((start) => !claims.includes(start))).toEqual([]);
   });
 
   test("the whole output's shape", async () => {
