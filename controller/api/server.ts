@@ -27,6 +27,9 @@ import { statusRoutes } from "./status.ts";
 import { telemetryRoutes } from "./telemetry.ts";
 import { tokenRoutes } from "./tokens.ts";
 
+/** The longest query, of 4 KiB, and the rest of a request's head. Of one that does not end Node keeps up to eight times as much. */
+const headBytesMax = 6 * 1024;
+
 /** What the server shows, and how: also when its authority changes while it runs. */
 export function tlsOf({ keyPem, certificatePem }: Authority) {
   return { key: keyPem, cert: certificatePem, minVersion: "TLSv1.3" } as const;
@@ -37,6 +40,7 @@ function serverOptions(parts: ApiParts): ServerOptions {
     ...tlsOf(parts.authority.current),
     // Whoever connects says who it is within `authSecondsMax`, or at least what it wants.
     handshakeTimeout: limits.authSecondsMax * 1000,
+    maxHeaderSize: headBytesMax,
     // An image may take hours; only its head must come soon. Bodies of strangers are not read at all.
     headersTimeout: limits.authSecondsMax * 1000,
     requestTimeout: 0,

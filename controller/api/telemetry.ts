@@ -13,7 +13,7 @@ const Query = Type.Object(
     /** Names of series, with commas between them; each with all its labels. */
     series: Type.String({
       minLength: 1,
-      maxLength: 8192,
+      maxLength: 4096,
       pattern: "^[a-zA-Z_][a-zA-Z0-9_]*(,[a-zA-Z_][a-zA-Z0-9_]*)*$",
     }),
     /** By the controller's clock, in whole minutes; a quarter of an hour before `to` if absent. */

@@ -242,6 +242,17 @@ test.each([
   expect(text.match(/^HTTP\/1\.1 /gm)).toHaveLength(1);
 });
 
+test("a head is read to its bound, and no further", async () => {
+  await using controller = await testController();
+  const statusOf = async (bytes: number) => {
+    const series = "a".repeat(4096);
+    const path = `/v1/hosts/nobody/telemetry/history?series=${series}`;
+    return (await controller.call("GET", path, { headers: { "x-more": "b".repeat(bytes) } })).status;
+  };
+  expect(await statusOf(1024)).toBe(404);
+  expect(await statusOf(2048)).toBe(431);
+});
+
 test("of the connections that one address holds open without a word the oldest make room for who has a token", async () => {
   await using controller = await testController();
   const closed: number[] = [];
