@@ -24,7 +24,7 @@ import { Strangers } from "./link/strangers.ts";
 import { openPrivateDirectory } from "./machine/files.ts";
 import type { Log } from "./machine/log.ts";
 import { type Clock, type Random, systemClock, systemRandom } from "./machine/system.ts";
-import { patientTime } from "./rules/patient-time.ts";
+import { type Lived, live, patientTime } from "./rules/patient-time.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 import { LiveTelemetry } from "./telemetry/live.ts";
@@ -63,7 +63,8 @@ export async function startController(config: ControllerConfig, parts: Controlle
   await using stack = new AsyncDisposableStack();
   await openPrivateDirectory(directory);
   const store = stack.use(await openSqliteStore(join(directory, "controller.db")));
-  const agesBy = await ageingOf(store, clock);
+  const ageing = stack.use(await ageingOf(store, clock, log));
+  const { agesBy } = ageing;
   await store.hosts.forgetSessions();
   const names = isWildcard(config.listen.host) ? config.names : [config.listen.host, ...config.names];
   const authority = await AuthorityKeeper.open({ directory, names, store, clock, random, log });
@@ -160,11 +161,36 @@ export async function startController(config: ControllerConfig, parts: Controlle
 }
 
 /** By which time what waits or is kept for so many days is too old, see `patientTime`. */
-async function ageingOf({ events }: Pick<Store, "events">, clock: Clock): Promise<() => number> {
+async function ageingOf(
+  store: Pick<Store, "events" | "lived" | "keepLived">,
+  clock: Clock,
+  log: Log,
+): Promise<Disposable & { readonly agesBy: () => number }> {
+  let lived = (await store.lived()) ?? (await livedAsTold(store, clock));
+  let livedMs = clock.monotonicMs();
+  const upToNow = (): Lived =>
+    live(lived, { now: clock.now(), elapsedMs: Math.max(0, clock.monotonicMs() - livedMs) });
+  // Before anything is told of by a clock that may be wrong.
+  await store.keepLived(lived);
+  const timer = clock.every(keepLivedMs, () => {
+    lived = upToNow();
+    livedMs = clock.monotonicMs();
+    store
+      .keepLived(lived)
+      .catch((error: unknown) => log.error({ err: error }, "not noted what time was lived through"));
+  });
+  return {
+    agesBy: () => patientTime(upToNow(), clock.now()),
+    [Symbol.dispose]: () => timer[Symbol.dispose](),
+  };
+}
+
+const keepLivedMs = 60_000;
+
+/** Of a state that kept no such note yet. */
+async function livedAsTold({ events }: Pick<Store, "events">, clock: Clock): Promise<Lived> {
   const newest = await events.after(Math.max(0, (await events.newest()) - 1), 1);
-  const lastKnown = (newest === "gone" ? undefined : newest[0]?.at) ?? clock.now();
-  const startedMs = clock.monotonicMs();
-  return () => patientTime({ now: clock.now(), lastKnown, elapsedMs: clock.monotonicMs() - startedMs });
+  return { until: (newest === "gone" ? undefined : newest[0]?.at) ?? clock.now(), doubtedMs: 0 };
 }
 
 async function listen(api: App, { listen: { host, port } }: ControllerConfig): Promise<ControllerAddress> {

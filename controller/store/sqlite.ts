@@ -1,5 +1,7 @@
 // The store on one SQLite file, for a controller of its own.
 import { chmodSync, closeSync, openSync } from "node:fs";
+import { textOf, utf8 } from "../../protocol/bytes.ts";
+import type { Lived } from "../rules/patient-time.ts";
 import { sqliteAudit } from "./audit.ts";
 import { writeBackup } from "./backup.ts";
 import { sqliteCommands } from "./commands.ts";
@@ -33,6 +35,16 @@ export async function openSqliteStore(path: string): Promise<Store> {
         database.run("insert into meta (key, value) values (?, ?)", key, made);
         return made;
       });
+    },
+    async lived() {
+      const kept = database.one("select value from meta where key = 'lived'");
+      return kept === undefined ? undefined : (JSON.parse(textOf(kept.value as Uint8Array)) as Lived);
+    },
+    async keepLived({ until, doubtedMs }) {
+      database.run(
+        "insert or replace into meta (key, value) values ('lived', ?)",
+        utf8(JSON.stringify({ until, doubtedMs })),
+      );
     },
     backup: (path, files) => writeBackup(database, path, files),
     hosts: sqliteHosts(database, events.put),

@@ -1,6 +1,7 @@
 // What the controller keeps, as one interface: every method is one transaction, durable when its promise resolves.
 import type { ApiEvent, AuditEntry } from "../../protocol/api.ts";
 import type { AuditAnchor, AuditLine } from "../../protocol/audit.ts";
+import type { Lived } from "../rules/patient-time.ts";
 import type { CommandStore } from "./command-store.ts";
 import type { HostStore } from "./host-store.ts";
 import type { RecordStore } from "./record-store.ts";
@@ -12,6 +13,9 @@ export interface Store extends AsyncDisposable {
   epoch(): Promise<number>;
   /** A random key, made by `make` at the first call and the same ever after. */
   secret(name: string, make: () => Uint8Array): Promise<Uint8Array>;
+  /** As kept last, also before a restart or a restore; undefined where nothing was. */
+  lived(): Promise<Lived | undefined>;
+  keepLived(lived: Lived): Promise<void>;
   /** Copies all of it as it is at one moment into a new private file, with `files` beside it. Writing goes on meanwhile. */
   backup(path: string, files: Readonly<Record<string, string>>): Promise<void>;
   readonly hosts: HostStore;

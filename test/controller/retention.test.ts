@@ -8,7 +8,7 @@ import { OutputNews } from "../../controller/commands/output-news.ts";
 import { CommandService } from "../../controller/commands/service.ts";
 import { silentLog } from "../../controller/machine/log.ts";
 import { type Clock, systemClock } from "../../controller/machine/system.ts";
-import { patientTime } from "../../controller/rules/patient-time.ts";
+import { live, patientTime } from "../../controller/rules/patient-time.ts";
 import { forgottenBefore, judgeMinting, mintedAt, retention } from "../../controller/rules/retention.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import type { ApiEvent, CommandView } from "../../protocol/api.ts";
@@ -110,16 +110,23 @@ test("what nobody signs ends by itself after 30 days, also when no limit was set
 });
 
 test("a clock that jumps years ahead makes nothing old at once; time that is lived through does", () => {
-  const at = (now: number, elapsed: number) =>
-    patientTime({ now: now * dayMs, elapsedMs: elapsed * dayMs, lastKnown: 1000 * dayMs }) / dayMs;
+  const at = (now: number, elapsed: number) => {
+    const lived = live(
+      { until: 1000 * dayMs, doubtedMs: 0 },
+      { now: now * dayMs, elapsedMs: elapsed * dayMs },
+    );
+    return patientTime(lived, now * dayMs) / dayMs;
+  };
   expect(at(1000.5, 0.5)).toBe(1000.5);
   expect(at(3000, 0)).toBe(1001);
-  expect(at(3000, 40)).toBe(1081);
+  expect(at(3000, 20)).toBe(1041);
+  // Nobody has set it right for a month: it is, and it was wrong before. Else nothing would ever be forgotten.
+  expect(at(3000, 30)).toBe(3000);
   // Set right, or behind, it holds again.
   expect(at(1040, 40)).toBe(1040);
   expect(at(900, 40)).toBe(900);
-  // It did not run for 60 days: two months later it has caught up.
-  expect([at(1060, 0), at(1120, 60)]).toEqual([1001, 1120]);
+  // It did not run for 20 days: as many days later it has caught up.
+  expect([at(1020, 0), at(1040, 20)]).toEqual([1001, 1040]);
 });
 
 test("a controller that wakes up years ahead forgets neither what was done nor how it ended", async () => {
@@ -145,9 +152,21 @@ test("a controller that wakes up years ahead forgets neither what was done nor h
   await controller.offline(async () => {
     aheadMs = 5 * 365 * dayMs;
   });
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  expect((await controller.call("GET", `/v1/commands/${id}`)).status).toBe(200);
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 1000));
+  const stillThere = async () => (await controller.call("GET", `/v1/commands/${id}`)).status;
+  await settled();
+  expect(await stillThere()).toBe(200);
   expect(await entries()).toBe(before);
+  // What is told of from then on has the wrong time; restarts make it no truer.
+  const again = await joinLink(controller, { key: newLinkKey(), joinToken: await controller.joinToken() });
+  again.client[Symbol.dispose]();
+  const after = await entries();
+  for (let restarts = 0; restarts < 3; restarts++) {
+    await controller.restart();
+    await settled();
+    expect(await stillThere()).toBe(200);
+  }
+  expect(await entries()).toBe(after);
 });
 
 test.each(["while it runs", "while it is off"])(
