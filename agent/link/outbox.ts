@@ -38,6 +38,7 @@ export interface Outbox extends Disposable {
   after(seq: number, count: number): OutboxRecord[];
   /** Resolves when all that was queued before the call is durable. */
   synced(): Promise<void>;
+  /** What has no room on a full disk even to be forgotten is forgotten with the next that is acknowledged. */
   acknowledge(seq: number): void;
   /** A session begins, and the controller has stored records up to `stored`. */
   resume(stored: number): void;
@@ -58,6 +59,14 @@ const checkpointPages = 4000;
 const tombstonesMax = 10_000;
 const tombstonesSlack = 1000;
 const schemaVersion = 2;
+
+/** SQLITE_FULL: https://sqlite.org/rescode.html#full */
+const sqliteFull = 13;
+
+/** Whether the disk has no room now, of an error that was thrown here. */
+export function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && "errcode" in error && (Number(error.errcode) & 0xff) === sqliteFull;
+}
 
 /** A disk that fails to sync ends the agent. */
 export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbox {
@@ -163,6 +172,21 @@ export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbo
     if (after.records.length > 0) syncSoon();
   };
 
+  const acknowledge = (seq: number) => {
+    const after = acknowledged(numbers, seq);
+    if (after === numbers) return;
+    const gone = sumsUpTo(after.acknowledged);
+    try {
+      atomically(() => remove.run(after.acknowledged));
+    } catch (error) {
+      if (isDiskFull(error)) return;
+      throw error;
+    }
+    numbers = after;
+    totals = less(totals, gone);
+    listeners.onAcknowledged?.();
+  };
+
   return {
     get recordCount() {
       return totals.count;
@@ -188,17 +212,16 @@ export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbo
         body: JSON.parse(row.body as string) as RecordBody,
       }));
     },
-    acknowledge(seq) {
-      const after = acknowledged(numbers, seq);
-      if (after === numbers) return;
-      const gone = sumsUpTo(after.acknowledged);
-      atomically(() => remove.run(after.acknowledged));
-      numbers = after;
-      totals = less(totals, gone);
-      listeners.onAcknowledged?.();
-    },
+    acknowledge,
     resume(stored) {
       const { numbers: after, forget, shift } = resumed(numbers, stored);
+      // Nothing is news but what was stored: a full disk keeps nobody from talking.
+      if (shift === 0 && numbers.linked) {
+        const before = numbers;
+        acknowledge(stored);
+        if (numbers === before) listeners.onAcknowledged?.();
+        return;
+      }
       const gone = sumsUpTo(forget);
       atomically(() => {
         remove.run(forget);
@@ -214,12 +237,11 @@ export function openOutbox(file: string, listeners: OutboxListeners = {}): Outbo
         writeNumbers(after);
       });
       // Before it is durable that a session began, and with which numbers, the session hears nothing.
-      const news = !numbers.linked || shift !== 0;
-      if (news) commits.telling = commits.made;
+      commits.telling = commits.made;
       if (shift !== 0) durableSeq = stored;
       numbers = after;
       totals = less(totals, gone);
-      if (news) syncSoon();
+      syncSoon();
       listeners.onAcknowledged?.();
     },
     synced: sync,

@@ -15,8 +15,8 @@ import type { Bell } from "./bell.ts";
 import { type Credit, createCredit } from "./credit.ts";
 import { answerProbe, type Welcome } from "./handshake.ts";
 import type { HostKeys } from "./keys.ts";
-import type { Outbox } from "./outbox.ts";
-import type { SampleQueue } from "./sample-queue.ts";
+import { isDiskFull, type Outbox } from "./outbox.ts";
+import type { Gap, SampleQueue } from "./sample-queue.ts";
 import type { Closed, LinkSocket } from "./socket.ts";
 
 export type Offer = Extract<ControllerMessage, { t: "offer" }>;
@@ -57,6 +57,7 @@ export interface LinkParts {
 const Identified = Type.Object({ id: CommandId });
 const recordsAtOnce = 64;
 const pauseMs = 20;
+const diskFullPauseMs = 1000;
 
 /** What the newest welcome or goaway has said, and when anything was last heard. */
 interface SessionState {
@@ -146,24 +147,38 @@ async function pump(
     }
   };
 
-  while (!signal.aborted) {
-    const gaps = parts.samples.takeGaps();
+  let diskFull = false;
+  const noteGaps = (gaps: readonly Gap[]) => {
     for (const [index, gap] of gaps.entries()) {
       try {
         parts.outbox.append({ type: "gap", ...gap }, parts.clock.now());
       } catch (error) {
-        // The disk takes nothing now: the session ends by it, and the next one tells.
+        // Told when the disk takes it, in the next session else.
         parts.samples.returnGaps(gaps.slice(index));
-        throw error;
+        if (!isDiskFull(error)) throw error;
+        if (!diskFull)
+          parts.log.warn({}, "the disk is full: readings wait until it takes what was lost of them");
+        diskFull = true;
+        return;
       }
     }
-    // Who hears of later readings must hear of the gap before them, also after a power cut.
-    if (gaps.length > 0) await parts.outbox.synced();
+    diskFull = false;
+  };
+
+  while (!signal.aborted) {
+    // Others may be dropped while these are synced; after the last look nothing is awaited before readings are sent.
+    for (let gaps = parts.samples.takeGaps(); gaps.length > 0; gaps = parts.samples.takeGaps()) {
+      noteGaps(gaps);
+      if (diskFull) break;
+      await parts.outbox.synced();
+    }
     for (const progress of parts.takeProgress()) socket.send(progress);
     sendRecords();
-    sendSamples();
+    // Who hears of later readings must hear of the gap before them, also after a power cut.
+    if (!diskFull) sendSamples();
     // Without credit it goes on when the next acknowledgement rings the bell.
-    if (room()) await parts.bell.wait();
+    if (diskFull) await parts.clock.sleep(diskFullPauseMs, signal).catch(() => undefined);
+    else if (room()) await parts.bell.wait();
     else await parts.clock.sleep(pauseMs, signal).catch(() => undefined);
   }
 }

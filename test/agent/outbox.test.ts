@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { type Outbox, openOutbox } from "../../agent/link/outbox.ts";
 import type { OutboxChange } from "../../agent/link/outbox-rules.ts";
 import type { RecordBody } from "../../protocol/messages.ts";
@@ -46,6 +46,33 @@ beforeEach(() => {
 afterEach(() => {
   outbox[Symbol.dispose]();
   rmSync(directory, { recursive: true });
+});
+
+test("on a full disk a session begins, and what was stored is forgotten when there is room", async () => {
+  outbox.resume(0);
+  for (const n of [1, 2, 3]) outbox.append(gap(n), n);
+  await outbox.synced();
+  const { exec } = DatabaseSync.prototype;
+  const full = vi.spyOn(DatabaseSync.prototype, "exec").mockImplementation(function (
+    this: DatabaseSync,
+    sql,
+  ) {
+    if (sql === "COMMIT") throw Object.assign(new Error("database or disk is full"), { errcode: 13 });
+    exec.call(this, sql);
+  });
+  try {
+    expect(() => outbox.append(gap(4), 4)).toThrow("full");
+    outbox.acknowledge(1);
+    outbox.resume(2);
+    expect(outbox.recordCount).toBe(3);
+  } finally {
+    full.mockRestore();
+  }
+  expect(await sent(2)).toEqual([[3, 3]]);
+  outbox.acknowledge(2);
+  expect(outbox.recordCount).toBe(1);
+  reopen();
+  expect(outbox.recordCount).toBe(1);
 });
 
 test("an offer and its record survive a restart together", async () => {

@@ -72,6 +72,7 @@ function session(more: Partial<Welcome> = {}) {
         acknowledged = seq;
       },
       resume: () => {},
+      synced: async () => {},
     },
     ...{ samples, bell, clock: systemClock, intervalMs: 1000 },
     dictionary: (id: number) => ({ t: "dictionary" as const, id, series: [] }),
@@ -302,9 +303,26 @@ test.each(["offered", "cancel"] as const)(
   },
 );
 
-test("readings that were dropped are told in the next session, where the disk takes nothing of it in this one", async () => {
+test("on a full disk the session goes on, and readings follow once it is told which were dropped", async () => {
+  await using link = session();
+  const full = Object.assign(new Error("database or disk is full"), { errcode: 13 });
+  const append = vi.spyOn(link.parts.outbox, "append").mockImplementation(() => {
+    throw full;
+  });
+  link.samples.add({ at: 0, key: false, dictionary: 1, data: new Uint8Array(8) });
+  link.samples.add({ at: 1, key: true, dictionary: 1, data: new Uint8Array(8) });
+  link.bell.ring();
+  await until(() => expect(append.mock.calls.length).toBeGreaterThan(1));
+  expect(link.of("batch")).toEqual([]);
+  expect(link.parts.log.warn).toHaveBeenCalledOnce();
+  append.mockImplementation((body) => void link.records.push(body));
+  await until(() => expect(link.of("batch").map(({ message }) => message.seq)).toEqual([2]));
+  expect(link.records).toEqual([{ type: "gap", from: 1, to: 1, count: 1 }]);
+});
+
+test("readings that were dropped are told in the next session, where the outbox takes nothing of it in this one", async () => {
   const link = session();
-  const failure = new Error("database or disk is full");
+  const failure = new Error("disk I/O error");
   const append = vi.spyOn(link.parts.outbox, "append").mockImplementation(() => {
     throw failure;
   });
