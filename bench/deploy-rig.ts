@@ -211,10 +211,14 @@ async function openExecutor(stage: Stage, diskBytes: number): Promise<BenchExecu
         host: hostId,
       };
       const child = spawn(argv[0]!, argv.slice(1), {
-        stdio: ["pipe", "ignore", "ignore"],
+        stdio: ["pipe", "ignore", "pipe"],
         env: cleanEnvironment,
       });
       const ended = new Promise((resolve) => child.on("close", resolve));
+      let said = "";
+      child.stderr.setEncoding("utf8").on("data", (text: string) => {
+        said = (said + text).slice(-2000);
+      });
       child.stdin.end(`${JSON.stringify(request)}\n`);
       let following = await launcher.attach(id, { afterSeq: 0, afterOutput: undefined });
       while (following === undefined && child.exitCode === null) {
@@ -232,7 +236,10 @@ async function openExecutor(stage: Stage, diskBytes: number): Promise<BenchExecu
         if (event.result.outcome !== "succeeded") throw new Error(event.result.error?.message);
         return { output: event.result.output, peakResidentBytes };
       }
-      throw new Error(`the executor ended without a result: exit ${child.exitCode}`);
+      await ended;
+      throw new Error(
+        `the executor ended without a result: ${child.signalCode ?? `exit ${child.exitCode}`}; it said ${said}`,
+      );
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
