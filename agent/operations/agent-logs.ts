@@ -48,6 +48,7 @@ function newestOfFile({ executor }: LogSources, count: number): ReturnType<LogLi
 /** What these look like is told nobody, whoever logged it. */
 const secrets: readonly { readonly looks: RegExp; readonly shown: string }[] = [
   { looks: /(bedplate-join\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_.-]+/g, shown: "$1.(secret)" },
+  { looks: /(bedplate-(?:api|image)\.[0-9a-f]+)\.[A-Za-z0-9_.-]+/g, shown: "$1.(secret)" },
   { looks: /(\bbearer\b(?:\\?"\s*:\s*\\?"|\s+))[A-Za-z0-9._~+/=-]+/gi, shown: "$1(secret)" },
   { looks: /(:\/\/[^/\s:@"]*):[^/\s@"]+@/g, shown: "$1:(secret)@" },
   {

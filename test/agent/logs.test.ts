@@ -116,6 +116,9 @@ test("what looks like a secret is shown to nobody", () => {
     expect(line).toContain("s3cr3t-x_y");
     expect(withoutSecrets(line)).not.toContain("s3cr3t-x_y");
   }
+  // Where nobody wrote what it is: a token for the API, and the right to an image.
+  for (const token of ["bedplate-api.00112233.s3cr3t-x_y", "bedplate-image.0a.0b.0c.17.s3cr3t-x_y"])
+    expect(withoutSecrets(`not a join token: ${token}, it says`)).not.toContain("s3cr3t-x_y");
   const innocent = '{"level":30,"fingerprint":"SHA256:abc","msg":"connected to https://controller:7443/x@y"}';
   expect(withoutSecrets(innocent)).toBe(innocent);
 });
