@@ -7,8 +7,9 @@ import { type RecordBody, tlsServerName } from "../../protocol/messages.ts";
 import { testClock } from "../support/clock.ts";
 import { documentOf, newCommandId, submit } from "../support/commands.ts";
 import { type TestController, testController } from "../support/controller.ts";
-import { imageOf, smallImage } from "../support/images.ts";
+import { smallImage } from "../support/images.ts";
 import { type Joined, joinLink, newLinkKey } from "../support/link-client.ts";
+import { imageOf } from "../support/test-image.ts";
 
 const dayMs = 24 * 3_600_000;
 const clock = testClock();
@@ -30,7 +31,7 @@ const join = async (key = newLinkKey()): Promise<Joined> =>
 /** A command that was offered, and the bearer that came with it. */
 async function offered(
   joined: Joined,
-  { root, raw } = image,
+  { root, raw }: { readonly root: string; readonly raw: Uint8Array } = image,
 ): Promise<{ readonly id: string; readonly bearer: string }> {
   const document = documentOf(joined.host, {
     kind: "image.verify",
@@ -66,8 +67,10 @@ test("what is paused for weeks still fetches; what has ended does not, however s
 });
 
 test("a host that fetches and does not read takes connections and files only up to a bound, and only its own", async () => {
-  const large = imageOf("large", Uint8Array.from(randomBytes(1 << 20)));
-  await controller.call("PUT", `/v1/images/${large.root}/manifest`, { bytes: large.manifest });
+  // More than the kernel keeps for a connection.
+  const { bytes, manifestBytes, frames, reference } = await imageOf(Uint8Array.from(randomBytes(16 << 20)));
+  const large = { root: reference.root, raw: bytes, frames };
+  await controller.call("PUT", `/v1/images/${large.root}/manifest`, { bytes: manifestBytes });
   await controller.call("PUT", `/v1/images/${large.root}/frames`, { bytes: large.frames });
   const [greedy, other] = [await join(), await join()];
   const [mine, theirs] = [(await offered(greedy, large)).bearer, (await offered(other, large)).bearer];

@@ -12,18 +12,11 @@ export interface SmallImage {
 }
 
 export function smallImage(name: string, sizeBytes = 5000, salt = 1): SmallImage {
-  return imageOf(
-    name,
-    Uint8Array.from({ length: sizeBytes }, (_, i) => (i * 31 + salt * 7 + (i >> 8)) & 0xff),
-  );
-}
-
-/** Of one group: at most 1 MiB. */
-export function imageOf(name: string, raw: Uint8Array): SmallImage {
+  const raw = Uint8Array.from({ length: sizeBytes }, (_, i) => (i * 31 + salt * 7 + (i >> 8)) & 0xff);
   const root = blake3(raw);
   const frames = Uint8Array.from(zstdCompressSync(raw));
   const manifest = encodeManifest({
-    sizeBytes: raw.length,
+    sizeBytes,
     sectorBytes: null,
     root,
     groups: root,
