@@ -5,6 +5,7 @@ import { BedplateError } from "../../protocol/errors.ts";
 import { checker } from "../../protocol/schema.ts";
 import { parsePublicKey } from "../../protocol/ssh-keys.ts";
 import { verifySignature } from "../../protocol/sshsig.ts";
+import { errnoOf } from "../host/files.ts";
 import type { Log } from "../host/log.ts";
 import type { StateDirectory } from "../host/state-directory.ts";
 
@@ -50,11 +51,22 @@ export function openAuditHeads(options: {
     if (head.by === "controller") signedBack = line;
   }
 
+  /** On a full disk a part of a line may stand at the file's end: the next one writes it anew. */
+  let torn = false;
   const keep = (line: string) => {
     lines.push(line);
-    if (lines.length <= linesMax + linesSlack) return state.append(auditHeadsFile, `${line}\n`);
-    lines = lines.slice(-linesMax);
-    state.write(auditHeadsFile, Buffer.from(`${lines.join("\n")}\n`));
+    try {
+      if (!torn && lines.length <= linesMax + linesSlack) return state.append(auditHeadsFile, `${line}\n`);
+      lines = lines.slice(-linesMax);
+      state.write(auditHeadsFile, Buffer.from(`${lines.join("\n")}\n`));
+      torn = false;
+    } catch (error) {
+      // Nobody is kept from talking by it, and the controller says its newest again at each welcome.
+      if (errnoOf(error) !== "ENOSPC") throw error;
+      if (!torn)
+        log.warn({ err: error }, "the disk is full: heads of this host's audit are not kept for now");
+      torn = true;
+    }
   };
 
   return {

@@ -14,7 +14,7 @@ import { errnoOf, type Files } from "../host/files.ts";
 import type { Log } from "../host/log.ts";
 import { createBell } from "./bell.ts";
 import type { HostKeys } from "./keys.ts";
-import type { Outbox } from "./outbox.ts";
+import { isDiskFull, type Outbox } from "./outbox.ts";
 
 export interface IdentityOptions {
   /** Where the executor publishes itself. */
@@ -100,7 +100,15 @@ export function createIdentityWatch(options: IdentityOptions): IdentityWatch {
       message,
     );
     const vouched: HostIdentity = { ...identity, linkSignature };
-    options.outbox.append({ type: "identity", identity: vouched }, clock.now());
+    try {
+      options.outbox.append({ type: "identity", identity: vouched }, clock.now());
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      complain(error);
+      // Again, as soon as the file may be read again.
+      bell.ring();
+      return;
+    }
     // It will have it; and if not, its next welcome says so.
     known = { digest };
     options.onChange();

@@ -39,6 +39,9 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(join(directory, ".."), { recursive: true }));
 const file = () => join(directory, "audit-heads.jsonl");
+const full = () => {
+  throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+};
 const open = () =>
   openAuditHeads({
     host,
@@ -216,4 +219,29 @@ test("what the controller says again at each welcome is kept once, also across r
     [4, "controller"],
     [3, "controller"],
   ]);
+});
+
+test("on a full disk heads are not kept, nothing else ends by it, and all are kept when there is room", async () => {
+  const state = openStateDirectory(directory);
+  let room = false;
+  const heads = openAuditHeads({
+    host,
+    log: { warn: (facts) => void told.push({ level: "warn", facts }), error: () => expect.fail() },
+    state: {
+      ...state,
+      append(name, text) {
+        if (room) return state.append(name, text);
+        appendFileSync(file(), text.slice(0, 20));
+        full();
+      },
+      write: (name, bytes) => (room ? state.write(name, bytes) : full()),
+    },
+  });
+  heads.sent(await signed(1));
+  await heads.countersigned(await signed(1), controllerKey.line);
+  expect(told).toHaveLength(1);
+  room = true;
+  for (const seq of [2, 3]) heads.sent(await signed(seq));
+  const kept = readFileSync(file(), "utf8").trim().split("\n");
+  expect(kept.map((line) => (JSON.parse(line) as { seq: number }).seq)).toEqual([1, 1, 2, 3]);
 });

@@ -39,6 +39,7 @@ function watched(hurry = 1000) {
   const records: Extract<RecordBody, { type: "identity" }>[] = [];
   const requests: unknown[] = [];
   let file: string | undefined;
+  const disk = { full: false, refused: 0 };
   const missing = () => Object.assign(new Error("there is none"), { code: "ENOENT" });
   const log = { warn: vi.fn(), info: vi.fn(), debug: vi.fn(), error: vi.fn() };
   const watch = createIdentityWatch({
@@ -58,6 +59,10 @@ function watched(hurry = 1000) {
     },
     outbox: {
       append: (body) => {
+        if (disk.full) {
+          disk.refused += 1;
+          throw Object.assign(new Error("database or disk is full"), { errcode: 13 });
+        }
         if (body.type === "identity") records.push(body);
       },
     },
@@ -69,6 +74,7 @@ function watched(hurry = 1000) {
   const running = watch.run(stopping.signal);
   return {
     watch,
+    disk,
     records,
     requests,
     log,
@@ -101,6 +107,17 @@ test("what the executor publishes is vouched for by the link key and sent once t
   host.watch.welcomed(await identityDigest(identity));
   await settle();
   expect(host.records).toHaveLength(1);
+});
+
+test("on a full disk it is tried again until there is room, and nothing ends by it", async () => {
+  await using host = watched();
+  host.disk.full = true;
+  host.publish(await identityOf());
+  host.watch.welcomed(undefined);
+  await until(() => expect(host.disk.refused).toBeGreaterThan(2));
+  expect(host.log.warn).toHaveBeenCalledOnce();
+  host.disk.full = false;
+  await until(() => expect(host.records).toHaveLength(1));
 });
 
 test("each change is sent, also one back to what was before; a controller that lost it gets it again", async () => {
