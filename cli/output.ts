@@ -5,7 +5,7 @@ import type { Progress } from "../protocol/commands.ts";
 import type { ErrorReport } from "../protocol/errors.ts";
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
-const steering = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const steering = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
 /** Text from hosts and servers without what could steer a terminal; a line of it. */
 export function plain(text: string): string {

@@ -89,5 +89,5 @@ test("pieces that overlap or run back are the controller's fault", async () => {
 });
 
 test("a terminal is not steered", () => {
-  expect(harmless("a\tb\r\nc\u001b]0;x\u0007\u009b2J\u202e\rd")).toBe("a\tb\nc·]0;x··2J··d");
+  expect(harmless("a\tb\r\nc\u001b]0;x\u0007\u009b2J\u202e\rd\u061c")).toBe("a\tb\nc·]0;x··2J··d·");
 });
