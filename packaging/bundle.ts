@@ -25,8 +25,9 @@ const external = ["piscina", "fastify", "@fastify/*", "@peculiar/x509", "bufferu
 const builtinsAsTheyAre: Plugin = {
   name: "builtins as they are",
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^[a-z_:/]+$/ }, ({ path }) =>
-      isBuiltin(path) ? { path, namespace: "builtin" } : undefined,
+    // What is imported by a call gets all that the module exports by name, which only node itself can give.
+    onResolve({ filter: /^[a-z_:/]+$/ }, ({ path, kind }) =>
+      isBuiltin(path) && kind !== "dynamic-import" ? { path, namespace: "builtin" } : undefined,
     );
     onLoad({ filter: /./, namespace: "builtin" }, ({ path }) => ({
       contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)});`,

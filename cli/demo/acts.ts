@@ -1,5 +1,5 @@
 // The demo's acts, each on the stage that is set: what is done, what is measured, what must hold.
-import { rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { ImageView, LiveDictionary, LiveSample } from "../../protocol/api.ts";
 import { DeployOutput, DeployPlanOutput, VerifyOutput } from "../../protocol/commands.ts";
@@ -328,7 +328,6 @@ export async function killedExecutorAct(play: Play, image: ImageView, disk: Demo
 
 /** As if it were new. */
 async function blank(disk: DemoDisk): Promise<void> {
-  const { open } = await import("node:fs/promises");
   await using file = await open(disk.backing, "r+");
   await file.truncate(0);
   await file.truncate(disk.sizeBytes);
