@@ -8,7 +8,7 @@ import type { Manifest } from "../../protocol/manifest.ts";
 import { awaitDisk } from "../devices/await-disk.ts";
 import { type DirectFile, lockDisk, type OpenDisk, openDisk, readStretch } from "../devices/direct-file.ts";
 import type { ListedDisk } from "../devices/disks.ts";
-import { isHeldByAnother } from "../devices/exclusive-use.ts";
+import { beyondAnInstant, isHeldByAnother } from "../devices/exclusive-use.ts";
 import {
   contentDigest,
   fingerprintOf,
@@ -80,7 +80,7 @@ export async function lookAt(listed: ListedDisk, asked: PlannedDisk, means: Targ
   const content = await contentOf(disk, open, means);
   const bootId = bootIdOf(means.context.host.facts());
   return {
-    guards: guardFindings(listed, asked, content, means),
+    guards: await guardFindings(listed, asked, content, means),
     fingerprint: {
       ...(await fingerprintOf(disk, open, bootId, means.window)),
       content: await contentDigest(content),
@@ -102,11 +102,12 @@ export async function openTarget(
   const { context, window, signal } = means;
   const { disk } = listed;
   const content = began ? null : await contentNow(disk, means);
-  requireGuards(guardFindings(listed, asked, content, means), disk, began);
+  requireGuards(await guardFindings(listed, asked, content, means), disk, began);
   requireSameDisk(asked.fingerprint, identityOf(disk));
   await using opening = new AsyncDisposableStack();
   const kind = disk.type === "file" ? "file" : "block";
-  const open = opening.use(await openDisk({ path: disk.path, kind, access: "write", window }));
+  const openIt = () => openDisk({ path: disk.path, kind, access: "write", window });
+  const open = opening.use(await beyondAnInstant(openIt, context.host.clock, signal));
   if (!open.direct)
     context.log(
       `${disk.path}: its file system takes no direct reads; the read-back may come from the page cache`,
@@ -154,12 +155,17 @@ async function contentNow(disk: Disk, means: TargetMeans): Promise<DiskContent> 
   return await contentOf(disk, open, means);
 }
 
-function guardFindings(
+async function guardFindings(
   { disk, carries, otherPaths = [] }: ListedDisk,
   { overrides = [] }: PlannedDisk,
   content: DiskContent | null,
-  { manifest: { sizeBytes, sectorBytes }, context: { policy, host } }: TargetMeans,
-): GuardFinding[] {
+  { manifest: { sizeBytes, sectorBytes }, context: { policy, host }, signal }: TargetMeans,
+): Promise<GuardFinding[]> {
+  let heldByAnother = false;
+  if (disk.type !== "file") {
+    for (const path of [disk.path, ...otherPaths])
+      heldByAnother ||= await isHeldByAnother(path, host.clock, signal);
+  }
   return evaluateGuards({
     disk,
     carries,
@@ -167,7 +173,7 @@ function guardFindings(
     policyPath: policy.path,
     protectedByPolicy: policy.protects(disk),
     writers: writersOf(host.files, disk, otherPaths),
-    heldByAnother: disk.type !== "file" && [disk.path, ...otherPaths].some(isHeldByAnother),
+    heldByAnother,
     content,
     overrides,
     allowOverrides: policy.allowOverrides,
