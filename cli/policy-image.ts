@@ -8,6 +8,7 @@ import { decodeCommand } from "../protocol/commands.ts";
 import { BedplateError } from "../protocol/errors.ts";
 import { checker } from "../protocol/schema.ts";
 import type { ApiClient } from "./api-client.ts";
+import { unreadable } from "./unreadable.ts";
 
 export interface SignedManifest {
   readonly manifest: Uint8Array;
@@ -71,10 +72,6 @@ async function fileOf(path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (cause) {
-    throw new BedplateError(
-      "file.unreadable",
-      `${path} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}.`,
-      { hint: "Give a directory that `bedplate image export` wrote.", cause },
-    );
+    throw unreadable(path, cause, "Give a directory that `bedplate image export` wrote.");
   }
 }

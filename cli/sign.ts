@@ -25,6 +25,7 @@ import type { Terminal } from "./terminal.ts";
 import { type CommandReview, reviewCommand } from "./trust/command-review.ts";
 import { readKnownHosts } from "./trust/known-hosts-file.ts";
 import { signCommand, verifyOwn } from "./trust/ssh-keygen.ts";
+import { unreadable } from "./unreadable.ts";
 
 export type SignAction =
   /** With the key, as `signCommand` takes it. */
@@ -180,10 +181,6 @@ export async function readSignatureFile(file: string): Promise<string> {
     return await readFile(file, "utf8");
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError(
-      "file.unreadable",
-      `${file} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}.`,
-      { cause },
-    );
+    throw unreadable(file, cause);
   }
 }

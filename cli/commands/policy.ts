@@ -10,6 +10,7 @@ import type { Context, Performer } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { example } from "../options.ts";
 import { facts, table } from "../output.ts";
+import { unreadable } from "../unreadable.ts";
 import { addJournalOption, type HostOptions } from "./host-options.ts";
 
 interface ExplainOptions extends HostOptions {
@@ -130,13 +131,10 @@ async function bytesOfFile(file: string): Promise<Uint8Array> {
   try {
     return await readFile(file);
   } catch (cause) {
-    throw new BedplateError(
-      "file.unreadable",
-      `${file} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}.`,
-      {
-        hint: "Give a command document, as `bedplate command sign ID --output FILE` writes it, or a command's id.",
-        cause,
-      },
+    throw unreadable(
+      file,
+      cause,
+      "Give a command document, as `bedplate command sign ID --output FILE` writes it, or a command's id.",
     );
   }
 }

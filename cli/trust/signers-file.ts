@@ -2,6 +2,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { BedplateError } from "../../protocol/errors.ts";
 import { parseSignerSets, type SignerSet, signerLimits } from "../../protocol/signer-sets.ts";
+import { unreadable } from "../unreadable.ts";
 
 /** A key of RSA with 16384 bits has below 3 KiB. */
 const fileBytesMax = signerLimits.keysMax * 4096;
@@ -18,11 +19,7 @@ export async function readSignersFile(path: string): Promise<SignerSet> {
     text = await readFile(path, "utf8");
   } catch (cause) {
     if (cause instanceof BedplateError) throw cause;
-    throw new BedplateError(
-      "file.unreadable",
-      `${path} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}.`,
-      { cause },
-    );
+    throw unreadable(path, cause);
   }
   return parseSigners(text, path);
 }
