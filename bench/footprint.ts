@@ -14,7 +14,7 @@ import { openPrivateHost } from "../cli/demo/private-host.ts";
 import { decodeFrame, encodeFrame } from "../protocol/frames.ts";
 import { linkProofBytes } from "../protocol/link-proof.ts";
 import { type ControllerMessage, exporter, subprotocol, tlsServerName } from "../protocol/messages.ts";
-import { type Bench, median } from "./harness.ts";
+import { type Bench, figuresOf, median } from "./harness.ts";
 import {
   builtProgram,
   eventually,
@@ -50,15 +50,8 @@ export const footprint: Bench = {
     const directory = await mkdtemp(join(tmpdir(), "bedplate-bench-"));
     stack.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }));
     const kept = stack.move();
-    // One measurement serves all rows; a row that is judged again gets one of its own.
-    const fresh: Partial<Figures> = {};
     let measured = 0;
-    const figure = async (name: keyof Figures) => {
-      if (fresh[name] === undefined) Object.assign(fresh, await measure(join(directory, `${measured++}`)));
-      const value = fresh[name]!;
-      delete fresh[name];
-      return value;
-    };
+    const figure = figuresOf<keyof Figures>(() => measure(join(directory, `${measured++}`)));
     return {
       rounds: 0,
       sliceSeconds: 0,

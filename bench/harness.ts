@@ -220,6 +220,20 @@ async function judgeFigure({ name, unit, measure, most, least }: FigureRow): Pro
   return { name, value, unit, bound: most ?? least, state: within ? "ok" : "below" };
 }
 
+/** Figures that come of one measurement, which serves all rows; a row that is judged again gets one of its own. */
+export function figuresOf<Name extends string>(
+  measure: () => Promise<Readonly<Record<Name, number>>>,
+): (name: Name) => Promise<number> {
+  const fresh = new Map<string, number>();
+  return async (name) => {
+    if (!fresh.has(name))
+      for (const [each, value] of Object.entries<number>(await measure())) fresh.set(each, value);
+    const value = fresh.get(name)!;
+    fresh.delete(name);
+    return value;
+  };
+}
+
 /** Whether a program cannot be started, asked for its version. */
 export async function programMissing(name: string): Promise<boolean> {
   const run = promisify(execFile);

@@ -21,7 +21,7 @@ import {
 } from "../protocol/commands.ts";
 import { checker } from "../protocol/schema.ts";
 import { openBareRelay, startBareProcess } from "./bare-peers.ts";
-import { type Bench, median } from "./harness.ts";
+import { type Bench, figuresOf, median } from "./harness.ts";
 import { builtProgram, node } from "./processes.ts";
 
 const groups = 512;
@@ -143,14 +143,7 @@ export const link: Bench = {
         await new Promise((resolve) => setTimeout(resolve, pingEveryMs));
       }
     };
-    // One measurement serves all rows; a row that is judged again gets one of its own.
-    const fresh: Partial<Record<keyof Figures, number>> = {};
-    const figure = async (name: keyof Figures) => {
-      if (fresh[name] === undefined) Object.assign(fresh, await measure());
-      const value = fresh[name]!;
-      delete fresh[name];
-      return value;
-    };
+    const figure = figuresOf<keyof Figures>(measure);
 
     const told = (name: string, of: keyof Figures) => ({ name, unit: "ms", measure: () => figure(of) });
     const kept = stack.move();
